@@ -1,0 +1,166 @@
+"""Label hierarchies as tuples of parent indices, and the arrays and checks made from them.
+
+A tree is a tuple with one parent index a label, in label order, -1 for a root. A DAG holds a tuple
+of parent indices a label instead, () for a root. Every function takes either.
+"""
+
+import numpy as np
+
+from data import labels
+
+Tree = tuple[int, ...] | tuple[tuple[int, ...], ...]
+
+
+def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) -> Tree:
+    """The hierarchy over `names` in which each key of `children` is the parent of its values."""
+    parents: list[list[int]] = [[] for _ in names]
+    for parent, offspring in children.items():
+        for child in offspring:
+            parents[names.index(child)].append(names.index(parent))
+    if all(len(of_label) <= 1 for of_label in parents):
+        return tuple(of_label[0] if of_label else -1 for of_label in parents)
+    return tuple(tuple(of_label) for of_label in parents)
+
+
+def parent_matrix(tree: Tree) -> np.ndarray:
+    """(labels, labels) float32: [m, p] is 1 where p is a direct parent of m."""
+    matrix = np.zeros((len(tree), len(tree)), np.float32)
+    for label, parents in enumerate(tree):
+        for parent in (parents,) if isinstance(parents, int) else parents:
+            if not -1 <= parent < len(tree) or parent == label:
+                raise ValueError(f"label {label} cannot have parent {parent} of {len(tree)} labels")
+            if parent >= 0:
+                matrix[label, parent] = 1
+    return matrix
+
+
+def ancestor_matrix(tree: Tree) -> np.ndarray:
+    """(labels, labels) float32: [m, a] is 1 where a is m itself or one of its ancestors."""
+    parents = parent_matrix(tree)
+    reached = np.eye(len(tree), dtype=np.float32)
+    for _ in tree:  # one more generation a step, until nothing new is reached
+        further = np.maximum(reached, np.minimum(reached @ parents, 1))
+        if np.array_equal(further, reached):
+            break
+        reached = further
+    if np.any(np.triu(reached * reached.T, 1)):
+        raise ValueError("the hierarchy has a cycle: some label is its own ancestor")
+    return reached
+
+
+def close(targets: np.ndarray, tree: Tree) -> np.ndarray:
+    """Targets in which a positive child (above 0.5) makes all its ancestors at least as positive.
+
+    An unknown (NaN) ancestor of a positive child becomes known; nothing else changes.
+    """
+    targets = np.asarray(targets, np.float32)  # (images, labels)
+    positive = np.where(targets > 0.5, targets, 0)
+    ancestors = ancestor_matrix(tree)
+    implied = np.stack([(positive * below).max(axis=1, initial=0) for below in ancestors.T], 1)
+    return np.where(implied > 0, np.fmax(targets, implied), targets)
+
+
+def violations(targets: np.ndarray, tree: Tree) -> np.ndarray:
+    """(images, labels) bool: a positive label with an ancestor that is known and not positive."""
+    targets = np.asarray(targets, np.float32)
+    not_positive = (targets <= 0.5).astype(np.float32)  # NaN is neither
+    return (targets > 0.5) & (not_positive @ ancestor_matrix(tree).T > 0)
+
+
+def depth(tree: Tree) -> int:
+    """The number of nodes on the longest path from a root; 1 for a flat set of labels."""
+    parents, nodes, level = parent_matrix(tree), np.ones(len(tree)), 0
+    ancestor_matrix(tree)  # a cycle would have no depth
+    while nodes.any():
+        nodes, level = (parents @ nodes > 0).astype(float), level + 1
+    return level
+
+
+def leaves(tree: Tree) -> np.ndarray:
+    """Indices of the labels without children."""
+    return np.flatnonzero(parent_matrix(tree).sum(axis=0) == 0)
+
+
+def inner(tree: Tree) -> np.ndarray:
+    """Indices of the labels with children."""
+    return np.flatnonzero(parent_matrix(tree).sum(axis=0) > 0)
+
+
+# Chen et al. 2019, Figure 1, as implied by every row of the released lists.
+PLCO = from_children(
+    labels.PLCO,
+    {
+        "Abnormal": (
+            "Pulmonary Nodules and Masses",
+            "Pulmonary",
+            "Bone Lesion",
+            "Cardiac Abnormality",
+        ),
+        "Pulmonary Nodules and Masses": (
+            "Nodule",
+            "Mass",
+            "Pleural Based Mass",
+            "Granuloma",
+            "Hilar",
+        ),
+        "Pulmonary": (
+            "Opacity",
+            "Pleural Abnormality",
+            "Distortion of Pulmonary Architecture",
+            "Scarring",
+            "COPD",
+        ),
+        "Opacity": ("Major Atelectasis", "Infiltration"),
+        "Pleural Abnormality": ("Fluid in Pleural Space", "Pleural Fibrosis"),
+    },
+)
+
+_IRVIN = {
+    "Enlarged Cardiomediastinum": ("Cardiomegaly",),
+    "Lung Opacity": ("Lung Lesion", "Edema", "Consolidation", "Atelectasis"),
+    "Consolidation": ("Pneumonia",),
+}
+CHEXPERT = from_children(labels.CHEXPERT, _IRVIN)  # Irvin 2019, Figure 1; used by Pham 2019
+
+# Asadi et al. 2025, released code: Cardiomegaly and Pneumonia have two parents.
+ASADI = from_children(
+    labels.ASADI,
+    {
+        "Abnormal": ("Opacity", "Cardiac", "Other"),
+        "Opacity": ("Lung Opacity", "Lung Lesion", "Fluid Accumulation", "Missing Lung Tissue"),
+        "Fluid Accumulation": ("Edema", "Consolidation", "Pleural Effusion", "Pneumonia"),
+        "Missing Lung Tissue": ("Atelectasis", "Pneumothorax", "Pleural Other"),
+        "Cardiac": ("Enlarged Cardiomediastinum", "Cardiomegaly"),
+        "Other": ("Fracture", "Support Devices"),
+        "Enlarged Cardiomediastinum": ("Cardiomegaly",),
+        "Consolidation": ("Pneumonia",),
+    },
+)
+
+# Ours, so that Chen's method can be run on public data: PLCO's shape over ChestX-ray14's leaves.
+CHESTXRAY14_HIERARCHY = from_children(
+    labels.CHESTXRAY14_HIERARCHY,
+    {
+        "Abnormal": ("Nodules and Masses", "Pulmonary", "Cardiomegaly", "Hernia"),
+        "Nodules and Masses": ("Nodule", "Mass"),
+        "Pulmonary": ("Opacity", "Pleural Abnormality", "Emphysema", "Fibrosis"),
+        "Opacity": ("Atelectasis", "Infiltration", "Consolidation", "Edema", "Pneumonia"),
+        "Pleural Abnormality": ("Effusion", "Pleural_Thickening", "Pneumothorax"),
+    },
+)
+
+# Ours: Irvin's tree under one root; Support Devices stands alone, a device is no abnormality.
+CHEXPERT_HIERARCHY = from_children(
+    labels.CHEXPERT_HIERARCHY,
+    {
+        "Abnormal": (
+            "Enlarged Cardiomediastinum",
+            "Lung Opacity",
+            "Pneumothorax",
+            "Pleural Effusion",
+            "Pleural Other",
+            "Fracture",
+        ),
+        **_IRVIN,
+    },
+)
