@@ -18,7 +18,7 @@ def machine() -> str:
 
 
 def publish(section: str, markdown: str, write: bool) -> None:
-    """Print a bench's table and, with --write, put it between its markers in docs/performance.md."""
+    """Print a table and, with --write, put it between its markers in docs/performance.md."""
     print(markdown)
     if not write:
         return
