@@ -83,6 +83,60 @@ def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
     return targets, probabilities
 
 
+def roc_curve(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of false and true alarms at or above each distinct score, from (0, 0) upwards."""
+    known = ~np.isnan(target)
+    thresholds, rank = np.unique(-score[known], return_inverse=True)
+    alarms = (
+        np.bincount(rank[target[known] == value], minlength=len(thresholds)) for value in (0, 1)
+    )
+    false, true = (np.concatenate([[0], np.cumsum(counts)]) for counts in alarms)
+    return false, true
+
+
+def operating_points(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each label's (1 - specificity, sensitivity) of a reader who decided 0 or 1."""
+    false = np.where(targets == 0, decisions, np.nan)
+    true = np.where(targets == 1, decisions, np.nan)
+    return tuple(_column_means(part) for part in (false, true))
+
+
+def _column_means(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    counts = known.sum(axis=0)
+    sums = np.where(known, values, 0).sum(axis=0)
+    return np.divide(sums, counts, out=np.full(values.shape[1], np.nan), where=counts > 0)
+
+
+def under_curve(
+    targets: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
+) -> np.ndarray:
+    """1 where a reader's operating point lies below the model's ROC curve: (readers, labels).
+
+    `decisions` are (readers, images, labels), 0 or 1. Below means strictly under the line through
+    the curve's points, or beaten by one of them: as many hits with fewer false alarms. So a point
+    that the model only equals counts 0, as does one above; NaN where there is no curve. Whole
+    counts are compared: no rounding decides.
+    """
+    targets, probabilities = checked(targets, probabilities)
+    for of_reader in decisions:
+        checked(targets, of_reader)
+    under = np.full((len(decisions), targets.shape[1]), np.nan)
+    for label, (target, score) in enumerate(zip(targets.T, probabilities.T, strict=True)):
+        false, true = roc_curve(target, score)
+        if not false[-1] or not true[-1]:
+            continue
+        for reader, decision in enumerate(decisions[..., label]):
+            false_alarms, hits = (int(decision[target == value].sum()) for value in (0, 1))
+            left = np.searchsorted(false, false_alarms, "right") - 1  # the highest point there
+            right = min(left + 1, len(false) - 1)
+            width = max(false[right] - false[left], 1)  # 1 at the curve's end, which is flat
+            rise = (false_alarms - false[left]) * (true[right] - true[left])
+            beaten = false[np.searchsorted(true, hits)] < false_alarms
+            under[reader, label] = beaten or (hits - true[left]) * width < rise
+    return under
+
+
 def macro_mean(values: np.ndarray) -> np.ndarray:
     """The mean over labels (last axis) that have a value; NaN where none has."""
     return weighted_mean(values, np.ones_like(values))
