@@ -1,0 +1,99 @@
+"""The PLCO chest X-rays with the split lists that Chen et al. 2019 released."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from data import DataError, labels, reading
+
+SPLITS = ("train", "val", "test")
+PRESERVE = tuple(f"{label} preserve bool" for label in labels.PLCO)
+COMPLETE = {"val": 8_538, "test": 18_178}  # images; the length of the train list is not public
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_EXPECTED = (
+    "train_set_delete0.0.csv  (the lists, also .gz, here or one folder down)",
+    "val_set_delete0.0.csv",
+    "test_set_delete0.0.csv",
+    "images/AD06848050206123808_v2.png …  (any folders; png, jpg or tif)",
+)
+
+
+def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) -> pd.DataFrame:
+    """image_path, patient_id, view, split, 19 labels (0 or 1) and for each whether it is preserved.
+
+    `deleted` is the share of labels that the lists mark as deleted, as their names spell it.
+    """
+    folder = reading.open_folder(folder)
+    lists = _lists(folder, deleted)
+    columns = (*labels.PLCO, *PRESERVE)
+    parts, names = [], []
+    for split, path in lists.items():
+        table = reading.read_table(path, ("img_name", "plco_id"), columns)
+        values = reading.label_values(table, columns, (0, 1), path)
+        names.append(reading.texts(table, "img_name", path))
+        reading.check_unique(names[-1], path)
+        patients = reading.texts(table, "plco_id", path)
+        # the trial took one postero-anterior view a visit
+        about = pd.DataFrame({"patient_id": patients, "view": "PA", "split": split})
+        parts.append(pd.concat([about, pd.DataFrame(values, columns=list(columns))], axis=1))
+    frame, names = pd.concat(parts, ignore_index=True), pd.concat(names, ignore_index=True)
+    reading.check_unique(names, folder)  # also across the lists
+    images = _images(folder, set(names))
+    rows = frame["split"].value_counts().to_dict()
+    return reading.finish(
+        frame,
+        [images.get(name) for name in names],
+        names,
+        folder,
+        list(lists.values()),
+        allow_missing,
+        dataset="plco",
+        complete=all(rows[split] == count for split, count in COMPLETE.items()),
+    )
+
+
+def _lists(folder: Path, deleted: str) -> dict[str, Path]:
+    places = [folder, *reading.subfolders(folder)]
+    lists = {}
+    for split in SPLITS:
+        name = f"{split}_set_delete{deleted}.csv"
+        choices = [place / (name + ending) for place in places for ending in ("", ".gz")]
+        present = [path for path in choices if path.is_file()]
+        if not present:
+            marks = [f"{split}_set_delete{deleted}.csv{ending}" for ending in ("", ".gz")]
+            raise reading.layout_error(folder, "a PLCO folder", name, _EXPECTED, marks)
+        lists[split] = present[0]
+    return lists
+
+
+def _images(folder: Path, wanted: set[str]) -> dict[str, str]:
+    """Name without extension -> path relative to the folder, of the wanted images below it."""
+    images: dict[str, str] = {}
+    for path in _files(str(folder), "", set()):
+        name, extension = os.path.splitext(path.rpartition("/")[2])
+        if extension.lower() not in EXTENSIONS or name not in wanted:
+            continue
+        if name in images:
+            raise DataError(
+                f"The image {name} lies twice below {folder}, as {images[name]} and as {path}; "
+                "keep one copy of every image there."
+            )
+        images[name] = path
+    return images
+
+
+def _files(root: str, below: str, entered: set[tuple[int, int]]) -> Iterator[str]:
+    """All files, links followed, as paths relative to the root; a link in a circle ends there."""
+    status = os.stat(f"{root}/{below}")
+    if (status.st_dev, status.st_ino) in entered:
+        return
+    entered.add((status.st_dev, status.st_ino))
+    with os.scandir(f"{root}/{below}") as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = f"{below}{entry.name}"
+            if entry.is_dir():
+                yield from _files(root, f"{path}/", entered)
+            else:
+                yield path
