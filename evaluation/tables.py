@@ -1,0 +1,201 @@
+"""Tables for people: ours beside the published numbers, as Markdown, terminal text or CSV."""
+
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+WIDTH = 100
+MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
+DECIMALS = 3  # of numbers without a printed counterpart
+MISSING = "n/a"
+NOT_RUN = ("not run", "quoted")
+NOT_COMPARABLE = "not comparable ("
+
+
+def number(value: float, decimals: int = DECIMALS) -> str:
+    """A value to so many decimals, without a leading zero: `.873`; NaN is n/a."""
+    if pd.isna(value):
+        return MISSING
+    text = f"{value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def interval(value: float, low: float, high: float, decimals: int = DECIMALS) -> str:
+    """`.873 [.861, .884]`; without the brackets where no interval is known."""
+    if pd.isna(low) or pd.isna(high):
+        return number(value, decimals)
+    return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def as_printed(side_by_side: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Each printed table in the paper's shape: under a published row, ours and the verdicts."""
+    tables = side_by_side.groupby("table", sort=False)
+    return {_title(name, cells): _printed(cells) for name, cells in tables}
+
+
+def _title(name: str, cells: pd.DataFrame) -> str:
+    metrics = cells["metric"].unique()
+    return name if len(metrics) > 1 else f"{name} ({metrics[0]})"
+
+
+def _printed(cells: pd.DataFrame) -> pd.DataFrame:
+    cells = cells.assign(
+        heading=cells["column"] + (" " + cells["metric"] if cells["metric"].nunique() > 1 else ""),
+        printed=[_as_printed(value) for value in cells["printed"]],
+        ours=[_our_cell(cell) for cell in cells.to_dict("records")],
+        verdict=cells["verdict"].str.partition(" (")[0],  # the reason stands above the table
+    )
+    rows = list(cells["row"].unique())
+    fullest = cells[cells["row"] == cells["row"].value_counts(sort=False).idxmax()]
+    columns = list(dict.fromkeys([*fullest["heading"], *cells["heading"]]))
+    printed, ours, verdicts = (
+        cells.pivot(index="row", columns="heading", values=values).reindex(rows, columns=columns)
+        for values in ("printed", "ours", "verdict")
+    )
+    lines = {}
+    for row in rows:
+        words = set(verdicts.loc[row].dropna())
+        ran = not words <= {*NOT_RUN}
+        if words != {"not published"}:
+            shown = (
+                "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
+            )
+            lines[row, shown] = printed.loc[row]
+        if ran:
+            lines[row, "ours"] = ours.loc[row]
+            lines[row, "verdict"] = verdicts.loc[row]
+    wide = pd.DataFrame(lines).fillna("")
+    return wide if len(columns) > MANY_COLUMNS else wide.T
+
+
+def _as_printed(value: str) -> str:
+    return "" if pd.isna(value) else value.replace("0.", ".", 1) if value[:2] == "0." else value
+
+
+def _our_cell(cell: dict) -> str:
+    if cell["verdict"] in NOT_RUN:
+        return ""
+    decimals = DECIMALS if pd.isna(cell["printed"]) else len(cell["printed"].partition(".")[2])
+    return interval(cell["ours"], cell["low"], cell["high"], decimals)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A side-by-side frame table by table under its headings; any other frame as it is."""
+    if not _is_side_by_side(table):
+        return "\n".join(_markdown_lines(table)) + "\n"
+    parts = [f"**{warning}**\n" for warning in warnings(table)]
+    for name, printed in as_printed(table).items():
+        parts += [f"### {name}\n", "\n".join(_markdown_lines(printed)) + "\n"]
+    parts += (
+        ["\n".join(f"- {line}" for line in footnotes(table)) + "\n"] if footnotes(table) else []
+    )
+    return "\n".join(parts)
+
+
+def to_text(table: pd.DataFrame, width: int = WIDTH) -> str:
+    """The same for a terminal: aligned, wide tables continued in further blocks of columns."""
+    if not _is_side_by_side(table):
+        return "\n\n".join(_text_blocks(table, width)) + "\n"
+    parts = [f"*** {warning} ***" for warning in warnings(table)]
+    for name, printed in as_printed(table).items():
+        parts += [f"{name}\n{'-' * len(name)}\n" + "\n\n".join(_text_blocks(printed, width))]
+    notes = "\n".join(textwrap.fill(line, width) for line in footnotes(table))
+    return "\n\n".join([*parts, notes]).rstrip() + "\n"
+
+
+def to_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """The frame as CSV, whole or not at all."""
+    return _write_whole(Path(path), table.to_csv(index=False))
+
+
+def write(table: pd.DataFrame, folder: str | Path, stem: str) -> tuple[Path, Path]:
+    """`folder/stem.csv` for programs and `folder/stem.md` for people."""
+    folder = Path(folder)
+    return (
+        to_csv(table, folder / f"{stem}.csv"),
+        _write_whole(folder / f"{stem}.md", to_markdown(table)),
+    )
+
+
+def warnings(side_by_side: pd.DataFrame) -> list[str]:
+    """Why our numbers must not be read against the published ones, once for each reason."""
+    verdicts = side_by_side["verdict"]
+    reasons = verdicts[verdicts.str.startswith(NOT_COMPARABLE)].drop_duplicates()
+    reasons = reasons.str.removeprefix(NOT_COMPARABLE).str.removesuffix(")")
+    return [f"{reason}, not comparable with the published values" for reason in reasons]
+
+
+def footnotes(side_by_side: pd.DataFrame) -> list[str]:
+    """The notes on single cells; where a quoted number comes from is left to the CSV."""
+    noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
+    return [
+        f"{cell['table']}, {cell['row']}, {cell['column']} {cell['metric']}: {cell['note']}"
+        for cell in noted.to_dict("records")
+    ]
+
+
+def _is_side_by_side(table: pd.DataFrame) -> bool:
+    return {"published", "ours", "verdict", "printed"} <= {*table.columns}
+
+
+def _grid(table: pd.DataFrame) -> tuple[list[str], list[list[str]], int]:
+    """Header and rows as text, and how many leading columns name the row."""
+    named = not isinstance(table.index, pd.RangeIndex)
+    names = table.index.nlevels if named else 0
+    header = [""] * names + [
+        f"{column[0]} ({column[1]})" if isinstance(column, tuple) else str(column)
+        for column in table.columns
+    ]
+    rows, above = [], None
+    for key, values in zip(table.index, table.itertuples(index=False), strict=True):
+        key = key if isinstance(key, tuple) else (key,)
+        shown = ["" if names > 1 and key[0] == above else str(key[0]), *map(str, key[1:])]
+        rows.append(shown[:names] + [_text(value) for value in values])
+        above = key[0]
+    return header, rows, names
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    return MISSING if value is None or value is pd.NA else str(value)
+
+
+def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
+    header, rows, names = _grid(table)
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + "".join(" --- |" if i < names else " ---: |" for i in range(len(header)))
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
+    """Aligned lines; columns beyond the width follow in a further block, rows named again."""
+    header, rows, names = _grid(table)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    start = names
+    while start < len(header) or (start == names == len(header)):
+        stop, used = start, sum(widths[:names]) + 2 * names
+        while stop < len(header) and (stop == start or used + widths[stop] <= width):
+            used += widths[stop] + 2
+            stop += 1
+        block = [*range(names), *range(start, stop)]
+        yield "\n".join(
+            "  ".join(
+                line[i].ljust(widths[i]) if i < names else line[i].rjust(widths[i]) for i in block
+            ).rstrip()
+            for line in [header, *rows]
+        )
+        start = stop if stop > start else len(header) + 1
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    """Write beside and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
