@@ -1,0 +1,195 @@
+"""Chen et al. 2019: cross-entropy of conditional (HLCP) and of unconditional (HLUP) probabilities.
+
+Every logit y_m is that of P(m | parents of m positive); z_m is the target, A(m) is m itself and
+all its ancestors, CE(z, p) = -z log p - (1 - z) log(1 - p).
+
+    (2)  L_HLCP = Σ_m [every parent of m is positive] CE(z_m, σ(y_m))    roots always count
+    (3)  p_m    = Π_{a ∈ A(m)} σ(y_a)                                    the chain rule
+    (4)  L_HLUP = Σ_m CE(z_m, p_m)
+
+The page of the paper with (2) and (3) is missing; its other equations force both. Any tree or DAG
+will do. An unknown (NaN) target has no term of its own and leaves its children without one in (2);
+its logit still acts in the other terms of (4), as the chain rule asks.
+
+The forms of (4):
+
+exact     -log p_m = s_m = Σ softplus(-y_a), and -log(1 - p_m) = -log(1 - exp(-s_m)): time linear
+          in the path. s is carried times 2^80, so that it neither vanishes when every logit is
+          large (y to 130; beyond, the value stays and the gradient still acts) nor overflows.
+powerset  (5)-(7) as printed: Σ_a CE(z_m, σ(y_a)) + γ, γ a LogSumExp over all subsets of A(m).
+naive     the product of (3) in float32, clipped to [1e-7, 1 - 1e-7].
+rescale   the same with each factor rescaled to [0.02, 1]: 0.02^4 > 1e-7, for paths of four nodes.
+"""
+
+import functools
+import itertools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from losses.masking import cross_entropy, per_image, split_known
+
+FORMS = ("exact", "powerset", "naive", "rescale")
+LARGEST_POWERSET = 16  # nodes on a path; 65,535 subsets a label
+_CLIP = 1e-7
+_FLOOR = 0.02
+_HALF_SCALE = 2.0**40  # s is carried times its square; powers of two round nothing
+
+
+def hlcp(targets, logits, parents, labels="sum"):
+    """Eq. (2), one value an image; `parents` (labels, labels), [m, p] is 1 where p is m's parent."""
+    known, targets, logits = split_known(targets, logits)  # (images, labels)
+    not_positive = ops.cast(targets <= 0.5, logits.dtype)  # an unknown parent is not positive
+    parents = ops.convert_to_tensor(np.asarray(parents), dtype=logits.dtype)
+    blocked = ops.matmul(not_positive, ops.transpose(parents)) > 0.5
+    counted = ops.logical_and(known, ops.logical_not(blocked))
+    return per_image(cross_entropy(targets, logits), counted, labels)
+
+
+def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
+    """Eq. (4), one value an image; `ancestors` (labels, labels), [m, a] is 1 where a is in A(m).
+
+    `sums` adds along paths by "matrix" product or by "gather"; None takes whichever does not round.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+    known, targets, logits = split_known(targets, logits)  # (images, labels)
+    ancestors = np.asarray(ancestors) > 0
+    if form == "exact":
+        losses = _exact(targets, logits, ancestors, sums or _unrounded_sums())
+    elif form == "powerset":
+        losses = _powerset(targets, logits, ancestors)
+    else:
+        floor = _FLOOR if form == "rescale" else 0.0
+        losses = _product(targets, logits, ancestors, floor)
+    return per_image(losses, known, labels)
+
+
+def _unrounded_sums():
+    """A GPU's or TPU's matrix product rounds float32 operands to 10 bits or fewer (TF32, bf16)."""
+    if keras.backend.backend() == "torch":
+        return "gather"  # Keras cannot list torch's devices
+    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
+    return "matrix" if on_cpu else "gather"
+
+
+def _paths(ancestors):
+    """(labels, longest path) indices of A(m), filled up with the number of labels."""
+    depth = ancestors.sum(axis=1).max()
+    order = np.argsort(~ancestors, axis=1, kind="stable")[:, :depth]
+    return np.where(np.take_along_axis(ancestors, order, axis=1), order, len(ancestors))
+
+
+def _along_paths(values, ancestors, filler):
+    """(images, labels, longest path): the values of A(m), filled up with `filler`."""
+    column = ops.full_like(values[:, :1], filler)
+    return ops.take(ops.concatenate([values, column], axis=1), _paths(ancestors), axis=1)
+
+
+def _exact(targets, logits, ancestors, sums):
+    # past 130 the value is held, or 2^-80 · float32 would end; the gradient goes on as if it were not
+    logits = logits - ops.stop_gradient(ops.relu(logits - 130))
+    scaled = ops.where(  # softplus(-y) · 2^80; where softplus would vanish it is exp(-y)
+        logits > 40,
+        ops.square(ops.exp(ops.maximum(logits, 40) / -2) * _HALF_SCALE),
+        ops.softplus(-ops.minimum(logits, 40)) * _HALF_SCALE**2,
+    )
+    if sums == "matrix":
+        matrix = ops.convert_to_tensor(ancestors.T, dtype=logits.dtype)
+        scaled = ops.matmul(scaled, matrix)
+    else:
+        scaled = ops.sum(_along_paths(scaled, ancestors, 0), axis=-1)
+    s = scaled / _HALF_SCALE**2  # -log p
+    # -log(1 - exp(-s)) = -log s + s/2 - log(sinh(x) / x), x = s/2, where s is small
+    tiny = s < 2.0**-60
+    log_s = ops.log(ops.where(tiny, scaled, s)) - ops.where(tiny, 80 * math.log(2), 0.0)
+    x = ops.minimum(s, 0.25) / 2
+    xx = x * x
+    near = x - xx * (1 / 6 - xx * (1 / 180 - xx * (1 / 2835 - xx / 37800))) - log_s
+    far = -ops.log1p(-ops.exp(-ops.maximum(s, 0.25)))
+    return targets * s + (1 - targets) * ops.where(s < 0.25, near, far)
+
+
+@functools.cache
+def _subsets(nodes):
+    """(nodes, 2^nodes - 1): every subset but the empty one, a column each."""
+    return np.array(list(itertools.product((0, 1), repeat=nodes))[1:]).T
+
+
+def _powerset(targets, logits, ancestors):
+    lengths = ancestors.sum(axis=1)
+    if lengths.max() > LARGEST_POWERSET:
+        raise ValueError(
+            f"a path of {lengths.max()} nodes has {2.0 ** lengths.max():.3g} subsets, the power set"
+            f' form takes paths of up to {LARGEST_POWERSET} nodes; use form="exact"'
+        )
+    losses, order = [], []
+    for length in np.unique(lengths):  # labels with equally many ancestors share their subsets
+        labels = np.flatnonzero(lengths == length)
+        paths = np.nonzero(ancestors[labels])[1].reshape(-1, length)
+        y = ops.take(logits, paths, axis=1)  # (images, these labels, length)
+        z = ops.take(targets, labels, axis=1)  # (images, these labels)
+        terms = ops.sum(cross_entropy(z[..., None], y), axis=-1)  # (6)
+        subsets = ops.convert_to_tensor(_subsets(int(length)), dtype=logits.dtype)
+        lse = ops.logsumexp(ops.matmul(-y, subsets), axis=-1)
+        losses.append(terms - (1 - z) * (ops.sum(y, axis=-1) + lse))  # (5), (7)
+        order.append(labels)
+    return ops.take(ops.concatenate(losses, axis=1), np.argsort(np.concatenate(order)), axis=1)
+
+
+def _product(targets, logits, ancestors, floor):
+    factors = floor + (1 - floor) * ops.sigmoid(logits)
+    p = ops.prod(_along_paths(factors, ancestors, 1), axis=-1)
+    p = ops.clip(p, _CLIP, 1 - _CLIP)
+    return -targets * ops.log(p) - (1 - targets) * ops.log(1 - p)
+
+
+@keras.saving.register_keras_serializable(package="losses")
+class HLCP(keras.losses.Loss):
+    """Chen eq. (2): each label is trained on the images whose parents of it are positive."""
+
+    def __init__(
+        self, parents, labels="sum", name="hlcp", reduction="sum_over_batch_size", dtype="float32"
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.parents = np.asarray(parents, np.float32)
+        self.labels = labels
+
+    def call(self, y_true, y_pred):
+        return hlcp(y_true, y_pred, self.parents, self.labels)
+
+    def get_config(self):
+        # lists: an array would not survive model.save
+        return {**super().get_config(), "parents": self.parents.tolist(), "labels": self.labels}
+
+
+@keras.saving.register_keras_serializable(package="losses")
+class HLUP(keras.losses.Loss):
+    """Chen eq. (4): each label's product of probabilities along its path is trained on every image."""
+
+    def __init__(
+        self,
+        ancestors,
+        form="exact",
+        labels="sum",
+        name="hlup",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.ancestors = np.asarray(ancestors, np.float32)
+        self.form = form
+        self.labels = labels
+
+    def call(self, y_true, y_pred):
+        return hlup(y_true, y_pred, self.ancestors, self.form, self.labels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "ancestors": self.ancestors.tolist(),
+            "form": self.form,
+            "labels": self.labels,
+        }
