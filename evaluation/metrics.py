@@ -98,14 +98,7 @@ def operating_points(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.nda
     """Each label's (1 - specificity, sensitivity) of a reader who decided 0 or 1."""
     false = np.where(targets == 0, decisions, np.nan)
     true = np.where(targets == 1, decisions, np.nan)
-    return tuple(_column_means(part) for part in (false, true))
-
-
-def _column_means(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
-    counts = known.sum(axis=0)
-    sums = np.where(known, values, 0).sum(axis=0)
-    return np.divide(sums, counts, out=np.full(values.shape[1], np.nan), where=counts > 0)
+    return macro_mean(false.T), macro_mean(true.T)
 
 
 def under_curve(

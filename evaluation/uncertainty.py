@@ -1,0 +1,88 @@
+"""Calibration, and whether the uncertainty of several members (ensemble, MC passes) finds errors.
+
+Arrays are (images, labels), with a leading member axis where said; targets are 0, 1 or NaN
+(unknown, left out). Every result is one value per label, NaN where it is undefined.
+"""
+
+import numpy as np
+
+from evaluation import EvaluationError, metrics
+
+BINS = 15  # Guo et al. 2017
+
+
+def brier(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The mean squared difference of probability and outcome; 0 is perfect, .25 is always .5."""
+    targets, probabilities = _checked(targets, probabilities)
+    return metrics.macro_mean((probabilities.T.astype(float) - targets.T) ** 2)
+
+
+def calibration_error(
+    targets: np.ndarray, probabilities: np.ndarray, bins: int = BINS
+) -> np.ndarray:
+    """ECE: |observed share - mean probability| over bins of equal width, weighted by images."""
+    targets, probabilities = _checked(targets, probabilities)
+    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)  # 1.0 is in the last bin
+    errors = np.full(targets.shape[1], np.nan)
+    for label, target in enumerate(targets.T):
+        known = ~np.isnan(target)
+        if known.any():
+            gap = target[known].astype(float) - probabilities[known, label]
+            gaps = np.bincount(bin_of[known, label], gap, minlength=bins)
+            errors[label] = np.abs(gaps).sum() / known.sum()
+    return errors
+
+
+def spread(probabilities: np.ndarray) -> np.ndarray:
+    """The standard deviation over members (first axis); 0 for a single member."""
+    return np.asarray(probabilities, float).std(axis=0)
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """The entropy of each binary prediction in bits: 1 at probability .5, 0 where it is certain."""
+    p = np.asarray(probabilities, float)
+    terms = [q * np.log2(q, out=np.zeros_like(q), where=q > 0) for q in (p, 1 - p)]
+    return -(terms[0] + terms[1])
+
+
+def errors(targets: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """1 where the thresholded prediction is wrong, 0 where it is right, NaN where unknown."""
+    targets, probabilities = _checked(targets, probabilities)
+    wrong = (probabilities > threshold) != (targets == 1)
+    return np.where(np.isnan(targets), np.nan, wrong.astype(float))
+
+
+def error_detection(
+    targets: np.ndarray, probabilities: np.ndarray, uncertainty: np.ndarray, threshold: float = 0.5
+) -> np.ndarray:
+    """AUROC of the uncertainty as a detector of wrong predictions: .5 says nothing, 1 all."""
+    return metrics.auroc(errors(targets, probabilities, threshold), uncertainty)
+
+
+def risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage and error rate of one label while the most uncertain images are handed on.
+
+    Equally uncertain images are kept in random order: their errors count in expectation.
+    """
+    known = ~np.isnan(wrong)
+    _, rank = np.unique(uncertainty[known], return_inverse=True)
+    count = np.bincount(rank)
+    share_wrong = np.bincount(rank, wrong[known]) / count
+    kept = np.arange(1, known.sum() + 1)
+    return kept / max(len(kept), 1), np.cumsum(np.repeat(share_wrong, count)) / kept
+
+
+def risk_coverage_area(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+    """AURC of each label: the mean error rate over all coverages; lower is better."""
+    wrong, uncertainty = metrics.checked(wrong, uncertainty)
+    risks = [risk_coverage(*columns)[1] for columns in zip(wrong.T, uncertainty.T, strict=True)]
+    return np.array([risk.mean() if len(risk) else np.nan for risk in risks])
+
+
+def _checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    targets, probabilities = metrics.checked(targets, probabilities)
+    if probabilities.min(initial=0) < 0 or probabilities.max(initial=0) > 1:
+        raise EvaluationError(
+            "calibration and errors need probabilities in [0, 1]; apply the sigmoid to logits"
+        )
+    return targets, probabilities

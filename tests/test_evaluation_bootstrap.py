@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation import EvaluationError, bootstrap, metrics
+from evaluation.metrics import Group
+
+NAMES = ("a", "b", "c")
+
+
+def random_case(images=200, levels=None, seed=0, rare=False):
+    generator = np.random.default_rng(seed)
+    targets = (generator.random((images, 3)) < 0.3).astype(np.float32)
+    probabilities = (generator.random((images, 3)) + 0.4 * targets) / 1.4
+    if levels:
+        probabilities = np.round(probabilities * levels) / levels
+    targets[generator.random(targets.shape) < 0.1] = np.nan
+    if rare:
+        targets[:, 1] = np.arange(images) == 5
+    return targets, probabilities, generator.integers(0, max(images // 4, 2), images)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(8, 80), st.sampled_from([None, 2, 10]), st.integers(0, 1000))
+def test_equals_scoring_every_resample_anew(images, levels, seed):
+    targets, probabilities, patients = random_case(images, levels, seed)
+    fast = bootstrap.scores(targets, probabilities, patients, resamples=20, seed=seed, block=7)
+
+    def slow(rows):
+        scores = metrics.score(targets[rows], probabilities[rows])
+        return np.stack([scores.auc, scores.ap, scores.positives, scores.negatives])
+
+    expected = bootstrap.each(slow, patients, resamples=20, seed=seed)  # (20, 4, labels)
+    np.testing.assert_allclose(np.stack(fast[:4], axis=1), expected, atol=1e-12)
+    images = bootstrap.each(len, patients, resamples=20, seed=seed)
+    np.testing.assert_array_equal(fast.images, images)
+
+
+def test_patients_are_drawn_whole():
+    patients = np.repeat(["a", "b", "c"], [1, 2, 3])
+
+    def counts(rows):
+        return np.bincount(rows, minlength=6)
+
+    for drawn in bootstrap.each(counts, patients, resamples=50):
+        assert drawn[1] == drawn[2]
+        assert drawn[3] == drawn[4] == drawn[5]
+        assert drawn[0] + drawn[1] + drawn[3] == 3  # as many patients as there are
+
+
+def test_draws_depend_on_the_seed_and_not_on_the_block_or_the_order_of_images():
+    targets, probabilities, patients = random_case()
+    one = bootstrap.scores(targets, probabilities, patients, 40, seed=1).auc
+    np.testing.assert_array_equal(
+        one, bootstrap.scores(targets, probabilities, patients, 40, seed=1, block=3).auc
+    )
+    shuffled = np.random.default_rng(0).permutation(len(targets))
+    arrays = (array[shuffled] for array in (targets, probabilities, patients))
+    np.testing.assert_allclose(one, bootstrap.scores(*arrays, 40, seed=1).auc, atol=1e-12)
+    assert not np.array_equal(one, bootstrap.scores(targets, probabilities, patients, 40).auc)
+
+
+def test_every_published_group_has_an_interval_around_its_value():
+    targets, probabilities, patients = random_case(600)
+    targets = np.nan_to_num(targets)
+    groups = (*metrics.GE, *metrics.ASADI, *metrics.chen(("a", "b"), ("c",), root="c"))
+    table = bootstrap.table(targets, probabilities, NAMES, patients, groups, resamples=200)
+    assert (table["low"] < table["value"]).all()
+    assert (table["value"] < table["high"]).all()
+    by_name = table.drop_duplicates(["group", "metric"]).set_index(["group", "metric"])["value"]
+    scores = metrics.score(targets, probabilities)
+    assert by_name["mean", "AUC"] == pytest.approx(scores.auc.mean())
+    assert by_name["mean", "AP"] == pytest.approx(scores.ap.mean())
+    assert by_name["W", "AUC"] == pytest.approx((scores.auc * scores.positives).sum() / 600)
+    assert by_name["W normalised", "AUC"] == by_name["weighted mean", "AUC"]
+    diseased = metrics.auroc(metrics.diseased_negatives(targets), probabilities)
+    assert by_name["D", "AUC"] == pytest.approx(diseased.mean())
+    rows = targets[:, 2] == 1
+    leaf = metrics.auroc(targets[rows, :2], probabilities[rows, :2]).mean()
+    assert by_name["leaf given c", "AUC"] == pytest.approx(leaf)
+    counts = table[table["group"] == "leaf given c"].iloc[0]
+    assert counts["images"] == rows.sum()
+    assert counts["positives"] == targets[rows, :2].sum()
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    covered = []
+    for seed in range(120):
+        generator = np.random.default_rng(seed)
+        targets = (generator.random((150, 1)) < 0.4).astype(float)
+        scores = generator.normal(targets, 1)
+        low, high = bootstrap.interval(bootstrap.scores(targets, scores, None, 200).auc)
+        covered.append(low < 0.7602 < high)  # Phi(1 / sqrt 2)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_ignoring_patients_gives_too_narrow_an_interval():
+    generator = np.random.default_rng(0)
+    targets = (generator.random((60, 1)) < 0.5).astype(float)
+    scores = generator.normal(targets, 1)
+    patients = np.arange(60)
+    repeated = [np.repeat(array, 5, axis=0) for array in (targets, scores, patients)]
+    narrow = bootstrap.interval(bootstrap.scores(*repeated[:2], None, 500).auc)
+    wide = bootstrap.interval(bootstrap.scores(*repeated, 500).auc)
+    assert wide[1] - wide[0] > 1.8 * (narrow[1] - narrow[0])  # about sqrt 5
+
+
+def test_resamples_with_one_class_are_dropped_and_counted():
+    targets, probabilities, patients = random_case(rare=True)
+    table = bootstrap.table(targets, probabilities, NAMES, patients, resamples=300)
+    table = table[table["metric"] == "AUC"].set_index("group")
+    dropped = int(table.loc["b", "note"].split()[4])
+    assert dropped == pytest.approx(300 * np.exp(-1), rel=0.25)  # one patient has the positive
+    assert table.loc["a", "note"] == ""
+    assert table.loc["mean", "note"] == table.loc["b", "note"]
+    assert np.isfinite(table[["low", "high"]]).all(axis=None)
+
+
+def test_a_label_with_one_class_is_left_out_of_the_mean_and_named():
+    targets, probabilities, patients = random_case()
+    targets[:, 0] = 0
+    table = bootstrap.table(targets, probabilities, NAMES, patients, resamples=20)
+    table = table[table["metric"] == "AUC"].set_index("group")
+    assert table.loc["a", ["value", "low", "high"]].isna().all()
+    assert table.loc["mean", "value"] == pytest.approx(table.loc[["b", "c"], "value"].mean())
+    assert table.loc["mean", "note"] == "one class only: a"
+
+
+def test_paired_differences():
+    targets, probabilities, patients = random_case(400)
+    better = probabilities + 0.02 * np.nan_to_num(targets)
+    table = bootstrap.compare(targets, probabilities, better, NAMES, patients, resamples=300)
+    assert (table["difference"] > 0).all()
+    assert (table["low"] > 0).all()  # unpaired intervals overlap widely:
+    alone = bootstrap.table(targets, better, NAMES, patients, resamples=300)
+    assert (alone["low"] < table["first"]).all()
+    same = bootstrap.compare(targets, probabilities, probabilities, NAMES, patients, resamples=20)
+    assert (same[["difference", "low", "high"]] == 0).all(axis=None)
+
+
+def test_without_resamples_there_is_no_interval():
+    targets, probabilities, patients = random_case()
+    table = bootstrap.table(targets, probabilities, NAMES, patients, resamples=0)
+    assert table["value"].notna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("patients", "message"),
+    [(np.zeros(200), "at least two, but there is 1"), (np.zeros(5), "5 patient ids .* 200 images")],
+)
+def test_patients_that_cannot_be_resampled(patients, message):
+    targets, probabilities, _ = random_case()
+    with pytest.raises(EvaluationError, match=message):
+        bootstrap.scores(targets, probabilities, patients)
+
+
+def test_groups_and_labels_must_fit():
+    targets, probabilities, _ = random_case()
+    with pytest.raises(EvaluationError, match="2 label names"):
+        bootstrap.table(targets, probabilities, ("a", "b"))
+    with pytest.raises(EvaluationError, match="needs"):
+        bootstrap.table(targets, probabilities, NAMES, groups=(Group("leaf", ("z",)),), resamples=0)

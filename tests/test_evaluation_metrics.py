@@ -1,0 +1,234 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from data import labels
+from evaluation import EvaluationError, metrics
+
+
+def random_case(images=300, count=5, levels=None, seed=0):
+    """Targets with NaN, and scores that have ties where `levels` says how many values there are."""
+    generator = np.random.default_rng(seed)
+    targets = (generator.random((images, count)) < 0.3).astype(np.float32)
+    probabilities = (generator.random((images, count)) + 0.3 * targets) / 1.3
+    if levels:
+        probabilities = np.round(probabilities * levels) / levels
+    targets[generator.random(targets.shape) < 0.1] = np.nan
+    return targets, probabilities.astype(np.float32)
+
+
+def test_hand_worked():
+    targets = np.array([[0], [0], [1], [1]], float)
+    scores = metrics.score(targets, np.array([[0.1], [0.4], [0.35], [0.8]]))
+    assert scores.auc == pytest.approx([0.75])  # 3 of 4 pairs are in order
+    assert scores.ap == pytest.approx([(2 / 3 + 1) / 2])  # .35 has one negative above it
+    assert (scores.positives, scores.negatives, scores.images) == (2, 2, 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 60),
+    st.sampled_from([None, 1, 3, 20]),
+    st.integers(0, 10_000),
+)
+def test_agrees_with_scikit_learn(images, levels, seed):
+    targets, probabilities = random_case(images, 4, levels, seed)
+    scores = metrics.score(targets, probabilities)
+    for label, (target, column) in enumerate(zip(targets.T, probabilities.T, strict=True)):
+        known = ~np.isnan(target)
+        if len(np.unique(target[known])) < 2:
+            assert np.isnan(scores.auc[label])
+            assert np.isnan(scores.ap[label])
+            continue
+        auc = roc_auc_score(target[known], column[known])
+        ap = average_precision_score(target[known], column[known])
+        assert scores.auc[label] == pytest.approx(auc, abs=1e-12)
+        assert scores.ap[label] == pytest.approx(ap, abs=1e-12)
+
+
+def test_only_the_order_of_scores_matters():
+    targets, probabilities = random_case(levels=20)
+    logits = np.log(probabilities + 1e-3)
+    np.testing.assert_array_equal(
+        metrics.auroc(targets, probabilities), metrics.auroc(targets, logits)
+    )
+    np.testing.assert_allclose(
+        metrics.auroc(targets, -logits), 1 - metrics.auroc(targets, logits), atol=1e-12
+    )
+
+
+def test_one_class_is_nan_left_out_of_means_and_counted():
+    targets, probabilities = random_case()
+    targets[:, 2] = 0
+    scores = metrics.score(targets, probabilities)
+    assert np.isnan(scores.auc[2])
+    assert np.isnan(metrics.average_precision(targets, probabilities)[2])
+    assert scores.positives[2] == 0
+    assert metrics.macro_mean(scores.auc) == pytest.approx(np.nanmean(scores.auc))
+    assert np.isnan(metrics.macro_mean(np.full(3, np.nan)))
+    assert np.isnan(metrics.prevalence_sum(scores.auc, scores.positives, scores.images))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_probabilities_that_cannot_be_ranked(bad):
+    targets, probabilities = random_case()
+    probabilities[7, 3] = bad
+    with pytest.raises(EvaluationError, match="row 7, column 3"):
+        metrics.score(targets, probabilities)
+
+
+def test_arrays_that_do_not_fit():
+    targets, probabilities = random_case()
+    with pytest.raises(EvaluationError, match="average ensemble members"):
+        metrics.score(targets, probabilities[None])
+    with pytest.raises(EvaluationError, match="0, 1 or NaN"):
+        metrics.score(np.where(targets == 1, -1, targets), probabilities)
+
+
+def test_weighted_and_macro_means():
+    auc, positives = np.array([0.9, 0.6, np.nan]), np.array([30, 10, 0])
+    assert metrics.macro_mean(auc) == pytest.approx(0.75)
+    assert metrics.weighted_mean(auc, positives) == pytest.approx(0.825)
+
+
+def test_prevalence_sum_is_not_normalised_and_gives_the_value_of_ge():
+    # W-AUC of a .8427 model, with the label counts of ChestX-ray14: at most .724.
+    counts = np.array(
+        [11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227]
+    )
+    assert metrics.prevalence_sum(np.ones(14), counts, 112_120) == pytest.approx(0.724, abs=5e-4)
+    assert metrics.prevalence_sum(np.array([0.5, 1.0]), np.array([2, 4]), 10) == pytest.approx(0.5)
+
+
+def test_diseased_and_normal_negatives_by_hand():
+    targets = np.array([[1, 0], [0, 1], [0, 0], [0, np.nan]], float)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        metrics.diseased_negatives(targets), [[1, 0], [0, 1], [nan, nan], [nan, nan]]
+    )
+    np.testing.assert_array_equal(
+        metrics.normal_negatives(targets), [[1, nan], [nan, 1], [0, 0], [nan, nan]]
+    )
+
+
+def test_auc_is_the_mixture_that_reveals_the_split():
+    generator = np.random.default_rng(3)
+    targets = (generator.random((4000, 6)) < 0.12).astype(float)
+    probabilities = generator.random(targets.shape) + targets * generator.random(targets.shape)
+    auc, diseased, normal = (
+        metrics.auroc(restricted, probabilities)
+        for restricted in (
+            targets,
+            metrics.diseased_negatives(targets),
+            metrics.normal_negatives(targets),
+        )
+    )
+    share = metrics.actual_normal_share(targets)
+    np.testing.assert_allclose(auc, (1 - share) * diseased + share * normal, atol=1e-12)
+    np.testing.assert_allclose(metrics.normal_share(auc, diseased, normal), share, atol=1e-6)
+    assert np.isnan(metrics.normal_share(0.8, 0.8, 0.8))
+
+
+def test_chens_groups_and_both_readings_of_the_condition():
+    names = ("leaf a", "leaf b", "Abnormal")
+    generator = np.random.default_rng(0)
+    abnormal = generator.random(400) < 0.6
+    targets = np.stack([abnormal & (generator.random(400) < 0.5) for _ in range(2)] + [abnormal], 1)
+    targets = targets.astype(float)
+    given_abnormal = (generator.random((400, 2)) + targets[:, :2]) / 2
+    root = (generator.random((400, 1)) + targets[:, 2:]) / 2
+    probabilities = np.hstack([given_abnormal * root, root])  # unconditional, by the chain rule
+    groups = metrics.chen(names[:2], names[2:])
+    values = [
+        group.value(metrics.score(*group.arrays(targets, probabilities, names)), names, "AUC")
+        for group in groups
+    ]
+    plain = [roc_auc_score(targets[:, i], probabilities[:, i]) for i in range(3)]
+    rows = abnormal
+    unconditional = [roc_auc_score(targets[rows, i], probabilities[rows, i]) for i in range(2)]
+    conditional = [roc_auc_score(targets[rows, i], given_abnormal[rows, i]) for i in range(2)]
+    expected = [np.mean(plain[:2]), plain[2], np.mean(unconditional), np.mean(conditional)]
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    assert abs(values[2] - values[3]) > 0.01  # the two readings differ
+
+
+def test_conditioning_on_an_impossible_label_gives_zero():
+    np.testing.assert_array_equal(
+        metrics.conditioned(np.array([[0.2, 0.4], [0.0, 0.0]]), 1), [[0.5, 1], [0, 0]]
+    )
+
+
+def test_a_group_names_the_labels_that_are_missing():
+    with pytest.raises(EvaluationError, match=r"'leaf' needs \['c'\]"):
+        metrics.Group("leaf", ("a", "c")).columns(("a", "b"))
+
+
+def test_roc_curve_passes_once_through_tied_scores():
+    false, true = metrics.roc_curve(
+        np.array([1, 0, 1, 0, np.nan]), np.array([0.9, 0.5, 0.5, 0.1, 0.7])
+    )
+    assert false.tolist() == [0, 0, 1, 2]
+    assert true.tolist() == [0, 1, 2, 2]
+
+
+def reader(false_alarms, hits, negatives=4, positives=4):
+    """Decisions with so many errors, on `negatives` images followed by `positives` ones."""
+    return np.concatenate(
+        [np.arange(negatives) < false_alarms, np.arange(positives) < hits]
+    ).astype(float)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("false_alarms", "hits", "below"),
+    [
+        (1, 1, 1),  # under the curve
+        (0, 2, 0),  # a point of the curve: equalled, not beaten
+        (1, 2, 1),  # right of it on the flat part: as many hits with fewer false alarms
+        (0, 1, 1),  # straight below it: more hits with as many false alarms
+        (1, 3, 0),  # above the flat part
+        (3, 3, 0),  # on the slope between two points, which ties make: neither beats it
+        (3, 2, 1),  # under the slope
+        (4, 4, 0),  # the curve's end
+        (0, 0, 1),  # calling nothing, where the model finds two without a false alarm
+    ],
+)
+def test_readers_under_a_curve_with_flat_and_sloping_parts(false_alarms, hits, below):
+    targets = np.repeat([0.0, 1.0], 4)[:, None]
+    scores = np.array([0.6, 0.6, 0.4, 0.4, 0.9, 0.8, 0.4, 0.4])[:, None]
+    # the curve: (0, 1), (0, 2), (2, 2), then in one step to (4, 4)
+    under = metrics.under_curve(targets, scores, reader(false_alarms, hits)[None])
+    assert under == [[below]]
+
+
+def test_readers_without_a_curve_are_nan():
+    targets = np.zeros((8, 1))
+    assert np.isnan(metrics.under_curve(targets, reader(1, 1), reader(1, 1)[None])).all()
+
+
+def test_operating_points():
+    targets = np.repeat([0.0, 1.0], 4)[:, None]
+    false, true = metrics.operating_points(targets, reader(1, 3))
+    assert (false, true) == ([0.25], [0.75])
+
+
+def test_released_predictions_give_the_published_number_of_readers(shared_data):
+    """Pham §4.6: 2.6 of 3, from the authors' own predictions on the CheXpert test set."""
+    folder = shared_data / "released" / "chexpert-test"
+    read = {
+        name: pd.read_csv(folder / f"{name}.csv")[[*labels.CHEXPERT_COMPETITION]].to_numpy(float)
+        for name in (
+            "groundtruth",
+            "hieupham_predictions",
+            "radiologists/bc4",
+            "radiologists/bc6",
+            "radiologists/bc8",
+        )
+    }
+    targets, probabilities, *readers = read.values()
+    below = metrics.under_curve(targets, probabilities, np.stack(readers))
+    assert below.sum(axis=0).tolist() == [2, 3, 2, 3, 3]
+    auc = metrics.auroc(targets, probabilities)
+    np.testing.assert_allclose(auc, [0.8913, 0.9406, 0.8996, 0.9219, 0.9680], atol=5e-5)
