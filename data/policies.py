@@ -1,0 +1,58 @@
+"""Policies for the uncertain labels of CheXpert: from -1 to a target in [0, 1] or NaN.
+
+Irvin 2019 and Pham 2019, section 3.4: U-Ignore, U-Zeros, U-Ones, and Pham's label smoothing of the
+last two. A blank label counts as negative, as CheXpert's users do.
+
+What the policy says of an uncertain parent, the training of its children follows: positive under
+ones (also smoothed, a target above 0.5), negative under zeros, NaN under ignore, which masks them.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from data import DataError
+
+POLICIES = ("ignore", "zeros", "ones", "zeros-lsr", "ones-lsr")
+INTERVALS = {"zeros-lsr": (0.0, 0.3), "ones-lsr": (0.55, 0.85)}  # Pham 2019, section 4.3
+
+
+def apply(
+    released: np.ndarray,
+    policy: str,
+    seed: int = 0,
+    epoch: int | None = None,
+    ids: Sequence[str] | None = None,
+) -> np.ndarray:
+    """(images, labels) float32 targets in [0, 1] or NaN from labels 1, 0, -1, NaN for a blank.
+
+    The lsr policies need the images' `ids`: a draw is a function of (seed, epoch, id, label), so
+    that any subset or order of the images gets the same. Without `epoch` it is drawn once for all.
+    """
+    if policy not in POLICIES:
+        raise DataError(f"There is no policy {policy!r}; choose one of {', '.join(POLICIES)}.")
+    released = np.asarray(released, np.float32)  # (images, labels)
+    uncertain = released == -1
+    targets = np.where(np.isnan(released) | uncertain, np.float32(0), released)
+    if not np.isin(targets, (0, 1)).all():
+        raise DataError("Released labels must be 1, 0, -1 or blank before a policy is applied.")
+    if policy == "ignore":
+        targets[uncertain] = np.nan
+    elif policy == "ones":
+        targets[uncertain] = 1
+    elif policy in INTERVALS:
+        if ids is None or len(ids) != len(released):
+            raise ValueError(f"policy {policy} needs the id of each of the {len(released)} images")
+        low, high = INTERVALS[policy]
+        ids = list(ids)  # by position, whatever index a column of a frame has
+        places = zip(*np.nonzero(uncertain), strict=True)
+        draws = _uniform(f"{seed}/{epoch}/{ids[image]}/{label}" for image, label in places)
+        targets[uncertain] = low + (high - low) * draws
+    return targets
+
+
+def _uniform(keys: Iterable[str]) -> np.ndarray:
+    """One number in [0, 1) a key: the leading 53 bits of the key's hash."""
+    digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
+    return (np.frombuffer(b"".join(digests), "<u8") >> 11) * 2.0**-53

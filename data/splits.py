@@ -1,0 +1,135 @@
+"""Train, validation and test sets by patient; every function leaves the order of the images.
+
+A split depends on the seed and the patients' ids alone, not on the order of the rows. Fractions are
+of images and hold to within one patient.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data import DataError, reading
+
+NAMES = ("train", "val", "test")
+
+
+def as_released(frame: pd.DataFrame) -> pd.DataFrame:
+    """The released sets as they are, CheXpert's `valid` as val."""
+    split = frame["split"].replace({"valid": "val"})
+    if not split.isin(NAMES).all():
+        raise DataError(
+            f"The released split {', '.join(sorted(set(split) - set(NAMES)))} holds training and "
+            "validation images in one; carve a validation set out of it."
+        )
+    return _checked(frame.assign(split=split))
+
+
+def held_out(
+    frame: pd.DataFrame, fraction: float, seed: int, train: str = "train", test: str = "test"
+) -> pd.DataFrame:
+    """Released `test` as test; val is `fraction` of released `train`; other images are left out.
+
+    So the images that a paper reports on never choose its model.
+    """
+    frame = frame[frame["split"].isin((train, test))].reset_index(drop=True)
+    for name in (train, test):
+        if not (frame["split"] == name).any():
+            raise DataError(f"The data has no images of the released split {name}.")
+    released_test = frame["split"] == test
+    frame = frame.assign(split=np.where(released_test, "test", "train"))
+    return carve(frame, "train", "val", fraction, seed)
+
+
+def by_patient(
+    frame: pd.DataFrame, seed: int, fractions: Sequence[float] = (0.7, 0.1, 0.2)
+) -> pd.DataFrame:
+    """Random train, val and test sets of all images, whatever the released split."""
+    if len(fractions) != len(NAMES) or not np.isclose(sum(fractions), 1):
+        raise ValueError(f"{fractions} are no fractions of train, val and test")
+    return _checked(frame.assign(split=_assign(frame["patient_id"], NAMES, fractions, seed)))
+
+
+def carve(
+    frame: pd.DataFrame, from_split: str, to_split: str, fraction: float, seed: int
+) -> pd.DataFrame:
+    """Move random patients with `fraction` of the images of `from_split` to `to_split`."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction {fraction} is not between 0 and 1")
+    within = frame["split"] == from_split
+    parts = _assign(
+        frame.loc[within, "patient_id"], (to_split, from_split), (fraction, 1 - fraction), seed
+    )
+    split = frame["split"].to_numpy(object).copy()
+    split[within.to_numpy()] = parts
+    return _checked(frame.assign(split=split.astype(str)))
+
+
+def _assign(
+    patients: pd.Series, names: Sequence[str], fractions: Sequence[float], seed: int
+) -> np.ndarray:
+    """The set of each image: patients in a random order, cut where the shares of images fall."""
+    code, different = pd.factorize(patients)
+    images = np.bincount(code, minlength=len(different))
+    digests = [hashlib.blake2b(f"{seed}/{name}".encode()).digest() for name in different]
+    order = np.array(sorted(range(len(different)), key=digests.__getitem__), int)
+    before = np.concatenate([[0], np.cumsum(images[order])])  # images before each patient
+    part = np.zeros(len(different), int)
+    for share in np.cumsum(fractions)[:-1]:
+        part[order[np.abs(before - share * len(patients)).argmin() :]] += 1
+    empty = set(range(len(names))) - set(part[code])
+    if empty:
+        raise DataError(
+            f"{len(different):,} patients with {len(patients):,} images are too few to fill "
+            f"{', '.join(names[index] for index in sorted(empty))}; use more data."
+        )
+    return np.asarray(names)[part[code]]
+
+
+def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    reading.check_patients(frame)
+    return frame
+
+
+def save(frame: pd.DataFrame, path: str | Path) -> str:
+    """Write image_path and split as a CSV; returns its SHA-256, to be recorded with the run."""
+    path = Path(path)
+    text = io.StringIO()
+    frame[["image_path", "split"]].to_csv(text, index=False, lineterminator="\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text.getvalue(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"The split cannot be written to {path}: {error.strerror}.") from error
+    return reading.sha256(path)
+
+
+def load(frame: pd.DataFrame, path: str | Path, expected: str | None = None) -> pd.DataFrame:
+    """The frame's images named in a saved split, with that split; others are left out.
+
+    A DataError if the file names images that the frame lacks, or has not the `expected` SHA-256.
+    """
+    path = Path(path)
+    table = reading.read_table(path, ("image_path", "split"))
+    if expected is not None and reading.sha256(path) != expected:
+        raise DataError(f"{path} has changed since it was saved; make the split anew.")
+    names = reading.texts(table, "image_path", path)
+    reading.check_unique(names, path)
+    split = reading.texts(table, "split", path)
+    unknown = sorted(set(split) - set(NAMES))
+    if unknown:
+        raise DataError(f"{path} has the split {unknown[0]!r}; use {', '.join(NAMES)}.")
+    lacking = names[~names.isin(frame["image_path"])].tolist()
+    if lacking:
+        raise DataError(
+            f"{path} names {len(lacking):,} images that the data lacks, such as {lacking[0]}; "
+            "it was saved for another folder."
+        )
+    saved = frame["image_path"].map(dict(zip(names, split, strict=True)))
+    return _checked(frame.assign(split=saved)[saved.notna()].reset_index(drop=True))

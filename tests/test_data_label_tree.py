@@ -1,0 +1,255 @@
+"""Hierarchies: hand cases, the papers' trees, real lists closed under them, random DAGs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import label_tree, labels
+
+NAN = np.nan
+CHAIN = (-1, 0, 1)
+DAG = ((), (), (0,), (2, 1), ())  # 2 under 0, 3 under both 2 and 1, 4 alone
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        (label_tree.PLCO, labels.PLCO),
+        (label_tree.CHEXPERT, labels.CHEXPERT),
+        (label_tree.ASADI, labels.ASADI),
+        (label_tree.CHESTXRAY14_HIERARCHY, labels.CHESTXRAY14_HIERARCHY),
+        (label_tree.CHEXPERT_HIERARCHY, labels.CHEXPERT_HIERARCHY),
+    ],
+)
+def test_each_tree_covers_its_labels_once(tree, names):
+    assert len(tree) == len(names) == len(set(names))
+    together = np.sort(np.concatenate([label_tree.leaves(tree), label_tree.inner(tree)]))
+    np.testing.assert_array_equal(together, np.arange(len(names)))
+
+
+def path(tree, names, label):
+    """The names on the way from the root, for a tree."""
+    index, way = names.index(label), []
+    while index >= 0:
+        way, index = [names[index], *way], tree[index]
+    return way
+
+
+def test_the_plco_tree_is_that_of_chen():
+    assert path(label_tree.PLCO, labels.PLCO, "Infiltration") == [
+        "Abnormal",
+        "Pulmonary",
+        "Opacity",
+        "Infiltration",
+    ]
+    assert label_tree.depth(label_tree.PLCO) == 4  # the paper's maximum depth
+    assert len(label_tree.leaves(label_tree.PLCO)) == 14
+    assert [labels.PLCO[i] for i in label_tree.inner(label_tree.PLCO)] == [
+        "Pulmonary Nodules and Masses",
+        "Opacity",
+        "Pleural Abnormality",
+        "Pulmonary",
+        "Abnormal",
+    ]
+
+
+def test_the_chexpert_tree_is_that_of_irvin():
+    tree, names = label_tree.CHEXPERT, labels.CHEXPERT
+    assert path(tree, names, "Pneumonia") == ["Lung Opacity", "Consolidation", "Pneumonia"]
+    assert path(tree, names, "Cardiomegaly") == ["Enlarged Cardiomediastinum", "Cardiomegaly"]
+    alone = {name for name, parent in zip(names, tree, strict=True) if parent == -1}
+    assert alone - {"Lung Opacity", "Enlarged Cardiomediastinum"} == {
+        "No Finding",
+        "Pneumothorax",
+        "Pleural Effusion",
+        "Pleural Other",
+        "Fracture",
+        "Support Devices",
+    }
+
+
+def test_two_labels_of_asadi_have_two_parents():
+    parents = label_tree.parent_matrix(label_tree.ASADI)
+    names = np.array(labels.ASADI)
+    two = {str(names[m]): set(names[row > 0]) for m, row in enumerate(parents) if row.sum() > 1}
+    assert two == {
+        "Cardiomegaly": {"Cardiac", "Enlarged Cardiomediastinum"},
+        "Pneumonia": {"Fluid Accumulation", "Consolidation"},
+    }
+    assert label_tree.depth(label_tree.ASADI) == 5  # Abnormal … Consolidation, Pneumonia
+
+
+def test_a_tree_and_the_dag_that_says_the_same_agree():
+    as_dag = tuple(() if parent < 0 else (parent,) for parent in label_tree.PLCO)
+    for function in (label_tree.parent_matrix, label_tree.ancestor_matrix):
+        np.testing.assert_array_equal(function(as_dag), function(label_tree.PLCO))
+    assert label_tree.depth(as_dag) == label_tree.depth(label_tree.PLCO)
+
+
+def test_matrices_of_a_small_dag_by_hand():
+    parents = [
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_array_equal(label_tree.parent_matrix(DAG), parents)
+    ancestors = np.eye(5) + parents
+    ancestors[3, 0] = 1
+    np.testing.assert_array_equal(label_tree.ancestor_matrix(DAG), ancestors)
+    assert label_tree.depth(DAG) == 3
+    assert label_tree.leaves(DAG).tolist() == [3, 4]
+    assert label_tree.inner(DAG).tolist() == [0, 1, 2]
+
+
+def test_a_flat_set_of_labels_is_a_tree():
+    flat = (-1, -1, -1)
+    np.testing.assert_array_equal(label_tree.ancestor_matrix(flat), np.eye(3))
+    assert label_tree.depth(flat) == 1
+    assert label_tree.leaves(flat).tolist() == [0, 1, 2]
+    assert label_tree.inner(flat).size == 0
+    assert not label_tree.violations([[0, 1, NAN]], flat).any()
+
+
+def test_closing_by_hand():
+    given_targets = [
+        [0, 0, 1],  # the ancestors become positive
+        [NAN, 0, 1],  # also an unknown one
+        [NAN, NAN, 0],  # a negative child says nothing
+        [0, 1, NAN],  # an unknown child stays unknown
+        [0.6, 0.9, 0.7],  # a soft parent is lifted to its child, never lowered
+        [0, 0, 0.5],  # at 0.5 nothing is positive
+    ]
+    closed = [
+        [1, 1, 1],
+        [1, 1, 1],
+        [NAN, NAN, 0],
+        [1, 1, NAN],
+        [0.9, 0.9, 0.7],
+        [0, 0, 0.5],
+    ]
+    result = label_tree.close(given_targets, CHAIN)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, np.asarray(closed, np.float32))
+
+
+def test_closing_follows_every_parent_of_a_dag():
+    closed = label_tree.close([[0, 0, 0, 1, 0]], DAG)
+    np.testing.assert_array_equal(closed, [[1, 1, 1, 1, 0]])
+
+
+def test_violations_by_hand():
+    targets = [[0, 0, 1], [NAN, NAN, 1], [1, 0, 1], [0, NAN, 1], [1, 1, 0], [0.4, 1, 0]]
+    bad = [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+    np.testing.assert_array_equal(label_tree.violations(targets, CHAIN), np.array(bad, bool))
+
+
+@pytest.mark.parametrize("cycle", [(1, 0), (1, 2, 0), ((1,), (2,), (0,), ())])
+def test_a_cycle_is_refused(cycle):
+    with pytest.raises(ValueError, match="cycle"):
+        label_tree.ancestor_matrix(cycle)
+    with pytest.raises(ValueError, match="cycle"):
+        label_tree.depth(cycle)
+
+
+@pytest.mark.parametrize("tree", [(0,), (-1, 2), (-2, -1), ((), (1,))])
+def test_a_parent_that_cannot_be_is_refused(tree):
+    with pytest.raises(ValueError, match="cannot have parent"):
+        label_tree.parent_matrix(tree)
+
+
+def test_an_unknown_name_in_a_hierarchy_is_refused():
+    with pytest.raises(ValueError, match="tuple"):
+        label_tree.from_children(("a", "b"), {"a": ("c",)})
+
+
+@st.composite
+def dags(draw):
+    """A DAG over up to 7 labels, in any label order."""
+    size = draw(st.integers(1, 7))
+    order = draw(st.permutations(range(size)))
+    parents = [()] * size
+    for place, label in enumerate(order):
+        parents[label] = tuple(draw(st.sets(st.sampled_from(order[:place])))) if place else ()
+    return tuple(parents)
+
+
+@st.composite
+def dags_with_targets(draw):
+    dag = draw(dags())
+    value = st.sampled_from([0, 1, NAN, 0.15, 0.5, 0.7])
+    row = st.lists(value, min_size=len(dag), max_size=len(dag))
+    return dag, np.array(draw(st.lists(row, min_size=1, max_size=4)), np.float32)
+
+
+def ancestors_by_walking(dag, label):
+    found = {label}
+    for parent in dag[label]:
+        found |= ancestors_by_walking(dag, parent)
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(dags())
+def test_ancestors_are_those_met_on_the_way_up(dag):
+    matrix = label_tree.ancestor_matrix(dag)
+    for label in range(len(dag)):
+        assert set(np.flatnonzero(matrix[label])) == ancestors_by_walking(dag, label)
+    longest = max(map(len, (ways_up(dag, label) for label in range(len(dag)))))
+    assert label_tree.depth(dag) == longest
+
+
+def ways_up(dag, label):
+    """The longest way from the label to a root."""
+    return [label, *max((ways_up(dag, parent) for parent in dag[label]), key=len, default=[])]
+
+
+@settings(max_examples=100, deadline=None)
+@given(dags_with_targets())
+def test_closing_is_minimal_complete_and_done_in_one_go(case):
+    dag, targets = case
+    closed = label_tree.close(targets, dag)
+    assert not label_tree.violations(closed, dag).any()
+    np.testing.assert_array_equal(label_tree.close(closed, dag), closed)
+    for row in range(len(targets)):
+        for label in range(len(dag)):
+            below = [m for m in range(len(dag)) if label in ancestors_by_walking(dag, m)]
+            positive = [targets[row, m] for m in below if targets[row, m] > 0.5]
+            expected = max(positive) if positive else targets[row, label]
+            np.testing.assert_array_equal(closed[row, label], expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(dags_with_targets())
+def test_violations_are_the_positives_below_a_known_negative(case):
+    dag, targets = case
+    found = label_tree.violations(targets, dag)
+    for row in range(len(targets)):
+        for label in range(len(dag)):
+            above = targets[row, list(ancestors_by_walking(dag, label))]
+            assert found[row, label] == (targets[row, label] > 0.5 and np.any(above <= 0.5))
+
+
+def test_every_row_of_chens_released_list_is_closed(shared_data):
+    table = pd.read_csv(shared_data / "plco-official-splits" / "val_set_delete0.0.csv.gz")
+    targets = table[list(labels.PLCO)].to_numpy(np.float32)
+    assert targets.shape == (8538, 19)
+    assert not label_tree.violations(targets, label_tree.PLCO).any()
+    np.testing.assert_array_equal(label_tree.close(targets, label_tree.PLCO), targets)
+    leaves, inner = label_tree.leaves(label_tree.PLCO), label_tree.inner(label_tree.PLCO)
+    only_leaves = np.zeros_like(targets)
+    only_leaves[:, leaves] = targets[:, leaves]  # the inner nodes are nothing but their leaves
+    closed = label_tree.close(only_leaves, label_tree.PLCO)
+    np.testing.assert_array_equal(closed[:, inner], targets[:, inner])
+
+
+def test_asadis_released_truth_breaks_the_hierarchy_only_at_two_pneumonias(shared_data):
+    table = pd.read_csv(
+        shared_data / "released/asadi2025_default_model_predictions_vs_groundtruth_with_errors.csv"
+    )
+    truth = table[[f"{name}_GT" for name in labels.ASADI]].to_numpy(np.float32)
+    broken = label_tree.violations(truth, label_tree.ASADI).sum(axis=0)
+    assert {n: int(c) for n, c in zip(labels.ASADI, broken, strict=True) if c} == {"Pneumonia": 2}
