@@ -75,15 +75,37 @@ def table(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every label and group with its interval: group, metric, value, low, high and counts."""
+    return with_intervals(
+        *measure(targets, probabilities, labels, patients, groups, resamples, seed)
+    )
+
+
+def measure(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    patients: Sequence | None = None,
+    groups: Sequence[Group] = metrics.MEAN,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """`table` without its intervals, and the resampled values of its rows: (rows, resamples)."""
     scored = _Scored(targets, probabilities, labels, patients, resamples, seed)
-    rows = []
+    rows, resampled = [], []
     for group, metric in _rows(labels, groups):
         value, draws = scored.value(group, metric)
-        low, high = interval(draws)
-        counts = scored.counts(group)
-        row = {"group": group.name, "metric": metric, "value": value, "low": low, "high": high}
-        rows.append(row | counts | {"note": scored.note(group, metric)})
-    return pd.DataFrame(rows)
+        row = {"group": group.name, "metric": metric, "value": value}
+        rows.append(row | scored.counts(group) | {"note": scored.note(group, metric)})
+        resampled.append(draws)
+    return pd.DataFrame(rows), np.array(resampled)
+
+
+def with_intervals(measured: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
+    """A table of values with `low` and `high` from the resampled values of each row."""
+    low, high = np.array([interval(of_row) for of_row in draws]).reshape(-1, 2).T
+    place = measured.columns.get_loc("value") + 1
+    before, after = measured.columns[:place], measured.columns[place:]
+    return measured.assign(low=low, high=high)[[*before, "low", "high", *after]]
 
 
 def compare(
