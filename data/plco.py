@@ -12,12 +12,6 @@ SPLITS = ("train", "val", "test")
 PRESERVE = tuple(f"{label} preserve bool" for label in labels.PLCO)
 COMPLETE = {"val": 8_538, "test": 18_178}  # images; the length of the train list is not public
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_EXPECTED = (
-    "train_set_delete0.0.csv  (the lists, also .gz, here or one folder down)",
-    "val_set_delete0.0.csv",
-    "test_set_delete0.0.csv",
-    "images/AD06848050206123808_v2.png …  (any folders; png, jpg or tif)",
-)
 
 
 def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) -> pd.DataFrame:
@@ -56,15 +50,20 @@ def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) 
 
 def _lists(folder: Path, deleted: str) -> dict[str, Path]:
     places = [folder, *reading.subfolders(folder)]
+    names = {split: f"{split}_set_delete{deleted}.csv" for split in SPLITS}
     lists = {}
-    for split in SPLITS:
-        name = f"{split}_set_delete{deleted}.csv"
+    for split, name in names.items():
         choices = [place / (name + ending) for place in places for ending in ("", ".gz")]
-        present = [path for path in choices if path.is_file()]
-        if not present:
-            marks = [f"{split}_set_delete{deleted}.csv{ending}" for ending in ("", ".gz")]
-            raise reading.layout_error(folder, "a PLCO folder", name, _EXPECTED, marks)
-        lists[split] = present[0]
+        present = next((path for path in choices if path.is_file()), None)
+        if present is None:
+            expected = (
+                *names.values(),
+                "(the lists may be .csv.gz and lie one folder down)",
+                "images/AD06848050206123808_v2.png …  (any folders; png, jpg or tif)",
+            )
+            marks = (name, f"{name}.gz")
+            raise reading.layout_error(folder, "a PLCO folder", name, expected, marks)
+        lists[split] = present
     return lists
 
 

@@ -217,7 +217,7 @@ def finish(
         "label_files": {path.name: sha256(path) for path in label_files},
         "images": len(frame),
         "missing": missing,
-        "phantom": any((place / "phantom.json").is_file() for place in (folder, *around)),
+        "phantom": any(any(place.glob("phantom*.json")) for place in (folder, *around)),
     }
     return frame
 

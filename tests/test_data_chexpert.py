@@ -1,0 +1,269 @@
+"""The CheXpert reader: every released layout, the values kept apart, folders that went wrong."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import DataError, chexpert
+from data.labels import CHEXPERT
+
+NAN = np.nan
+IMAGES = {  # split -> (path below the CheXpert folder, Frontal/Lateral, AP/PA, first four labels)
+    "train": [
+        ("train/patient00001/study1/view1_frontal.jpg", "Frontal", "AP", (1, 0, -1, NAN)),
+        ("train/patient00001/study1/view2_lateral.jpg", "Lateral", "", (1, 0, -1, NAN)),
+        ("train/patient00001/study2/view1_frontal.jpg", "Frontal", "PA", (NAN, NAN, 1, 0)),
+        ("train/patient00002/study1/view1_frontal.jpg", "Frontal", "LL", (0, -1, 0, 1)),
+    ],
+    "valid": [("valid/patient64541/study1/view1_frontal.jpg", "Frontal", "AP", (0, 1, 0, 0))],
+}
+TEST = [
+    ("test/patient64741/study1/view1_frontal.jpg", (0, 1, 1, 0)),
+    ("test/patient64741/study1/view2_lateral.jpg", (0, 1, 1, 0)),
+    ("test/patient64742/study1/view1_frontal.jpg", (1, 0, 0, 0)),
+]
+
+
+def table(split, name="CheXpert-v1.0-small"):
+    rows = [
+        [f"{name}/{path}", "Female", 61, view, side, *values, *[NAN] * 10]
+        for path, view, side, values in IMAGES[split]
+    ]
+    return pd.DataFrame(rows, columns=["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT])
+
+
+def public_test():
+    rows = [[path, *values, *[0.0] * 10] for path, values in TEST]
+    return pd.DataFrame(rows, columns=["Path", *CHEXPERT])
+
+
+def touch(home: Path, *splits):
+    for split in splits:
+        for path, *_ in TEST if split == "test" else IMAGES[split]:
+            (home / path).parent.mkdir(parents=True, exist_ok=True)
+            (home / path).touch()
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """CheXpert-v1.0-small with its CSVs inside, images empty."""
+    home = tmp_path / "CheXpert-v1.0-small"
+    touch(home, "train", "valid")
+    for split in IMAGES:
+        table(split).to_csv(home / f"{split}.csv", index=False)
+    return home
+
+
+def test_the_small_release_reads_value_for_value(home):
+    frame = chexpert.read(home)
+    everything = [image for split in IMAGES for image in IMAGES[split]]
+    assert frame["image_path"].tolist() == [path for path, *_ in everything]
+    assert frame["split"].tolist() == ["train"] * 4 + ["valid"]
+    assert frame["patient_id"].tolist()[2:] == ["patient00001", "patient00002", "patient64541"]
+    assert frame["study_id"].tolist()[:3] == [
+        "patient00001/study1",
+        "patient00001/study1",
+        "patient00001/study2",
+    ]
+    assert frame["view"].tolist() == [
+        "Frontal AP",
+        "Lateral",
+        "Frontal PA",
+        "Frontal LL",
+        "Frontal AP",
+    ]
+    assert frame.columns[5:].tolist() == list(CHEXPERT)
+    values = frame[list(CHEXPERT)].to_numpy()
+    assert values.dtype == np.float32
+    expected = np.full((5, 14), NAN)
+    expected[:, :4] = [values for *_, values in everything]
+    np.testing.assert_array_equal(values, expected)  # blank, 0 and -1 stay three things
+    assert list(frame.attrs["label_files"]) == ["train.csv", "valid.csv"]
+    assert not frame.attrs["complete"]
+
+
+def below(frame, folder):
+    """The frame as it would be if read from the folder."""
+    paths = frame["image_path"].str.removeprefix(f"{folder}/")
+    return frame.assign(image_path=paths)
+
+
+def test_the_folder_around_reads_the_same(home):
+    inside, around = chexpert.read(home), chexpert.read(home.parent)
+    assert around["image_path"].str.startswith("CheXpert-v1.0-small/").all()
+    pd.testing.assert_frame_equal(below(around, home.name), inside)
+
+
+@pytest.mark.parametrize("from_around", [True, False])
+def test_the_csv_may_lie_beside_the_folder(home, from_around):
+    expected = chexpert.read(home)
+    for split in IMAGES:
+        (home / f"{split}.csv").rename(home.parent / f"{split}.csv")
+    frame = chexpert.read(home.parent if from_around else home)
+    pd.testing.assert_frame_equal(below(frame, home.name), expected)
+
+
+def test_an_archive_without_the_top_folder_reads(home):
+    """Kaggle's: Path starts with a folder that is not there."""
+    expected = chexpert.read(home)
+    frame = chexpert.read(home.rename(home.parent / "archive"))
+    pd.testing.assert_frame_equal(frame, expected)
+
+
+def test_the_full_size_release_reads_from_its_batches(home):
+    expected = chexpert.read(home)
+    root = home.parent / "chexpertchestxrays-u20210408"
+    first = root / "CheXpert-v1.0 batch 1 (validate & csv)"
+    first.mkdir(parents=True)
+    for split in IMAGES:
+        table(split, "CheXpert-v1.0").to_csv(first / f"{split}.csv", index=False)
+    (home / "valid").rename(first / "valid")
+    for batch, patient in enumerate(["patient00001", "patient00002"], 2):
+        part = root / f"CheXpert-v1.0 batch {batch} (train {batch - 1})"
+        part.mkdir()
+        (home / "train" / patient).rename(part / patient)
+    frame = chexpert.read(root)
+    assert frame["image_path"].tolist()[3:] == [
+        "CheXpert-v1.0 batch 3 (train 2)/patient00002/study1/view1_frontal.jpg",
+        "CheXpert-v1.0 batch 1 (validate & csv)/valid/patient64541/study1/view1_frontal.jpg",
+    ]
+    pd.testing.assert_frame_equal(frame.iloc[:, 1:], expected.iloc[:, 1:])
+
+
+def test_two_releases_side_by_side_are_ambiguous(home):
+    shutil.copytree(home, home.parent / "CheXpert-v1.0")
+    with pytest.raises(DataError, match=r"2 patients, such as patient00001, lie in CheXpert-v1.0/"):
+        chexpert.read(home.parent)
+    assert len(chexpert.read(home)) == 5
+
+
+def test_visualchexbert_labels_replace_the_training_ones(home):
+    other = table("train", "CheXpert-v1.0")
+    other[list(CHEXPERT)] = 0.0
+    other.loc[2, "Edema"] = 1.0
+    other[["Path", *sorted(CHEXPERT)]].to_csv(home / "train_visualCheXbert.csv")  # with an index
+    frame = chexpert.read(home, labels="visualchexbert")
+    assert frame.loc[frame["split"] == "train", list(CHEXPERT)].to_numpy().sum() == 1
+    assert frame.loc[2, "Edema"] == 1
+    assert frame["view"].tolist()[:4] == ["Frontal", "Lateral", "Frontal", "Frontal"]
+    assert frame.loc[4, "Enlarged Cardiomediastinum"] == 1  # validation labels are radiologists'
+    assert list(frame.attrs["label_files"]) == ["train_visualCheXbert.csv", "valid.csv"]
+
+
+def test_without_the_visualchexbert_file_the_error_says_so(home):
+    with pytest.raises(DataError, match=r"has no train_visualCheXbert.csv"):
+        chexpert.read(home, labels="visualchexbert")
+    with pytest.raises(DataError, match="no 'chexbert' labels; choose"):
+        chexpert.read(home, labels="chexbert")
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test_labels.csv"])
+def test_the_public_test_set_has_fewer_columns(home, name):
+    touch(home, "test")
+    public_test().to_csv(home / name, index=False)
+    frame = chexpert.read(home).query("split == 'test'")
+    assert frame["image_path"].tolist() == [path for path, _ in TEST]
+    assert frame["view"].tolist() == ["Frontal", "Lateral", "Frontal"]
+    np.testing.assert_array_equal(frame[list(CHEXPERT[:4])], [values for _, values in TEST])
+
+
+def test_one_row_a_study_stands_for_all_its_images(home):
+    touch(home, "test")
+    studies = public_test().drop(index=1)
+    studies["Study"] = "CheXpert-v1.0/" + studies.pop("Path").str.rsplit("/", n=1).str[0]
+    studies.to_csv(home / "groundtruth.csv", index=False)
+    frame = chexpert.read(home).query("split == 'test'")
+    assert frame["image_path"].tolist() == [path for path, _ in TEST]
+    np.testing.assert_array_equal(frame[list(CHEXPERT[:4])], [values for _, values in TEST])
+    shutil.rmtree(home / "test/patient64742")
+    with pytest.raises(DataError, match=r"missing .*test/patient64742/study1/view1_frontal.jpg"):
+        chexpert.read(home)
+
+
+def test_chexlocalize_calls_its_validation_folder_val(home):
+    (home / "valid").rename(home / "val")
+    (home / "valid.csv").rename(home / "val_labels.csv")
+    frame = chexpert.read(home)
+    assert frame["image_path"].iloc[-1] == "val/patient64541/study1/view1_frontal.jpg"
+    assert frame["split"].iloc[-1] == "valid"
+
+
+def test_missing_images_are_an_error_until_allowed(home):
+    shutil.rmtree(home / "train/patient00002")
+    (home / "train/patient00001/study2/view1_frontal.jpg").unlink()
+    with pytest.raises(DataError, match=r"2 of 5 .* train/patient00001/study2/view1_frontal.jpg, "):
+        chexpert.read(home)
+    frame = chexpert.read(home, allow_missing=True)
+    assert len(frame) == frame.attrs["images"] == 3
+    assert frame.attrs["missing"] == [
+        "train/patient00001/study2/view1_frontal.jpg",
+        "train/patient00002/study1/view1_frontal.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=["Edema", "Path"]), "no column Path, Edema; its columns are Sex"),
+        (lambda t: pd.concat([t, t[:1]]), "more than once: patient00001/study1/view1_frontal.jpg"),
+        (lambda t: t.assign(Edema="yes"), "other than 1, 0, -1, blank in column Edema: 'yes'"),
+        (lambda t: t.assign(Edema=2), "other than 1, 0, -1, blank in column Edema: 2"),
+        (lambda t: t.assign(Path="a.jpg"), r"4 rows of .* the first being a.jpg"),
+        (
+            lambda t: t.replace({"Path": "patient00002"}, "patient64541", regex=True),
+            "more than one",
+        ),
+        (lambda t: t[:0], "has no rows"),
+    ],
+)
+def test_a_wrong_csv_is_refused_whatever_is_allowed(home, change, message):
+    change(table("train")).to_csv(home / "train.csv", index=False)
+    with pytest.raises(DataError, match=message):
+        chexpert.read(home, allow_missing=True)
+
+
+def test_a_wrong_folder_shows_what_was_expected(home):
+    with pytest.raises(DataError, match=f"has no train.csv, .* Did you mean {home}") as error:
+        chexpert.read(home / "train")
+    assert "\n  expected" in str(error.value)
+    (home.parent / "other").mkdir()
+    with pytest.raises(DataError, match=r"\(nothing\)"):
+        chexpert.read(home.parent / "other")
+
+
+def test_row_counts_of_the_whole_release_make_it_complete(home, monkeypatch):
+    monkeypatch.setattr(chexpert, "COMPLETE", {"train": 4, "valid": 1, "test": 3})
+    assert chexpert.read(home).attrs["complete"]
+    touch(home, "test")
+    public_test()[:2].to_csv(home / "test.csv", index=False)
+    assert not chexpert.read(home).attrs["complete"]
+    public_test().to_csv(home / "test.csv", index=False)
+    assert chexpert.read(home).attrs["complete"]
+    (home / "test/patient64742/study1/view1_frontal.jpg").unlink()
+    assert not chexpert.read(home, allow_missing=True).attrs["complete"]
+
+
+def test_drawn_images_are_known_from_the_folder_around_and_the_one_within(home):
+    (home.parent / "phantom.json").write_text("{}")
+    assert chexpert.read(home).attrs["phantom"]
+    assert chexpert.read(home.parent).attrs["phantom"]
+
+
+def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tmp_path):
+    released = shared_data / "released"
+    images = pd.read_csv(
+        released / "asadi2025_default_model_predictions_vs_groundtruth_with_errors.csv"
+    )
+    for path in images["Path"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    shutil.copy(released / "chexpert-test/groundtruth.csv", tmp_path)
+    frame = chexpert.read(tmp_path).set_index("image_path")
+    assert len(frame) == 668
+    assert frame["study_id"].nunique() == frame["patient_id"].nunique() == 500
+    for label in CHEXPERT:  # two independently released files
+        expected = images.set_index("Path")[f"{label}_GT"]
+        np.testing.assert_array_equal(frame.loc[expected.index, label], expected)
