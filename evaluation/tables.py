@@ -9,6 +9,7 @@ import pandas as pd
 
 WIDTH = 100
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
+HEADING = 9  # a heading is wrapped to the width of its column, but not below this
 DECIMALS = 3  # of numbers without a printed counterpart
 MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
@@ -42,10 +43,12 @@ def _title(name: str, cells: pd.DataFrame) -> str:
 
 
 def _printed(cells: pd.DataFrame) -> pd.DataFrame:
+    decimals = cells["printed"].dropna().map(_decimals).max()
+    decimals = DECIMALS if pd.isna(decimals) else decimals  # of our cells that were not printed
     cells = cells.assign(
         heading=cells["column"] + (" " + cells["metric"] if cells["metric"].nunique() > 1 else ""),
         printed=[_as_printed(value) for value in cells["printed"]],
-        ours=[_our_cell(cell) for cell in cells.to_dict("records")],
+        ours=[_our_cell(cell, decimals) for cell in cells.to_dict("records")],
         verdict=cells["verdict"].str.partition(" (")[0],  # the reason stands above the table
     )
     rows = list(cells["row"].unique())
@@ -64,7 +67,9 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )
             lines[row, shown] = printed.loc[row]
-        if ran:
+        if ran and len(words) == 1 and (word := words.pop()).startswith("not "):
+            lines[row, f"ours, {word}"] = ours.loc[row]
+        elif ran:
             lines[row, "ours"] = ours.loc[row]
             lines[row, "verdict"] = verdicts.loc[row]
     wide = pd.DataFrame(lines).fillna("")
@@ -75,11 +80,16 @@ def _as_printed(value: str) -> str:
     return "" if pd.isna(value) else value.replace("0.", ".", 1) if value[:2] == "0." else value
 
 
-def _our_cell(cell: dict) -> str:
+def _our_cell(cell: dict, decimals: int) -> str:
     if cell["verdict"] in NOT_RUN:
         return ""
-    decimals = DECIMALS if pd.isna(cell["printed"]) else len(cell["printed"].partition(".")[2])
+    if not pd.isna(cell["printed"]):
+        decimals = _decimals(cell["printed"])
     return interval(cell["ours"], cell["low"], cell["high"], decimals)
+
+
+def _decimals(printed: str) -> int:
+    return len(printed.partition(".")[2])
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -175,21 +185,31 @@ def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
     """Aligned lines; columns beyond the width follow in a further block, rows named again."""
     header, rows, names = _grid(table)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    widths = [
+        max([HEADING, *map(len, column)] if i >= names else map(len, column))
+        for i, column in enumerate(zip(*rows, strict=True))
+    ]
+    heads = [
+        textwrap.wrap(name, widths[i], break_long_words=False) for i, name in enumerate(header)
+    ]
+    widths = [max([width, *map(len, head)]) for width, head in zip(widths, heads, strict=True)]
+    tall = max(map(len, heads))
+    lines = [*zip(*([""] * (tall - len(head)) + head for head in heads), strict=True), *rows]
     start = names
-    while start < len(header) or (start == names == len(header)):
-        stop, used = start, sum(widths[:names]) + 2 * names
-        while stop < len(header) and (stop == start or used + widths[stop] <= width):
-            used += widths[stop] + 2
+    while start < len(header):
+        stop, used = start + 1, sum(widths[:names]) + 2 * names + widths[start]
+        while stop < len(header) and used + 2 + widths[stop] <= width:
+            used += 2 + widths[stop]
             stop += 1
         block = [*range(names), *range(start, stop)]
         yield "\n".join(
             "  ".join(
                 line[i].ljust(widths[i]) if i < names else line[i].rjust(widths[i]) for i in block
             ).rstrip()
-            for line in [header, *rows]
+            for line in lines
+            if any(line[i] for i in block)
         )
-        start = stop if stop > start else len(header) + 1
+        start = stop
 
 
 def _write_whole(path: Path, text: str) -> Path:
