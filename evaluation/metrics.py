@@ -13,6 +13,7 @@ import numpy as np
 from evaluation import EvaluationError
 
 METRICS = ("AUC", "AP")
+ANY = "any label"  # as a group's condition: images in which at least one label is positive
 
 
 class Scores(NamedTuple):
@@ -151,9 +152,10 @@ def prevalence_sum(values: np.ndarray, positives: np.ndarray, images: np.ndarray
     return (values * positives).sum(axis=-1) / images
 
 
-def given(targets: np.ndarray, label: int) -> np.ndarray:
-    """Targets of the images in which `label` is positive; all others unknown."""
-    return np.where(targets[:, [label]] == 1, targets, np.nan)
+def given(targets: np.ndarray, label: int | slice) -> np.ndarray:
+    """Targets of the images in which `label`, or one of them, is positive; all others unknown."""
+    positive = (targets[:, np.atleast_1d(np.arange(targets.shape[1])[label])] == 1).any(axis=1)
+    return np.where(positive[:, None], targets, np.nan)
 
 
 def diseased_negatives(targets: np.ndarray) -> np.ndarray:
@@ -196,7 +198,7 @@ class Group:
     labels: Sequence[str] | None = None  # None: all of them
     mean: Literal["macro", "positives", "prevalence sum"] = "macro"
     negatives: Literal["all", "diseased", "normal"] = "all"
-    given: str | None = None  # only images in which this label is positive
+    given: str | None = None  # only images in which this label, or ANY, is positive
     conditional: bool = False  # score by P(label | given) instead of P(label)
     metrics: Sequence[str] = METRICS
 
@@ -211,7 +213,8 @@ class Group:
     def columns(self, names: Sequence[str]) -> list[int]:
         """The indices of the group's labels, without the one it is conditioned upon."""
         wanted = tuple(names) if self.labels is None else tuple(self.labels)
-        missing = sorted({*wanted, *([self.given] if self.given else [])} - {*names})
+        condition = [self.given] if self.given not in (None, ANY) else []
+        missing = sorted({*wanted, *condition} - {*names})
         if missing:
             raise EvaluationError(f"group {self.name!r} needs {missing}, which are not predicted")
         return [list(names).index(name) for name in wanted if name != self.given]
@@ -227,7 +230,7 @@ class Group:
         if self.negatives != "all":
             targets = restrict[self.negatives](targets)
         if self.given is not None:
-            condition = list(names).index(self.given)
+            condition = slice(None) if self.given == ANY else list(names).index(self.given)
             targets = given(targets, condition)
             if self.conditional:
                 probabilities = conditioned(probabilities, condition)
