@@ -5,12 +5,12 @@ which sorted scores give at once. Images count as independent; where patients ha
 read the bootstrap over patients instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 
 from evaluation import metrics
 
@@ -42,14 +42,14 @@ def compare(
     deviation = np.sqrt(np.where(certain & (difference != 0), np.nan, variance))
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(certain, 0 * deviation, difference / deviation)
-    margin = stats.norm.ppf((1 + level) / 2) * deviation
+    margin = ndtri((1 + level) / 2) * deviation
     return Comparison(
         auc[0],
         auc[1],
         difference,
         variance,
         z,
-        2 * stats.norm.sf(np.abs(z)),
+        2 * ndtr(-np.abs(z)),
         difference - margin,
         difference + margin,
     )
@@ -60,7 +60,7 @@ def interval(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """AUC, low and high of every label of one model, clipped to [0, 1]."""
     auc, variance = _auc_and_variance(targets, np.asarray(probabilities)[None])
-    margin = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    margin = ndtri((1 + level) / 2) * np.sqrt(variance)
     return auc[0], np.clip(auc[0] - margin, 0, 1), np.clip(auc[0] + margin, 0, 1)
 
 
@@ -115,10 +115,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's adjusted p-values (false discovery rate); NaN stays."""
-    return _adjusted(p, lambda rising, n: stats.false_discovery_control(rising))
+
+    def step_up(rising: np.ndarray, n: int) -> np.ndarray:
+        return np.minimum.accumulate((rising * n / np.arange(1, n + 1))[::-1])[::-1]
+
+    return _adjusted(p, step_up)
 
 
-def _adjusted(p: np.ndarray, adjust) -> np.ndarray:
+def _adjusted(p: np.ndarray, adjust: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
     adjusted = np.array(p, float)
     tests = np.flatnonzero(~np.isnan(adjusted))
     if len(tests):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from evaluation import bootstrap, delong, metrics
 
@@ -112,6 +113,7 @@ def test_adjusted_p_values_by_hand():
 def test_adjusting_orders_the_corrections(p):
     p = np.array(p)
     plain, fdr, fwer = p, delong.benjamini_hochberg(p), delong.holm(p)
+    np.testing.assert_allclose(fdr, stats.false_discovery_control(p), atol=1e-12)
     assert (plain <= fdr + 1e-12).all()
     assert (fdr <= fwer + 1e-12).all()
     assert (fwer <= np.minimum(p * len(p), 1) + 1e-12).all()  # never stricter than Bonferroni
