@@ -70,12 +70,13 @@ def _splits(names: pd.Series, folder: Path, label_file: Path) -> np.ndarray:
     listed = {split: names.isin(reading.read_list(folder / LISTS[split])) for split in LISTS}
     both = names[listed["train_val"] & listed["test"]].tolist()
     if both:
-        raise DataError(f"{len(both):,} images of {folder} are in both lists, such as {both[0]}.")
+        raise DataError(f"Images are in both lists of {folder} ({len(both):,}), such as {both[0]}.")
     neither = names[~(listed["train_val"] | listed["test"])].tolist()
     if neither:
         raise DataError(
-            f"{len(neither):,} images of {label_file} are in neither train_val_list.txt nor "
-            f"test_list.txt, such as {neither[0]}; get the lists that belong to it."
+            f"{len(neither):,} of {len(names):,} images of {label_file} are in neither "
+            f"train_val_list.txt nor test_list.txt, such as {neither[0]}; get the lists that "
+            "belong to it."
         )
     return np.where(listed["test"], "test", "train_val")
 

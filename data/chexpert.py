@@ -107,8 +107,8 @@ def _homes(places: list[Path], split: str) -> dict[str, str]:
             shared = homes.keys() & set(patients)
             if shared:
                 raise DataError(
-                    f"{len(shared):,} patients, such as {min(shared)}, lie in {homes[min(shared)]} "
-                    f"and in {home} below {places[0]}; pass the one folder that is meant."
+                    f"Patients such as {min(shared)} lie both in {homes[min(shared)]} and in "
+                    f"{home} below {places[0]}; pass the one folder that is meant."
                 )
             homes |= dict.fromkeys(patients, home)
     return homes
@@ -125,7 +125,7 @@ def _read_csv(path: Path, folder: Path, homes: dict[str, str]) -> pd.DataFrame:
     odd = text[parsed["patient_id"].isna()].tolist()
     if odd:
         raise DataError(
-            f"{len(odd):,} rows of {path} have no {column} like "
+            f"{len(odd):,} of {len(text):,} rows of {path} have no {column} like "
             f"train/patient00001/study1/view1_frontal.jpg, the first being {odd[0]}."
         )
     frame = pd.DataFrame(values, columns=list(CHEXPERT))

@@ -115,7 +115,7 @@ def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
     blank = table[column].isna()
     if blank.any():
         raise DataError(
-            f"{path} has {blank.sum():,} rows without {column}, the first in line "
+            f"{path} has no {column} in {blank.sum():,} of {len(table):,} rows, first in line "
             f"{blank.to_numpy().argmax() + 2:,}."
         )
     return table[column].astype(str).str.strip()
@@ -145,7 +145,7 @@ def check_unique(names: pd.Series, path: Path) -> None:
     """A DataError if an image is listed more than once."""
     twice = names[names.duplicated()].unique().tolist()
     if twice:
-        raise DataError(f"{path} lists {len(twice):,} images more than once: {_some(twice)}.")
+        raise DataError(f"{path} lists images more than once ({len(twice):,}): {_some(twice)}.")
 
 
 def check_patients(frame: pd.DataFrame) -> None:
@@ -154,7 +154,7 @@ def check_patients(frame: pd.DataFrame) -> None:
     shared = pairs.loc[pairs["patient_id"].duplicated(), "patient_id"].unique().tolist()
     if shared:
         raise DataError(
-            f"{len(shared):,} patients are in more than one split: {_some(sorted(shared))}; "
+            f"Patients are in more than one split ({len(shared):,}): {_some(sorted(shared))}; "
             "scores on such splits mean nothing, so correct the lists."
         )
 

@@ -128,7 +128,7 @@ def load(frame: pd.DataFrame, path: str | Path, expected: str | None = None) -> 
     lacking = names[~names.isin(frame["image_path"])].tolist()
     if lacking:
         raise DataError(
-            f"{path} names {len(lacking):,} images that the data lacks, such as {lacking[0]}; "
+            f"{path} names images that the data lacks ({len(lacking):,}), such as {lacking[0]}; "
             "it was saved for another folder."
         )
     saved = frame["image_path"].map(dict(zip(names, split, strict=True)))

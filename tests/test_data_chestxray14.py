@@ -165,13 +165,19 @@ def test_only_the_first_five_of_many_missing_images_are_named(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [*rows, rows[0]], "lists 1 images more than once: 00000001_000.png"),
+        (lambda rows: [*rows, rows[0]], "lists images more than once .1.: 00000001_000.png"),
         (lambda rows: [(*rows[0][:1], "Cardiomegally", 1, "PA"), *rows[1:]], "'Cardiomegally'"),
         (lambda rows: [(*rows[0][:1], "Mass|No Finding", 1, "PA"), *rows[1:]], "contradictory"),
-        (lambda rows: [(*rows[0][:1], "", 1, "PA"), *rows[1:]], "1 rows without Finding Labels"),
-        (lambda rows: [(*rows[0][:1], "Mass", "", "PA"), *rows[1:]], "without Patient ID"),
-        (lambda rows: [*rows, ("00000004_000.png", "Mass", 4, "PA")], "in neither"),
-        (lambda rows: [*rows[:2], (*rows[2][:2], 3, "PA"), rows[3]], "more than one split: 3;"),
+        (
+            lambda rows: [(*rows[0][:1], "", 1, "PA"), *rows[1:]],
+            "no Finding Labels in 1 of 4 rows, first in line 2",
+        ),
+        (lambda rows: [(*rows[0][:1], "Mass", "", "PA"), *rows[1:]], "no Patient ID in"),
+        (
+            lambda rows: [*rows, ("00000004_000.png", "Mass", 4, "PA")],
+            "1 of 5 images .* in neither",
+        ),
+        (lambda rows: [*rows[:2], (*rows[2][:2], 3, "PA"), rows[3]], "more than one split .1.: 3;"),
         (lambda rows: [], "has no rows"),
     ],
 )
@@ -185,7 +191,7 @@ def test_a_wrong_label_file_is_refused_whatever_is_allowed(folder, change, messa
     ("name", "content", "message"),
     [
         ("test_list.txt", b"", "test_list.txt is empty"),
-        ("test_list.txt", b"00000002_000.png\n00000003_000.png", "1 images .* in both lists"),
+        ("test_list.txt", b"00000002_000.png\n00000003_000.png", "in both lists of"),
         ("Data_Entry_2017_v2020.csv", b"", "no whole CSV"),
         ("Data_Entry_2017_v2020.csv", b"Image Index,Patient ID\n1,2", "no column Finding Labels"),
         ("Data_Entry_2017_v2020.csv", csv_of(ROWS).encode("utf-16"), "not UTF-8"),

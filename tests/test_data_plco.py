@@ -122,9 +122,13 @@ def test_missing_images_are_an_error_until_allowed(folder):
 @pytest.mark.parametrize(
     ("split", "change", "message"),
     [
-        ("val", lambda t: pd.concat([t, t]), "val_set.* lists 1 images more than once: AD04_v2"),
-        ("val", lambda t: t.assign(img_name="AD01_v2"), "lists 1 images more than once: AD01_v2"),
-        ("test", lambda t: t.assign(plco_id="A-000001-2"), "in more than one split: A-000001-2"),
+        ("val", lambda t: pd.concat([t, t]), "val_set.* lists images more than once .1.: AD04_v2"),
+        ("val", lambda t: t.assign(img_name="AD01_v2"), "lists images more than once .1.: AD01_v2"),
+        (
+            "test",
+            lambda t: t.assign(plco_id="A-000001-2"),
+            "in more than one split .1.: A-000001-2",
+        ),
         ("test", lambda t: t.assign(COPD=-1), "other than 0, 1 in column COPD: -1"),
         ("test", lambda t: t.assign(COPD=np.nan), "other than 0, 1 in column COPD: nan"),
         ("test", lambda t: t.drop(columns="COPD preserve bool"), "no column COPD preserve bool"),
@@ -168,4 +172,4 @@ def test_the_real_validation_list_reads(shared_data, tmp_path):
     kept = partly.loc[partly["split"] == "val", list(plco.PRESERVE)].to_numpy()
     assert set(np.unique(kept)) == {0, 1}
     # only labels that say something are deleted: a normal image keeps them all
-    assert kept[(validation["Abnormal"] == 0).to_numpy()].mean() > kept.mean()
+    assert kept[(validation["Abnormal"] == 0).to_numpy()].all()

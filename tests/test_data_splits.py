@@ -1,0 +1,178 @@
+"""Splits: by patient, to within one patient's images, blind to row order, saved and checked."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import DataError, chestxray14, splits
+
+
+def frame_of(images, split="train_val"):
+    """A frame of patients with the given numbers of images."""
+    patient = np.repeat([f"p{i}" for i in range(len(images))], images)
+    return pd.DataFrame(
+        {
+            "image_path": [f"images/{i}.png" for i in range(len(patient))],
+            "patient_id": patient,
+            "split": split,
+        }
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=40, max_size=200),
+    st.integers(0, 1000),
+    st.sampled_from([(0.7, 0.1, 0.2), (0.4, 0.3, 0.3)]),
+)
+def test_fractions_hold_to_within_a_patient_and_no_patient_is_shared(images, seed, fractions):
+    frame = splits.by_patient(frame_of(images), seed, fractions)
+    assert frame.groupby("patient_id")["split"].nunique().max() == 1
+    shares = frame["split"].value_counts().reindex(splits.NAMES).to_numpy() / len(frame)
+    # a cut is off by at most half a patient, a set between two cuts by a whole one
+    assert np.abs(shares - fractions).max() <= max(images) / len(frame) + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=40, max_size=80), st.integers(0, 1000))
+def test_a_split_depends_on_seed_and_patients_not_on_row_order(images, seed):
+    frame = frame_of(images)
+    split = splits.by_patient(frame, seed)["split"]
+    shuffled = frame.sample(frac=1, random_state=seed)
+    np.testing.assert_array_equal(
+        splits.by_patient(shuffled, seed)["split"].sort_index().to_numpy(), split.to_numpy()
+    )
+
+
+def test_seeds_give_different_splits_and_the_order_of_images_stays():
+    frame = frame_of([3] * 100)
+    first, second = splits.by_patient(frame, 0), splits.by_patient(frame, 1)
+    assert 0.2 < (first["split"] == second["split"]).mean() < 0.8
+    pd.testing.assert_frame_equal(first.drop(columns="split"), frame.drop(columns="split"))
+    assert (frame["split"] == "train_val").all()  # the input is left alone
+
+
+def test_which_patient_goes_where_never_changes_between_versions():
+    frame = splits.by_patient(frame_of([1] * 10), seed=0)
+    assert frame.loc[frame["split"] != "train", "patient_id"].tolist() == ["p3", "p6", "p8"]
+
+
+def test_carving_moves_patients_of_one_split_only():
+    frame = pd.concat([frame_of([4] * 80, "train"), frame_of([2] * 30, "test")], ignore_index=True)
+    frame.loc[frame["split"] == "test", "patient_id"] += "t"
+    carved = splits.carve(frame, "train", "val", 1 / 8, seed=5)
+    assert carved["split"].value_counts().to_dict() == {"train": 280, "val": 40, "test": 60}
+    test = frame["split"] == "test"
+    assert (carved.loc[test, "split"] == "test").all()
+
+
+def test_held_out_keeps_the_released_test_set_and_leaves_others_out():
+    parts = [frame_of([5] * n, name) for name, n in (("train", 70), ("valid", 9), ("test", 20))]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["patient_id"] += frame["split"]
+    frame["image_path"] = [f"{i}.png" for i in range(len(frame))]
+    scored = splits.held_out(frame, 0.1, seed=0, test="valid")  # validation is never test
+    assert scored["split"].value_counts().to_dict() == {"train": 315, "val": 35, "test": 45}
+    released = frame.set_index("image_path")["split"]
+    came_from = scored["image_path"].map(released)
+    assert set(came_from[scored["split"] == "test"]) == {"valid"}
+    assert set(came_from[scored["split"] != "test"]) == {"train"}
+    with pytest.raises(DataError, match="no images of the released split train_val"):
+        splits.held_out(frame, 0.1, seed=0, train="train_val")
+
+
+def test_released_sets_are_taken_as_they_are():
+    parts = [frame_of([2], "train"), frame_of([1], "valid"), frame_of([1], "test")]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["patient_id"] = frame["split"]
+    assert splits.as_released(frame)["split"].tolist() == ["train", "train", "val", "test"]
+    with pytest.raises(DataError, match="train_val holds training and validation images in one"):
+        splits.as_released(frame_of([1, 2]))
+
+
+def test_a_leaking_split_is_refused_everywhere(tmp_path):
+    frame = frame_of([2, 2]).assign(split=["train", "test", "val", "val"])
+    with pytest.raises(DataError, match=r"in more than one split .1.: p0"):
+        splits.as_released(frame)
+    splits.save(frame, tmp_path / "split.csv")
+    with pytest.raises(DataError, match="in more than one split"):
+        splits.load(frame_of([2, 2]), tmp_path / "split.csv")
+
+
+def test_too_few_patients_are_refused():
+    with pytest.raises(DataError, match="2 patients with 9 images are too few to fill"):
+        splits.by_patient(frame_of([5, 4]), 0)
+    with pytest.raises(DataError, match="too few to fill val"):
+        splits.carve(frame_of([9, 9], "train"), "train", "val", 0.01, 0)
+    with pytest.raises(DataError, match="0 patients with 0 images"):
+        splits.carve(frame_of([3]), "train", "val", 0.5, 0)
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        splits.carve(frame_of([3]), "train_val", "val", 1.0, 0)
+    with pytest.raises(ValueError, match="no fractions"):
+        splits.by_patient(frame_of([3]), 0, (0.7, 0.2, 0.2))
+
+
+def test_a_saved_split_loads_and_its_hash_guards_it(tmp_path):
+    frame = frame_of([3] * 40)
+    split = splits.by_patient(frame, 1)
+    split.attrs["dataset"] = frame.attrs["dataset"] = "plco"
+    path = tmp_path / "runs" / "split.csv"
+    digest = splits.save(split, path)
+    assert [path] == list(path.parent.iterdir())
+    assert digest == splits.save(split, tmp_path / "again.csv")
+    loaded = splits.load(frame, path, digest)
+    pd.testing.assert_frame_equal(loaded, split)
+    assert loaded.attrs == {"dataset": "plco"}
+    path.write_text(path.read_text().replace("val", "test"))
+    assert set(splits.load(frame, path)["split"]) == {"train", "test"}
+    with pytest.raises(DataError, match="has changed since it was saved"):
+        splits.load(frame, path, digest)
+
+
+def test_loading_leaves_out_images_that_were_left_out(tmp_path):
+    frame = pd.concat([frame_of([2] * 20, "train"), frame_of([1] * 4, "test")], ignore_index=True)
+    frame["image_path"] = [f"{i}.png" for i in range(len(frame))]
+    frame["patient_id"] += frame["split"]
+    split = splits.held_out(frame[frame["image_path"] != "0.png"], 0.2, seed=0)
+    splits.save(split, tmp_path / "split.csv")
+    pd.testing.assert_frame_equal(splits.load(frame, tmp_path / "split.csv"), split)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image_path,split\nimages/0.png,train\nelsewhere.png,test\n",
+            "names images .*elsewhere",
+        ),
+        ("image_path,split\nimages/0.png,training\n", "has the split 'training'; use train"),
+        ("image_path,split\nimages/0.png,test\nimages/0.png,test\n", "more than once"),
+        ("image_path,split\nimages/0.png,\n", "no split in 1 of 1 rows"),
+        ("image,split\n", "no column image_path"),
+        ("image_path,split\n", "has no rows"),
+    ],
+)
+def test_a_file_that_is_no_split_of_these_images_is_refused(tmp_path, text, message):
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        splits.load(frame_of([2]), tmp_path / "split.csv")
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written to"):
+        splits.save(frame_of([1]), tmp_path / "file" / "split.csv")
+
+
+def test_the_real_small_release_splits_as_the_papers_do(shared_data):
+    frame = chestxray14.read(shared_data / "chestxray14-64px")
+    biggest = frame["patient_id"].value_counts().max()
+    official = splits.held_out(frame, 1 / 8, seed=0, train="train_val")  # Mo 2019: 7:1, then test
+    counts = official["split"].value_counts()
+    assert counts["test"] == 170
+    assert abs(counts["val"] - 526 / 8) <= biggest
+    random = splits.by_patient(frame, seed=0)  # Ge 2018
+    assert abs(random["split"].value_counts()["train"] - 0.7 * len(frame)) <= biggest
+    assert official.attrs == random.attrs == frame.attrs
