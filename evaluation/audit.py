@@ -252,7 +252,7 @@ def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
     found, looked_at = [], {}
     for paper in names or papers(folder):
         printed, checked = load(paper, folder), check_claims(paper, folder=folder)
-        verdicts = checked["published"].tolist() if len(checked) else []
+        verdicts = checked["published"].tolist()
         looked_at[paper] = {
             "numbers": len(printed),
             "means recomputed": sum(1 for _ in recomputable_means(printed)),
@@ -261,7 +261,7 @@ def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
             "do not hold": verdicts.count("does not hold"),
             "without numbers": verdicts.count("no numbers"),
         }
-        every = itertools.chain(audit(printed), claims(printed, checked) if verdicts else ())
+        every = itertools.chain(audit(printed), claims(printed, checked))
         found += [{"paper": paper, **finding} for finding in every]
     return {"papers": looked_at, "findings": found}
 
@@ -276,8 +276,8 @@ def as_text(result: dict, width: int | None = None) -> str:
     parts = []
     for paper, counts in result["papers"].items():
         found = [finding for finding in result["findings"] if finding["paper"] == paper]
-        summary = ", ".join(f"{count} {what}" for what, count in counts.items())
-        parts += [f"{paper}: {summary}", *_columns(found, width), ""]
+        summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        parts += [*textwrap.wrap(f"{paper}: {summary}", width), *_columns(found, width), ""]
     total = len(result["findings"])
     return "\n".join([*parts, f"{total} findings; docs/published.md says how to read them."])
 

@@ -17,6 +17,12 @@ import pandas as pd
 from evaluation import EvaluationError
 
 FOLDER = Path(__file__).parents[1] / "results" / "published"
+COLUMNS = ["table", "row", "column", "metric", "dataset", "split", "value", "note"]
+CLAIM_COLUMNS = [
+    *("paper", "claim", "table", "left_row", "right_row", "column", "metric"),
+    *("relation", "amount", "scope", "quote", "line"),
+]
+CHECKED = ["published", "published_margin", "ours", "margin", "our_note"]
 CELL = ["row", "column", "metric"]  # what a number is of, wherever it is printed
 SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference", "verdict", "note"]
 QUOTED = "quoted"  # begins the note of a number that the paper took from another paper
@@ -35,14 +41,26 @@ def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
     if not path.is_file():
         known = ", ".join(papers(folder)) or "none"
         raise EvaluationError(f"No published numbers of {paper!r} in {folder}; known: {known}.")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return frame.assign(number=pd.to_numeric(frame["value"]))
+    frame = _read(path, COLUMNS)
+    number = pd.to_numeric(frame["value"], errors="coerce")
+    if number.isna().any():
+        line = int(number.isna().idxmax())
+        value = frame["value"][line]
+        raise EvaluationError(f"{path}, line {line + 2}: the value {value!r} is not a number.")
+    return frame.assign(number=number)
 
 
 def claims(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
     """A paper's directional claims, one comparison a line (docs/published.md has the columns)."""
-    frame = pd.read_csv(folder / "claims.csv", dtype=str, keep_default_na=False)
+    frame = _read(folder / "claims.csv", CLAIM_COLUMNS)
     return frame[frame["paper"] == paper].reset_index(drop=True)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in columns if name not in frame]:
+        raise EvaluationError(f"{path} lacks the column(s) {', '.join(missing)}.")
+    return frame
 
 
 # Ours beside theirs
@@ -114,7 +132,7 @@ def _without_repeats(published: pd.DataFrame) -> pd.DataFrame:
     spoken = published["table"].isin(RUNNING_TEXT)
     tables_first = pd.concat([published[~spoken], published[spoken]])
     repeated = tables_first.duplicated([*CELL, "dataset", "split"])
-    return tables_first[~(repeated & tables_first["table"].isin(RUNNING_TEXT))]
+    return tables_first[~repeated | ~spoken]
 
 
 def _cell_verdict(cell: dict, not_comparable: str | None) -> str:
@@ -163,7 +181,7 @@ def check_claims(
     for line in claims(paper, folder).to_dict("records"):
         checked.append({**line, **_published_verdict(line, comparisons(line, tables))})
         checked[-1] |= _our_verdict(line, _our_comparisons(line, tables, mine), intervals)
-    return pd.DataFrame(checked)
+    return pd.DataFrame(checked, columns=[*CLAIM_COLUMNS, *CHECKED])
 
 
 def is_average(column: str) -> bool:

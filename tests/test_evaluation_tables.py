@@ -1,0 +1,158 @@
+"""The tables that people read: cells, shapes, widths and files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import published, tables
+
+
+def our_cells(paper, rows, drop=0.01):
+    """Our values a little below the published ones, with an interval that ends below or above."""
+    printed = published.load(paper)
+    printed = printed[printed["row"].isin(rows) & printed["table"].str.startswith("Table")]
+    value = printed["number"] - drop
+    cells = printed[published.CELL].assign(value=value, low=value - 0.02, high=value + drop / 2)
+    return cells.drop_duplicates(published.CELL)
+
+
+def side_by_side(paper="pham2019", rows=("U-Ones",), reason=None):
+    printed = published.load(paper)
+    return published.compare(printed, our_cells(paper, rows), reason)
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "expected"),
+    [
+        (0.8734, 3, ".873"),
+        (0.8734, 4, ".8734"),
+        (1.0, 3, "1.000"),
+        (-0.0123, 3, "-.012"),
+        (10.04, 1, "10.0"),
+        (np.nan, 3, "n/a"),
+    ],
+)
+def test_number(value, decimals, expected):
+    assert tables.number(value, decimals) == expected
+
+
+def test_interval():
+    assert tables.interval(0.873, 0.861, 0.884) == ".873 [.861, .884]"
+    assert tables.interval(0.873, np.nan, np.nan) == ".873"
+    assert tables.interval(np.nan, np.nan, np.nan) == "n/a"
+
+
+def test_ours_stands_under_the_published_row():
+    printed = tables.as_printed(side_by_side())["Table 1 (AUC)"]
+    assert printed.loc[("U-Ones", "published"), "Edema"] == ".918"
+    assert printed.loc[("U-Ones", "ours"), "Edema"] == ".908 [.888, .913]"
+    assert printed.loc[("U-Ones", "verdict"), "Edema"] == "above"
+    assert printed.loc[("Ignore", "published, not run"), "mean"] == ".863"
+    assert list(printed.columns) == [
+        *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion", "mean")
+    ]
+    assert list(dict.fromkeys(printed.index.get_level_values(0))) == [
+        *("Ignore", "Ignore+CT", "U-Zeros", "U-Zeros+CT", "U-Zeros+LSR"),
+        *("U-Zeros+CT+LSR", "U-Ones", "U-Ones+CT", "U-Ones+LSR", "U-Ones+CT+LSR"),
+    ]
+
+
+def test_a_table_of_many_labels_has_them_down_the_page():
+    rows = ["DenseNet121 proposed loss"]
+    printed = tables.as_printed(side_by_side("mo2019", rows))["Table I (AUC)"]
+    assert printed.shape == (15, 11)  # 14 labels and the mean; 9 models, ours and the verdict
+    assert printed.loc["Hernia", ("Wang et al. [5]", "quoted")] == ".7700"
+    assert printed.loc["Hernia", (rows[0], "ours")] == ".9537 [.9337, .9587]"
+
+
+def test_two_metrics_share_a_table_in_printed_order():
+    printed = tables.as_printed(side_by_side("chen2019", ["HLUP"]))["Table 1"]
+    assert list(printed.columns) == [
+        f"{group} {metric}"
+        for group in ("leaf", "high-level", "leaf given Abnormal")
+        for metric in ("AUC", "AP")
+    ]
+    assert printed.loc[("BR-leaf", "published, not run"), "high-level AP"] == ""
+
+
+def test_an_undefined_value_is_na_and_an_own_row_is_not_published():
+    ours = pd.DataFrame(
+        [
+            {"row": "HLUP", "column": "leaf", "metric": "AUC", "value": np.nan},
+            {"row": "HLCP, twice as long", "column": "leaf", "metric": "AUC", "value": 0.8},
+        ]
+    )
+    side = published.compare(published.load("chen2019"), ours)
+    printed = tables.as_printed(side)["Table 1"]
+    assert printed.loc[("HLUP", "ours"), "leaf AUC"] == "n/a"
+    assert printed.loc[("HLUP", "verdict"), "leaf AUC"] == "undefined"
+    assert printed.loc[("HLCP, twice as long", "ours, not published"), "leaf AUC"] == ".800"
+
+
+@pytest.mark.parametrize("show", [tables.to_text, tables.to_markdown])
+def test_drawn_phantoms_are_named_where_they_cannot_be_missed(show):
+    text = show(side_by_side(reason="drawn phantoms"))
+    assert "drawn phantoms, not comparable" in text.splitlines()[0]
+    assert "ours, not comparable" in text
+    assert "above" not in text
+    assert "not comparable" not in show(side_by_side())
+
+
+@pytest.mark.parametrize("paper", published.papers())
+@pytest.mark.parametrize("width", [72, 100])
+def test_text_fits_the_terminal_and_loses_nothing(paper, width):
+    every_row = published.load(paper)["row"].unique()
+    side = side_by_side(paper, every_row)
+    text = tables.to_text(side, width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = text.replace("\n", " ")
+    for cell in side[side["published"].notna()]["printed"]:
+        assert (cell[1:] if cell.startswith("0.") else cell) in flat
+
+
+def test_markdown_tables_are_regular():
+    text = tables.to_markdown(side_by_side("mo2019", ["DenseNet121 proposed loss"]))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count(" | ") for line in lines if "---" not in line and "Hernia" in line} == {11}
+    assert "### Table I (AUC)" in text
+    assert "- text, " not in text  # the misprint of running text is left to the audit
+    assert tables.to_markdown(pd.DataFrame({"a": ["x|y"]})).splitlines()[-1] == "| x\\|y |"
+
+
+def test_footnotes_keep_the_doubt_beside_the_number():
+    notes = tables.footnotes(side_by_side("ge2018", ["D121"]))
+    assert any("Table 1, D121 + VGG-F-MSML, mean AUC: suspect" in note for note in notes)
+    assert not any("quoted" in note for note in notes)
+
+
+def test_any_other_frame_is_shown_as_it_is():
+    plain = pd.DataFrame({"label": ["Edema", "Mass"], "AUC": [0.91234, np.nan], "images": [3, 12]})
+    assert tables.to_text(plain).splitlines()[2].split() == ["Mass", "n/a", "12"]
+    assert tables.to_markdown(plain).splitlines() == [
+        "| label | AUC | images |",
+        "| ---: | ---: | ---: |",
+        "| Edema | .912 | 3 |",
+        "| Mass | n/a | 12 |",
+    ]
+
+
+def test_write_leaves_a_table_for_programs_and_one_for_people(tmp_path):
+    side = side_by_side(reason="another split")
+    csv, markdown = tables.write(side, tmp_path / "new" / "folder", "table")
+    again = pd.read_csv(csv)
+    assert list(again.columns) == list(side.columns)
+    np.testing.assert_allclose(again["ours"], side["ours"])
+    assert markdown.read_text().startswith("**another split, not comparable")
+    assert sorted(path.name for path in csv.parent.iterdir()) == ["table.csv", "table.md"]
+
+
+def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
+    path = tables.to_csv(pd.DataFrame({"a": [1]}), tmp_path / "table.csv")
+
+    def disk_full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.replace", disk_full)
+    with pytest.raises(OSError, match="no space"):
+        tables.to_csv(pd.DataFrame({"a": [2]}), path)
+    assert path.read_text() == "a\n1\n"
