@@ -1,0 +1,146 @@
+"""Figures as SVG: the same data give the same bytes. Matplotlib's Figure only, so no global state.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; shapes say the same again.
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from evaluation import metrics
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
+READER_STYLES = (("o", ORANGE), ("s", GREEN), ("^", PURPLE), ("D", "#E69F00"), ("v", "#56B4E9"))
+PHANTOM_WARNING = "drawn phantoms, not comparable"
+PANEL = 2.3  # inches
+SIGNIFICANT = 0.05
+
+
+def roc_curves(
+    path: str | Path,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    readers: dict[str, np.ndarray] | None = None,
+    title: str = "",
+    phantom: bool = False,
+) -> Path:
+    """One panel a label; `readers` are decisions (images, labels), drawn as operating points.
+
+    A reader's point is filled where it lies below the curve.
+    """
+    columns = min(5 if len(labels) <= 10 else 7, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure((PANEL * columns, PANEL * rows + 1.0), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    auc = metrics.auroc(targets, probabilities)
+    for panel in panels[len(labels) :]:
+        panel.set_axis_off()
+    for label, (name, panel) in enumerate(zip(labels, panels, strict=False)):
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+        false, true = metrics.roc_curve(targets[:, label], probabilities[:, label])
+        if np.isnan(auc[label]):
+            panel.text(0.5, 0.5, "one class only", ha="center", va="center", color=GREY)
+        else:
+            panel.plot(false / false[-1], true / true[-1], color=BLUE, linewidth=1.3)
+        value = "n/a" if np.isnan(auc[label]) else f"{auc[label]:.3f}".replace("0.", ".", 1)
+        panel.set_title(f"{name}\nAUC {value}", fontsize=8)
+        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        panel.tick_params(labelsize=7)
+        if label % columns == 0:
+            panel.set_ylabel("sensitivity", fontsize=7)
+        if label + columns >= len(labels):
+            panel.set_xlabel("1 − specificity", fontsize=7)
+    _draw_readers(figure, panels, targets, probabilities, readers or {})
+    return _save(figure, path, title, phantom)
+
+
+def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.ndarray]) -> None:
+    if not readers:
+        return
+    under = metrics.under_curve(targets, probabilities, np.stack([*readers.values()]))
+    for reader, (decisions, (marker, colour)) in enumerate(
+        zip(readers.values(), itertools.cycle(READER_STYLES), strict=False)
+    ):
+        false, true = metrics.operating_points(targets, decisions)
+        for label, panel in enumerate(panels[: targets.shape[1]]):
+            face = colour if under[reader, label] == 1 else "white"
+            style = {"markersize": 5, "markeredgecolor": colour, "markerfacecolor": face}
+            panel.plot(false[label], true[label], marker, zorder=3, clip_on=False, **style)
+    handles = [
+        matplotlib.lines.Line2D([], [], marker=marker, color=colour, linestyle="", label=name)
+        for name, (marker, colour) in zip(readers, itertools.cycle(READER_STYLES), strict=False)
+    ]
+    note = "readers' operating points, filled below the curve"
+    figure.legend(
+        handles=handles, title=note, ncols=len(readers), loc="outside lower center", fontsize=7
+    ).get_title().set_fontsize(7)
+
+
+def auc_comparison(
+    path: str | Path,
+    compared: pd.DataFrame,
+    names: tuple[str, str] = ("first", "second"),
+    high_level: Sequence[str] = (),
+    title: str = "",
+    phantom: bool = False,
+    p: str = "p",
+) -> Path:
+    """Chen's Figure 3: AUC by label of two models, from `delong.table`.
+
+    Labels that differ significantly (column `p` below .05) are bold with larger markers; a dashed
+    line separates the high-level labels.
+    """
+    leaf = ~compared["label"].isin(high_level)
+    compared = pd.concat([compared[leaf], compared[~leaf]], ignore_index=True)
+    figure = Figure((6.5, 0.24 * len(compared) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(compared))
+    significant = (compared[p] < SIGNIFICANT).to_numpy()
+    axes.hlines(places, compared["first"], compared["second"], color=GREY, linewidth=1, zorder=1)
+    for column, name, marker, colour in zip(
+        ("first", "second"), names, ("o", "D"), (ORANGE, BLUE), strict=True
+    ):
+        sizes = np.where(significant, 46, 16)
+        axes.scatter(compared[column], places, sizes, colour, marker=marker, label=name, zorder=2)
+    axes.set_yticks(places, compared["label"], fontsize=8)
+    for text, bold in zip(axes.get_yticklabels(), significant, strict=True):
+        text.set_fontweight("bold" if bold else "normal")
+    if 0 < leaf.sum() < len(compared):
+        axes.axhline(leaf.sum() - 0.5, color=GREY, linestyle="--", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"AUC; bold: DeLong's {_P_NAMES.get(p, p)} < {SIGNIFICANT:g}", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    return _save(figure, path, title, phantom)
+
+
+_P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
+
+
+def _save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
+    if phantom:
+        title = f"{title}\n{PHANTOM_WARNING}".strip()
+        figure.text(
+            0.5, 0.5, PHANTOM_WARNING, fontsize=26, color=ORANGE, alpha=0.25, rotation=20,
+            ha="center", va="center", zorder=10,
+        )  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=9, color=ORANGE if phantom else "black")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Ids from a salt and no date, else every file differs; text as text stays searchable.
+    with matplotlib.rc_context({"svg.hashsalt": "figures", "svg.fonttype": "none"}):
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+    partial.replace(path)
+    return path
