@@ -289,6 +289,26 @@ def test_counted_and_ranked_claims():
     assert checked["ours"]["hernia-improved-most", baseline, "AUC"] == "holds"
 
 
+def test_every_other_row_means_the_rows_that_can_be_run():
+    rows = ["BR-leaf", "BR-all", "HLUP", "HLCP"]
+    values = [our_row(row, "leaf", 0.8) for row in rows] + [our_row("HLUP-finetune", "leaf", 0.9)]
+    key = ("best-of-all", "*", "AUC")
+    assert our_claims("chen2019", values)["ours"][key] == "holds"
+    assert our_claims("chen2019", values[1:])["ours"][key] == "not run"
+    assert our_claims("chen2019", values)["ours"]["highest-yet", "Guendel et al. 2018", "AUC"] == (
+        "not run"
+    )
+
+
+def test_a_printed_count_must_be_the_count(tmp_path):
+    for file in published.FOLDER.glob("*.csv"):
+        text = file.read_text().replace(",>,13,count,", ",>,12,count,")
+        (tmp_path / file.name).write_text(text)
+    checked = check_claims("mo2019", folder=tmp_path).set_index("claim")
+    assert checked["published"]["thirteen-labels-better"] == "does not hold"
+    assert checked["published_margin"]["thirteen-labels-better"] == "13 of 14"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"), [(-0.02, 0.001, "holds"), (0.006, 0.02, "does not hold")]
 )

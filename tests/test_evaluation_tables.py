@@ -75,6 +75,19 @@ def test_two_metrics_share_a_table_in_printed_order():
     assert printed.loc[("BR-leaf", "published, not run"), "high-level AP"] == ""
 
 
+def test_ours_has_the_precision_of_the_printed_cell():
+    cells = {"AUC": (0.9243, 0.91, 0.935), "radiologists below the curve": (2.6, 2.0, 2.8)}
+    ours = pd.DataFrame(
+        [("Ours (test)", "mean", metric, *values) for metric, values in cells.items()],
+        columns=[*published.CELL, "value", "low", "high"],
+    )
+    printed = tables.as_printed(published.compare(published.load("pham2019"), ours))["abstract"]
+    assert list(printed.loc[("Ours (test)", "ours")][lambda cells: cells.ne("")]) == [
+        ".924 [.910, .935]",
+        "2.6 [2.0, 2.8]",
+    ]
+
+
 def test_an_undefined_value_is_na_and_an_own_row_is_not_published():
     ours = pd.DataFrame(
         [
