@@ -345,7 +345,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     from evaluation import audit
 
-    parser = argparse.ArgumentParser("python -m evaluation.published", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m evaluation.published", description=__doc__.partition("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("audit", help="what in the printed tables does not fit")
     command.add_argument("papers", nargs="*", metavar="PAPER", help="default: all of them")
