@@ -83,6 +83,7 @@ def read_table(
             index_col=False,
             encoding="utf-8-sig",
             dtype={name: str for name in header if name.strip() not in values},
+            low_memory=False,  # in chunks, one odd value would raise a warning before our error
         )
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as a UTF-8 CSV.") from error
@@ -160,18 +161,20 @@ def check_patients(frame: pd.DataFrame) -> None:
 
 
 def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
-    """Each path relative to the folder as spelled on disk, or None; lists a directory only once.
+    """Each path relative to the folder as spelled on disk, or None where there is no such file.
 
-    Only the case of the file's own name may differ: 00000001_000.PNG is 00000001_000.png.
+    Only the case of the file's own name may differ: view1_frontal.JPG is view1_frontal.jpg.
     """
     listed: dict[str, dict[str, str]] = {}
     found: list[str | None] = []
     for path in paths:
-        parent, slash, name = path.rpartition("/")
-        if parent not in listed:
-            listed[parent] = list_names(f"{folder}/{parent}")
-        actual = listed[parent].get(name.lower())
-        found.append(None if actual is None else parent + slash + actual)
+        if not os.path.exists(f"{folder}/{path}"):
+            parent, slash, name = path.rpartition("/")
+            if parent not in listed:
+                listed[parent] = list_names(f"{folder}/{parent}")
+            actual = listed[parent].get(name.lower())
+            path = None if actual is None else parent + slash + actual
+        found.append(path)
     return found
 
 
