@@ -1,0 +1,94 @@
+"""Asadi et al. 2025: binary cross-entropy plus a penalty on children above their parents (HBCE).
+
+    L = L_BCE + Σ_{(p, c)} P_pc      L_BCE the mean over labels; p, c every parent and child
+
+The page leaves P open. w_pc are the weights, from `fixed` or `data_driven`; σ the probabilities:
+
+as_released     P = w_pc [σ_p < 0.5 and σ_c > 0.5]: a step, so its gradient is 0 and training
+                equals plain BCE; it moves only what is chosen by the loss's value.
+differentiable  P = w_pc max(0, σ_c - σ_p): ours.
+
+The hierarchy may be a DAG. A pair with an unknown (NaN) target has no penalty.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from losses.masking import masked_bce, split_known
+
+FORMS = ("as_released", "differentiable")
+_SMOOTHING = 1e-6
+
+
+def fixed(parents, value=0.5):
+    """(labels, labels) weights: `value` for each pair [child, parent] of the parent matrix."""
+    return value * (np.asarray(parents) > 0)
+
+
+def data_driven(targets, parents, scale=0.5):
+    """(labels, labels) weights: scale · (1 - P(child = 1 | parent = 0)) over training targets."""
+    targets = np.asarray(targets, np.float64)  # (images, labels)
+    weights = np.zeros(np.shape(parents))
+    for child, parent in np.argwhere(np.asarray(parents) > 0):
+        known = ~np.isnan(targets[:, child]) & (targets[:, parent] <= 0.5)
+        positives = np.sum(targets[known, child] > 0.5)
+        share = (positives + _SMOOTHING) / (known.sum() + 2 * _SMOOTHING)
+        weights[child, parent] = scale * (1 - share)
+    return weights
+
+
+def penalty(targets, logits, weights, form="differentiable"):
+    """Σ P_pc, one value an image; `weights` (labels, labels) by [child, parent], 0 for no pair."""
+    if form not in FORMS:
+        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+    known, _, logits = split_known(targets, logits)  # (images, labels)
+    weights = np.asarray(weights)
+    if weights.shape != (logits.shape[-1],) * 2:
+        raise ValueError(
+            f"weights of shape {weights.shape} do not fit {logits.shape[-1]} logits an image"
+        )
+    children, parents = np.nonzero(weights)
+    child, parent = ops.take(logits, children, axis=1), ops.take(logits, parents, axis=1)
+    if form == "as_released":
+        excess = ops.cast(ops.logical_and(parent < 0, child > 0), logits.dtype)
+    else:
+        excess = ops.relu(ops.sigmoid(child) - ops.sigmoid(parent))
+    known = ops.logical_and(ops.take(known, children, axis=1), ops.take(known, parents, axis=1))
+    each = excess * ops.cast(weights[children, parents], logits.dtype)  # (images, pairs)
+    return ops.sum(ops.where(known, each, ops.zeros_like(each)), axis=-1)
+
+
+def hierarchical_penalty(targets, logits, weights, form="differentiable", labels="mean"):
+    """L_BCE + Σ P_pc over the known labels, one value an image."""
+    return masked_bce(targets, logits, labels) + penalty(targets, logits, weights, form)
+
+
+@keras.saving.register_keras_serializable(package="losses")
+class HierarchicalPenalty(keras.losses.Loss):
+    """Binary cross-entropy plus penalties; `weights` from `fixed` or `data_driven`."""
+
+    def __init__(
+        self,
+        weights,
+        form="differentiable",
+        labels="mean",
+        name="hierarchical_penalty",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.weights = np.asarray(weights, np.float32)
+        self.form = form
+        self.labels = labels
+
+    def call(self, y_true, y_pred):
+        return hierarchical_penalty(y_true, y_pred, self.weights, self.form, self.labels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weights": self.weights.tolist(),
+            "form": self.form,
+            "labels": self.labels,
+        }

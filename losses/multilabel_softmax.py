@@ -1,0 +1,54 @@
+"""Ge et al. 2018, eq. (2): the multi-label softmax loss (MSML).
+
+Y are an image's positive labels, Ȳ its negative ones, x its logits, s_l the softmax of a positive
+against all the negatives:
+
+    (2) as printed    E = 1/|Y| Σ_{l ∈ Y}      s_l,   s_l = exp x_l / (exp x_l + Σ_{k ∈ Ȳ} exp x_k)
+    (2) as corrected  E = 1/|Y| Σ_{l ∈ Y} -log s_l = 1/|Y| Σ_{l ∈ Y} softplus(LSE_{k ∈ Ȳ} x_k - x_l)
+
+Minimising the printed value drives positives down; the paper's own dE/dz = -y/z is that of -log.
+An image without a positive contributes 0 and still counts in the batch's mean. Without a negative
+every s_l is 1: -log s_l is 0. Unknown (NaN) labels are neither positive nor negative.
+"""
+
+import keras
+from keras import ops
+
+from losses.masking import per_image, split_known
+
+FORMS = ("corrected", "as_printed")
+_ABSENT = -1e30  # a logit that no sum of exponentials notices; -inf would make gradients NaN
+
+
+def multilabel_softmax(targets, logits, form="corrected"):
+    """Eq. (2), one value an image; a target above 0.5 is positive."""
+    if form not in FORMS:
+        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+    known, targets, logits = split_known(targets, logits)  # (images, labels)
+    positive = ops.logical_and(known, targets > 0.5)
+    negative = ops.logical_and(known, targets <= 0.5)
+    negatives = ops.where(negative, logits, ops.full_like(logits, _ABSENT))
+    margin = ops.logsumexp(negatives, axis=-1, keepdims=True) - logits
+    losses = ops.softplus(margin) if form == "corrected" else ops.sigmoid(-margin)
+    return per_image(losses, positive, "mean")
+
+
+@keras.saving.register_keras_serializable(package="losses")
+class MultilabelSoftmax(keras.losses.Loss):
+    """Ge eq. (2), `form` "corrected" or "as_printed"."""
+
+    def __init__(
+        self,
+        form="corrected",
+        name="multilabel_softmax",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.form = form
+
+    def call(self, y_true, y_pred):
+        return multilabel_softmax(y_true, y_pred, self.form)
+
+    def get_config(self):
+        return {**super().get_config(), "form": self.form}

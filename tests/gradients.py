@@ -1,0 +1,31 @@
+"""Values and gradients of a loss by whichever backend Keras runs on, as NumPy arrays."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def values_and_gradients(loss, logits):
+    """(images,) values of `loss(logits)`, and the gradient of their sum by the logits."""
+    logits = np.asarray(logits)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        variable = tf.Variable(logits)
+        with tf.GradientTape() as tape:
+            values = loss(tf.convert_to_tensor(variable))
+        gradients = tape.gradient(values, variable, unconnected_gradients="zero")
+    elif backend == "jax":
+        import jax
+
+        values = loss(jax.numpy.asarray(logits))
+        gradients = jax.grad(lambda y: ops.sum(loss(y)))(jax.numpy.asarray(logits))
+    else:
+        import torch
+
+        variable = torch.tensor(logits, requires_grad=True)
+        values = loss(variable)
+        values.sum().backward()
+        gradients = variable.grad
+    return ops.convert_to_numpy(values), ops.convert_to_numpy(gradients)

@@ -1,0 +1,274 @@
+import keras
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from data import label_tree
+from losses.hierarchical import FORMS, HLUP, hlcp, hlup
+from losses.masking import masked_bce
+from tests.gradients import values_and_gradients
+
+CHAIN = label_tree.ancestor_matrix((-1, 0, 1))
+
+
+def softplus(x):
+    return np.logaddexp(0, x)
+
+
+def random_dag(generator, labels, density=0.4):
+    """A parent matrix with edges from earlier to later labels only."""
+    return np.tril(generator.random((labels, labels)) < density, -1).astype(np.float32)
+
+
+def ancestors_of(parents):
+    return label_tree.ancestor_matrix(tuple(tuple(np.flatnonzero(row)) for row in parents))
+
+
+def one_known(targets):
+    """(images · labels, labels): each image once for each label, all its other targets unknown."""
+    return np.where(np.eye(targets.shape[1])[None] > 0, targets[:, None], np.nan).reshape(
+        -1, targets.shape[1]
+    )
+
+
+def by_50_digits(targets, logits, ancestors):
+    """Eq. (4) label by label: (images · labels,) values and (images · labels, labels) gradients."""
+    values, gradients = [], []
+    with mpmath.workdps(50):
+        for z, y in zip(targets.tolist(), logits.tolist(), strict=True):
+            log_sigma = [mpmath.log1p(mpmath.exp(-y_a)) for y_a in y]
+            slope = [1 / (1 + mpmath.exp(y_a)) for y_a in y]
+            for m, path in enumerate(ancestors):
+                s = mpmath.fsum(log_sigma[a] for a in np.flatnonzero(path))
+                values.append(float(s if z[m] else -mpmath.log(-mpmath.expm1(-s))))
+                factor = -1 if z[m] else 1 / mpmath.expm1(s)
+                gradients.append([float(factor * g) if a else 0.0 for a, g in zip(path, slope)])  # noqa: B905
+    return np.array(values), np.array(gradients)
+
+
+LOGITS = {
+    "wide": lambda g, shape: g.uniform(-100, 100, shape),
+    "usual": lambda g, shape: g.normal(0, 3, shape),
+    "all large": lambda g, shape: g.uniform(30, 100, shape),
+    "largest": lambda g, shape: np.full(shape, 100.0),
+    "around the switch": lambda g, shape: g.uniform(49, 51, shape),
+}
+
+
+@pytest.mark.parametrize("sums", ["matrix", "gather"])
+@pytest.mark.parametrize("logits", LOGITS)
+@pytest.mark.parametrize("tree", ["PLCO", "ASADI"])
+def test_exact_form_matches_50_digits_in_float32(tree, logits, sums):
+    ancestors = label_tree.ancestor_matrix(getattr(label_tree, tree))
+    generator = np.random.default_rng(3)
+    y = LOGITS[logits](generator, (10, len(ancestors))).astype(np.float32)
+    z = (generator.random(y.shape) < 0.4).astype(np.float32)
+    repeated = np.repeat(y, len(ancestors), axis=0)
+    values, gradients = values_and_gradients(
+        lambda x: hlup(one_known(z), x, ancestors, sums=sums), repeated
+    )
+    true_values, true_gradients = by_50_digits(z, y, ancestors)
+    for ours, true in ((values, true_values), (gradients, true_gradients)):
+        assert np.all(np.isfinite(ours))
+        large = np.abs(true) > 1e-3
+        np.testing.assert_allclose(ours[large], true[large], rtol=5e-6)
+        np.testing.assert_allclose(ours[~large], true[~large], rtol=0, atol=1e-8)
+    assert np.all(values >= 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hand_worked_chain(form):
+    y, z = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, 1.0, 0.0]])
+    sigma = 1 / (1 + np.exp(-y[0]))
+    if form == "rescale":
+        sigma = 0.02 + 0.98 * sigma
+    p = np.cumprod(sigma)
+    expected = -np.log(p[0]) - np.log(p[1]) - np.log(1 - p[2])
+    values, _ = values_and_gradients(lambda x: hlup(z, x, CHAIN, form), y)
+    np.testing.assert_allclose(values, [expected], rtol=1e-12)
+
+
+def test_hand_worked_conditional_terms():
+    parents = label_tree.parent_matrix((-1, 0, 1, 0))
+    y = np.array([[1.0, 2.0, -3.0, 0.5]] * 4)
+    z = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, np.nan, 1, 0], [0.6, 0.4, 1, 0.7]])
+    positive, negative = softplus(-y[0]), softplus(y[0])
+    expected = [
+        positive[0] + negative[1] + positive[3],  # label 2: its parent is negative
+        negative[0],  # only the root
+        positive[0] + negative[3],  # label 2: its parent is unknown
+        (0.6 * positive + 0.4 * negative)[0]
+        + (0.4 * positive + 0.6 * negative)[1]
+        + (0.7 * positive + 0.3 * negative)[3],
+    ]
+    values, gradients = values_and_gradients(lambda x: hlcp(z, x, parents), y)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    acts = [[1, 1, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 1]]
+    np.testing.assert_array_equal(gradients != 0, np.array(acts, bool))
+
+
+def test_a_child_of_two_parents_counts_where_both_are_positive():
+    parents = label_tree.parent_matrix(((), (), (0, 1)))
+    z = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [1, np.nan, 0]], np.float32)
+    _, gradients = values_and_gradients(lambda x: hlcp(z, x, parents), np.zeros((4, 3), np.float32))
+    np.testing.assert_array_equal(gradients[:, 2] != 0, [True, False, False, False])
+
+
+def test_mean_divides_by_the_labels_that_count():
+    parents = label_tree.parent_matrix((-1, 0, 1))
+    z, y = np.array([[1.0, 0.0, 0.0], [np.nan] * 3]), np.array([[1.0, -1.0, 2.0]] * 2)
+    total, _ = values_and_gradients(lambda x: hlcp(z, x, parents), y)
+    mean, _ = values_and_gradients(lambda x: hlcp(z, x, parents, "mean"), y)
+    np.testing.assert_allclose(mean, total / [2, 1])
+    assert mean[1] == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1.0, 10.0, 100.0]))
+def test_exact_equals_the_printed_power_set_in_float64(seed, labels, spread):
+    generator = np.random.default_rng(seed)
+    ancestors = ancestors_of(random_dag(generator, labels))
+    y = generator.uniform(-spread, spread, (6, labels))
+    z = generator.choice([0.0, 1.0, 0.3, np.nan], (6, labels))
+    printed = values_and_gradients(lambda x: hlup(z, x, ancestors, "powerset"), y)
+    for sums in ("matrix", "gather"):
+        exact = values_and_gradients(lambda x, sums=sums: hlup(z, x, ancestors, sums=sums), y)
+        for ours, theirs in zip(exact, printed, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 38))
+def test_exact_is_finite_and_never_negative_at_any_logit(seed, magnitude):
+    generator = np.random.default_rng(seed)
+    ancestors = ancestors_of(random_dag(generator, 8))
+    y = (generator.uniform(-1, 1, (8, 8)) * 10**magnitude).astype(np.float32)
+    y[0] = np.abs(y[0])
+    z = generator.choice([0.0, 1.0, np.nan], (8, 8)).astype(np.float32)
+    for sums in ("matrix", "gather"):
+        values, gradients = values_and_gradients(
+            lambda x, sums=sums: hlup(z, x, ancestors, sums=sums), y
+        )
+        assert np.all(np.isfinite(values))
+        assert np.all(values >= 0)
+        assert np.all(np.isfinite(gradients))
+
+
+@pytest.mark.parametrize("y", [100.0, 119.0, 1e3, 1e6])
+def test_a_wrongly_certain_path_still_gets_its_whole_gradient(y):
+    logits, z = np.full((1, 3), y, np.float32), np.zeros((1, 3), np.float32)
+    _, gradients = values_and_gradients(lambda x: hlup(z, x, CHAIN), logits)
+    # d -log(1 - p) / dy = 1 on one node, then 1/2 each, then 1/3 each
+    np.testing.assert_allclose(gradients[0], [1 + 1 / 2 + 1 / 3, 1 / 2 + 1 / 3, 1 / 3], rtol=1e-5)
+    naive = values_and_gradients(lambda x: hlup(z, x, CHAIN, "naive"), logits)[1]
+    assert np.all(naive == 0)  # what the exact form is for
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_flat_hierarchies_give_plain_cross_entropy(seed):
+    generator = np.random.default_rng(seed)
+    y = generator.normal(0, 4, (5, 6))
+    z = generator.choice([0.0, 1.0, 0.7, np.nan], (5, 6))
+    plain = values_and_gradients(lambda x: masked_bce(z, x), y)
+    flat = (
+        lambda x: hlcp(z, x, np.zeros((6, 6))),
+        lambda x: hlup(z, x, np.eye(6)),
+        lambda x: hlup(z, x, np.eye(6), "powerset"),
+        lambda x: hlup(z, x, np.eye(6), "naive"),
+    )
+    for loss in flat:
+        for ours, theirs in zip(values_and_gradients(loss, y), plain, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_where_every_parent_is_positive_the_conditional_loss_is_plain(seed):
+    generator = np.random.default_rng(seed)
+    parents = random_dag(generator, 7)
+    z = generator.uniform(0.51, 1, (4, 7))
+    z[:, parents.sum(axis=0) == 0] = generator.random((4, 1))  # leaves may be anything
+    y = generator.normal(0, 4, (4, 7))
+    conditional, plain = (
+        values_and_gradients(f, y)
+        for f in (lambda x: hlcp(z, x, parents), lambda x: masked_bce(z, x))
+    )
+    np.testing.assert_allclose(conditional[0], plain[0])
+    np.testing.assert_allclose(conditional[1], plain[1])
+
+
+def test_unknown_targets_have_no_term_but_their_logits_act_below():
+    z, y = np.array([[np.nan, np.nan, 0.0], [0.0, np.nan, np.nan]]), np.zeros((2, 3))
+    values, gradients = values_and_gradients(lambda x: hlup(z, x, CHAIN), y)
+    np.testing.assert_allclose(values, [-np.log(7 / 8), np.log(2)])
+    np.testing.assert_array_equal(gradients != 0, [[True] * 3, [True, False, False]])
+
+
+def test_five_hundred_labels_twelve_deep():
+    generator = np.random.default_rng(0)
+    level = np.arange(500) * 12 // 500  # twelve levels of equal size
+    parents = tuple(
+        -1 if d == 0 else int(generator.choice(np.flatnonzero(level == d - 1))) for d in level
+    )
+    ancestors = label_tree.ancestor_matrix(parents)
+    assert ancestors.sum(axis=1).max() == 12
+    y = generator.uniform(-100, 100, (3, 500)).astype(np.float32)
+    z = (generator.random(y.shape) < 0.3).astype(np.float32)
+    values, gradients = values_and_gradients(lambda x: hlup(z, x, ancestors), y)
+    true_values, true_gradients = by_50_digits(z, y, ancestors)
+    true_values = true_values.reshape(3, 500).sum(axis=1)
+    terms = true_gradients.reshape(3, 500, 500)
+    np.testing.assert_allclose(values, true_values, rtol=5e-6)
+    # terms of both signs meet in one logit: relative to what was added up
+    error = np.abs(gradients - terms.sum(axis=1)) / np.maximum(np.abs(terms).sum(axis=1), 1e-3)
+    assert error.max() < 5e-6
+
+
+def test_power_set_of_a_long_path_is_refused():
+    with pytest.raises(ValueError, match=r'1.31e\+05 subsets.*form="exact"'):
+        hlup(np.zeros((1, 17)), np.zeros((1, 17)), np.tril(np.ones((17, 17))), "powerset")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z: hlup(z, z, CHAIN, "stable"), "form is one of exact"),
+        (lambda z: hlup(z, z, np.eye(4)), r"shape \(4, 4\) does not fit 3 logits"),
+        (lambda z: hlup(z, z, CHAIN - np.eye(3)), "belongs to its own ancestors"),
+        (lambda z: hlup(z, z, CHAIN, sums="fast"), '"matrix" or "gather"'),
+        (lambda z: hlcp(z, z, CHAIN), "no label is its own parent"),
+        (lambda z: hlcp(z, z, np.zeros((3, 3)), "median"), '"sum" or "mean"'),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(np.zeros((2, 3), np.float32))
+
+
+def test_accelerators_do_not_get_a_rounded_matrix_product(monkeypatch):
+    from losses import hierarchical
+
+    if keras.backend.backend() == "torch":
+        assert hierarchical._unrounded_sums() == "gather"
+        return
+    assert hierarchical._unrounded_sums() == "matrix"
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert hierarchical._unrounded_sums() == "gather"
+
+
+def test_exact_form_trains_inside_fit():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    model.compile(keras.optimizers.SGD(0.5), HLUP(CHAIN))
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(64, 4)).astype(np.float32)
+    z = np.cumprod(x[:, :3] > -0.5, axis=1).astype(np.float32)
+    history = model.fit(x, z, epochs=15, batch_size=16, verbose=0).history["loss"]
+    assert history[-1] < 0.6 * history[0]
+    assert ops.convert_to_numpy(model.loss(z, model(x))) == pytest.approx(
+        np.mean(ops.convert_to_numpy(hlup(z, model(x), CHAIN))), rel=1e-5
+    )
