@@ -1,0 +1,113 @@
+"""Crops, mirror images and small affine maps of gray images, drawn without any state.
+
+Every draw is a function of (seed, epoch, index) alone, so neither the order of the work nor the
+number of threads nor a resumed run can change it. NumPy and OpenCV only: prediction on single
+images uses the same code as the training pipeline.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_STEP, _MIX_1, _MIX_2 = np.array(
+    [0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64
+)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What may be drawn: the defaults change nothing and crop the centre."""
+
+    random_crop: bool = False  # any window instead of the centre
+    flip: bool = False  # left to right, p = 0.5
+    degrees: float = 0.0  # rotation, uniform in ±degrees
+    scale: float = 0.0  # magnification, uniform in 1 ± scale
+    shear: float = 0.0  # horizontal shift per row, uniform in ±shear
+
+    @property
+    def is_affine(self) -> bool:
+        return bool(self.degrees or self.scale or self.shear)
+
+
+AS_STORED = Augment()
+
+
+def uniforms(seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
+    """Return (len(index), draws) float64 in [0, 1): a hash (splitmix64) of all four numbers."""
+    state = _mixed(np.full(1, seed & (2**64 - 1), np.uint64) + _STEP)
+    state = _mixed(state ^ (np.full(1, epoch, np.uint64) + _STEP))
+    state = _mixed(state ^ np.asarray(index).astype(np.uint64))  # (images,)
+    number = np.arange(1, draws + 1, dtype=np.uint64) * _STEP
+    return (_mixed(state[:, None] + number) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+def affine(size: int, flip=False, degrees=0.0, scale=1.0, shear=0.0, left=0.0, top=0.0):
+    """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
+
+    Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.
+    An image is sheared, magnified, then turned anticlockwise, all about the window's centre; the
+    mirror comes first; left and top place the window in a larger input.
+    """
+    flip, degrees, scale, shear, left, top = np.broadcast_arrays(
+        flip, degrees, scale, shear, left, top
+    )
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    # shear @ turn / scale, then the mirror of the input's x
+    linear = np.stack([cos + shear * sin, -sin + shear * cos, sin, cos], -1) / scale[..., None]
+    linear = linear.reshape(*scale.shape, 2, 2)
+    linear[..., 0, :] *= np.where(flip, -1.0, 1.0)[..., None]
+    centre = (size - 1) / 2
+    corner = np.stack([left, top], -1) + centre
+    shift = corner - linear.sum(-1) * centre
+    return np.concatenate([linear, shift[..., None]], -1)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Apply one (2, 3) map of `affine` with bilinear interpolation; outside the image is black."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+
+
+def apply(
+    images: Sequence[np.ndarray],
+    crop: int,
+    augment: Augment = AS_STORED,
+    seed: int = 0,
+    epoch: int = 0,
+    index: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return (N, crop, crop, 1) windows of N equal (H, W) images, numbered index (0, 1, … if None).
+
+    `epoch` also numbers the draws of test-time augmentation.
+    """
+    count, room = len(images), len(images[0]) - crop
+    draws = uniforms(seed, epoch, np.arange(count) if index is None else index, 6)
+    top, left = np.full((2, count), room // 2)
+    if augment.random_crop:
+        top, left = (draws[:, :2].T * (room + 1)).astype(int)
+    flip = (draws[:, 2] < 0.5) & augment.flip
+    out = np.empty((count, crop, crop, 1), images[0].dtype)
+    if augment.is_affine:
+        degrees, scale, shear = (2 * draws[:, 3:].T - 1) * np.reshape(
+            [augment.degrees, augment.scale, augment.shear], (3, 1)
+        )
+        matrices = affine(crop, flip, degrees, 1 + scale, shear, left, top)
+        for image, matrix, place in zip(images, matrices, out[..., 0], strict=True):
+            place[:] = warp(image, matrix, crop)
+        return out
+    windows = zip(images, top.tolist(), left.tolist(), flip.tolist(), out, strict=True)
+    for image, y, x, mirrored, place in windows:
+        window = image[y : y + crop, x : x + crop]
+        if mirrored:
+            cv2.flip(window, 1, place)  # writes into `out`; NumPy's mirrored copy is 10x slower
+        else:
+            place[..., 0] = window
+    return out

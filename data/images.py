@@ -1,0 +1,94 @@
+"""One image file -> one 8-bit gray square: the only way in which the suite reads pixels.
+
+The cache and single-image prediction both call `read_gray`, so they agree to the last bit.
+"""
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data import DataError
+
+# A 16-bit file usually holds fewer bits. Its depth is taken as the smallest of these that holds its
+# brightest pixel: 12-bit film scans in 16-bit files keep their contrast, and one file is enough.
+_DEPTHS = (8, 10, 12, 14, 16)
+
+
+class BadImage(DataError):
+    """An image file that is missing, damaged or not an image; `reason` lacks the path."""
+
+    def __init__(self, path, reason: str):
+        super().__init__(f"{path} {reason}")
+        self.reason = reason
+
+
+def read_gray(path, size: int) -> np.ndarray:
+    """Return (size, size) uint8: colour to luma, EXIF turned, 16 bits scaled, area-resized.
+
+    The image is squashed to the square as the papers do; its aspect ratio is not kept.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(path, f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise BadImage(path, "is empty")
+    if not _is_whole(data):
+        raise BadImage(path, "is truncated or damaged")
+    try:
+        # Gray at the file's own depth: palettes are looked up, transparency is dropped.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise BadImage(path, f"cannot be decoded: {error.err}") from error
+    if image is None:
+        raise BadImage(path, "cannot be decoded as an image")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise BadImage(path, f"holds {image.dtype} pixels; 8 and 16 bits are read")
+    return _to_8_bit(image, size)
+
+
+def _to_8_bit(image: np.ndarray, size: int) -> np.ndarray:
+    small = resize(image, size)
+    if image.dtype == np.uint8:
+        return small
+    bits = int(image.max()).bit_length()
+    depth = next(depth for depth in _DEPTHS if depth >= bits)
+    return cv2.convertScaleAbs(small, alpha=255 / (2**depth - 1))
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Shrink by area averaging; an axis that is too short is then stretched linearly."""
+    height, width = image.shape
+    # OpenCV averages areas only where both axes shrink, hence two steps for mixed cases.
+    inner = (min(width, size), min(height, size))
+    if inner != (width, height):
+        image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    if inner != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a PNG or JPEG is complete: decoders fill what is missing with gray, silently."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png_is_whole(data)
+    if data.startswith(b"\xff\xd8"):
+        # An end mark of an embedded thumbnail comes before the start of the main scan.
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    return True
+
+
+def _png_is_whole(data: bytes) -> bool:
+    view, at = memoryview(data), 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(view[at : at + 4], "big")
+        check = at + 8 + length
+        if zlib.crc32(view[at + 4 : check]) != int.from_bytes(view[check : check + 4], "big"):
+            return False
+        if view[at + 4 : at + 8] == b"IEND":
+            return True
+        at = check + 4
+    return False

@@ -1,0 +1,173 @@
+"""A prepared cache -> tf.data: shuffled and augmented for training, ordered and whole otherwise.
+
+One uint8 gray channel travels; models scale it and repeat it in their first layers, which is much
+cheaper than doing so here. Batches are cut by NumPy and OpenCV from memory-mapped shards, a whole
+batch per call, and depend on (seed, epoch, index) alone: any parallelism gives the same ones.
+"""
+
+import atexit
+import math
+import os
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from data import DataError
+from data.augment import AS_STORED, Augment, apply
+from data.cache import Cache
+
+_READ_AHEAD = 8  # batches
+_CHUNK_BYTES = 1 << 20
+_WINDOW_CHUNKS = 256
+
+
+def train_batches(
+    cache: Cache,
+    rows: np.ndarray,
+    targets: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: Augment = AS_STORED,
+    crop: int | None = None,
+    chunk: int = 0,
+    drop_remainder: bool = True,
+    floats: bool = False,
+) -> tf.data.Dataset:
+    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of seed and epoch.
+
+    chunk 0 shuffles all images; see `chunk_images` for caches that are larger than memory.
+    """
+    order, reading, ahead = epoch_order(rows, seed, epoch, chunk)
+    # A set smaller than one batch would otherwise vanish.
+    batch_size = min(batch_size, len(order))
+    if drop_remainder:
+        order = order[: len(order) // batch_size * batch_size]
+    ahead = ahead or _READ_AHEAD * batch_size
+    return _batches(
+        cache, rows, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
+    )
+
+
+def ordered_batches(
+    cache: Cache,
+    rows: np.ndarray,
+    targets: np.ndarray | None = None,
+    batch_size: int = 32,
+    crop: int | None = None,
+    augment: Augment = AS_STORED,
+    seed: int = 0,
+    draw: int = 0,
+    floats: bool = False,
+) -> tf.data.Dataset:
+    """Every image once, in the order of rows; images alone without targets.
+
+    For test-time augmentation pass what to draw in `augment` and count the passes in `draw`.
+    """
+    order = np.arange(len(rows))
+    ahead = _READ_AHEAD * batch_size
+    return _batches(
+        cache, rows, targets, order, order, ahead, batch_size, crop, augment, seed, draw, floats
+    )
+
+
+def chunk_images(cache: Cache) -> int:
+    """The `chunk` for train_batches: 0 where the cache fits into half of this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    image = cache.size**2
+    return 0 if len(cache) * image <= memory / 2 else max(1, _CHUNK_BYTES // image)
+
+
+def epoch_order(
+    rows: np.ndarray, seed: int, epoch: int, chunk: int = 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return an epoch's order of positions in rows, the order to read them in, and the lead.
+
+    With chunks, runs of `chunk` neighbours in the cache are shuffled, and then the images within
+    each window of 256 runs: a batch mixes 256 places of the cache, while the disk reads 1 MB at a
+    time. The lead is how many images the reading runs ahead (0: no preference).
+    """
+    random = np.random.default_rng([seed, epoch])
+    if not chunk:
+        order = random.permutation(len(rows))
+        return order, order, 0
+    along = np.argsort(rows, kind="stable")
+    starts = random.permutation(np.arange(0, len(rows), chunk))
+    reading = np.concatenate([along[start : start + chunk] for start in starts])
+    order, window = reading.copy(), chunk * _WINDOW_CHUNKS
+    for start in range(0, len(order), window):
+        random.shuffle(order[start : start + window])
+    return order, reading, window
+
+
+def _batches(
+    cache, rows, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
+) -> tf.data.Dataset:
+    rows, crop = np.asarray(rows), crop or cache.size
+    if not len(rows):
+        raise DataError("There are no images to make batches of; check the split and its filters.")
+    if crop > cache.size:
+        raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
+    steps = math.ceil(len(order) / batch_size)
+
+    def cut(step: np.ndarray) -> np.ndarray:
+        start = int(step) * batch_size
+        cache.will_need(rows[reading[start + ahead if step else 0 : start + ahead + batch_size]])
+        index = order[start : start + batch_size]
+        return apply(cache.images(rows[index]), crop, augment, seed, epoch, index)
+
+    with tf.device("CPU"):
+        positions = tf.constant(order)
+        targets = None if targets is None else tf.constant(targets, tf.float32)
+    whole = batch_size if len(order) % batch_size == 0 else None
+
+    def load(step):
+        images = tf.numpy_function(_until_exit(cut), [step], tf.uint8, stateful=False)
+        images.set_shape((whole, crop, crop, 1))
+        if floats:
+            images = tf.cast(images, tf.float32)
+        if targets is None:
+            return images
+        index = positions[step * batch_size : (step + 1) * batch_size]
+        batch = tf.gather(targets, index)
+        batch.set_shape((whole, targets.shape[1]))
+        return images, batch
+
+    batches = tf.data.Dataset.range(steps)
+    return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+# An interpreter that ends while tf.data still calls Python from its threads waits for ever for
+# them. So a hook lets them run dry first; it matters after Ctrl-C in the middle of an epoch.
+_calls = 0
+_running = 0
+_closing = False
+_counting = threading.Lock()
+
+
+def _until_exit(function):
+    def counted(*inputs):
+        global _calls, _running
+        with _counting:
+            _calls += 1
+            _running += 1
+        try:
+            if _closing:
+                raise StopIteration
+            return function(*inputs)
+        finally:
+            with _counting:
+                _running -= 1
+
+    return counted
+
+
+@atexit.register
+def _run_dry() -> None:
+    global _closing
+    _closing, seen = True, -1
+    while _calls and (_running or seen != _calls):
+        seen = _calls
+        time.sleep(0.05)

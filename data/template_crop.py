@@ -1,0 +1,111 @@
+"""Pham 2021's lung crop: the 224 x 224 window of a 256 x 256 image that looks most like a template.
+
+The paper names neither the template nor the similarity: here the template is the centre of the mean
+training image, and the similarity is the normalised correlation of means-free windows
+    r(x, y) = sum_ij T'(i, j) I'(x+i, y+j) / sqrt(sum T'^2 sum I'^2)
+which is what `cv2.matchTemplate(..., cv2.TM_CCOEFF_NORMED)` computes.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data import DataError
+from data.images import read_gray
+
+VERSION = 1
+
+
+def build(
+    root, image_paths: Iterable[str], size: int = 256, crop: int = 224, limit: int = 2048
+) -> np.ndarray:
+    """Return the (crop, crop) uint8 centre of the mean of training images.
+
+    At most `limit` of them, evenly spaced, are read: by then the mean stands to about one gray
+    level, and all of ChestX-ray14 would take as long as preparing it.
+    """
+    paths = list(image_paths)
+    if not paths:
+        raise DataError("A template needs at least one training image.")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(limit, len(paths))).round().astype(int))
+    total = np.zeros((size, size), np.int64)
+    with ThreadPoolExecutor() as pool:
+        for image in pool.map(lambda k: read_gray(Path(root) / paths[k], size), chosen):
+            total += image
+    start = (size - crop) // 2
+    mean = total[start : start + crop, start : start + crop] / len(chosen)
+    return mean.round().astype(np.uint8)
+
+
+def save(path, template: np.ndarray, **origin) -> None:
+    """Keep a template with its version, its hash and whatever says where it came from."""
+    about = {"version": VERSION, "sha256": digest(template), **origin}
+    with Path(path).open("wb") as file:
+        np.savez(file, template=template, about=json.dumps(about))
+
+
+def load(path) -> np.ndarray:
+    """Return a saved (crop, crop) uint8 template."""
+    try:
+        with np.load(path) as saved:
+            template, about = saved["template"], json.loads(str(saved["about"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} holds no template; delete it and run again.") from error
+    if about["version"] != VERSION or about["sha256"] != digest(template):
+        raise DataError(f"{path} holds another version's or a damaged template; delete it.")
+    return template
+
+
+def digest(template: np.ndarray) -> str:
+    return hashlib.sha256(template.tobytes()).hexdigest()
+
+
+def crop(image: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Return the window of image that matches template best, of the template's size."""
+    top, left = locate(image, template)
+    height, width = template.shape
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def locate(image: np.ndarray, template: np.ndarray) -> tuple[int, int]:
+    """Return (top, left) of the best match."""
+    _, _, _, (left, top) = cv2.minMaxLoc(similarity(image, template))
+    return top, left
+
+
+def similarity(image: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """TM_CCOEFF_NORMED of every window; flat windows give 0.
+
+    OpenCV transforms the template anew for each image. Here that is done once, and the image's own
+    size serves as the period, which halves the time (bench/input.py).
+    """
+    spectrum, norm = _spectrum(template.tobytes(), template.shape, image.shape)
+    product = cv2.mulSpectrums(cv2.dft(image.astype(np.float32)), spectrum, 0, conjB=True)
+    flags = cv2.DFT_INVERSE | cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT
+    rows, columns = np.subtract(image.shape, template.shape) + 1
+    matches = cv2.dft(product, flags=flags)[:rows, :columns]
+    sums, squares = (_windows(table, template.shape) for table in cv2.integral2(image))
+    variation = squares - sums.astype(np.float64) ** 2 / template.size
+    flat = variation < 0.5  # exact sums of integers: anything below one is a constant window
+    return np.where(flat, 0, matches / (norm * np.sqrt(np.where(flat, 1, variation))))
+
+
+@functools.lru_cache(maxsize=4)
+def _spectrum(template: bytes, shape: tuple, padded: tuple) -> tuple[np.ndarray, float]:
+    flat = np.frombuffer(template, np.uint8).reshape(shape).astype(np.float64)
+    flat -= flat.mean()
+    period = np.zeros(padded, np.float32)
+    period[: shape[0], : shape[1]] = flat
+    return cv2.dft(period), max(float(np.sqrt((flat**2).sum())), 1e-6)
+
+
+def _windows(table: np.ndarray, shape: tuple) -> np.ndarray:
+    height, width = shape
+    lower, upper = table[height:], table[:-height]
+    return lower[:, width:] - lower[:, :-width] - upper[:, width:] + upper[:, :-width]
