@@ -1,17 +1,13 @@
-"""The normal chest of a drawn patient: its shape, and the layers that make the radiograph.
-
-Coordinates are fractions of the upright, centred image: x to the right, y down, so the patient's
-right lung stands on the left. A pose moves the finished drawing as a patient moves at the detector.
-"""
+"""The normal chest of a drawn patient: its shape, and the layers that make the radiograph."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from data.phantom_film import Canvas, curve
+
 VIEWS = ("PA", "AP", "LATERAL")
-SUBPIXEL = 4  # OpenCV takes vertices in 1/16 pixel
 
 # Distances of the lung's two borders from the midline, from apex (0) to costophrenic angle (1).
 _DOWN = np.array([0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.88, 1.0])
@@ -55,6 +51,7 @@ class Shape:
     gas: float  # stomach bubble
     bones: float
     ribs: float  # y of the first posterior rib
+    lost: list[float] = field(default_factory=lambda: [0.0, 0.0])  # volume, as a dome's rise
 
 
 def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
@@ -66,14 +63,14 @@ def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
         texture=int(rng.integers(2**31)),
         width=rng.normal(0.97 - 0.03 * female, 0.045),
         apex=rng.normal(0.125, 0.012),
-        domes=[dome - 0.05 * portable, dome + rng.normal(0.025, 0.01) - 0.05 * portable],
-        flat=rng.uniform(0, 0.35),
-        heart=rng.normal(0.99, 0.055) * (1.08 if portable else 1),
+        domes=[dome - 0.05 * portable, dome + rng.normal(0.022, 0.014) - 0.05 * portable],
+        flat=rng.uniform(0, 0.5),
+        heart=rng.normal(0.99, 0.07) * (1.08 if portable else 1),
         tilt=rng.normal(0, 0.06),
         mediastinum=max(0.75, rng.normal(1, 0.09)) * (1.1 if portable else 1),
         aorta=rng.uniform(0.3, 1.1),
         hila=list(rng.normal(1, 0.13, 2)),
-        air=rng.normal(0.51, 0.025) - 0.03 * portable,
+        air=rng.normal(0.51, 0.035) - 0.03 * portable,
         vessels=rng.uniform(0.75, 1.25),
         fat=rng.uniform(0, 1),
         breasts=rng.uniform(0.35, 1) if female else 0.0,
@@ -81,76 +78,6 @@ def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
         bones=rng.uniform(0.75, 1.2),
         ribs=rng.normal(0.12, 0.008),
     )
-
-
-@dataclass
-class Pose:
-    """How the film was taken: misalignment, exposure, collimation, and text burnt in."""
-
-    angle: float = 0.0  # degrees
-    scale: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)  # image fractions
-    gain: float = 1.0
-    offset: float = 0.03
-    gamma: float = 1.0
-    noise: float = 0.012
-    borders: tuple[float, float, float, float] = (0, 0, 0, 0)  # left, top, right, bottom
-    border_value: float = 0.0
-    texts: list[tuple[str, float, float]] = field(default_factory=list)
-
-    def matrix(self) -> np.ndarray:
-        """(2, 3): canonical to posed coordinates, both in image fractions."""
-        turn = cv2.getRotationMatrix2D((0.5, 0.5), self.angle, self.scale)
-        turn[:, 2] += self.shift
-        return turn
-
-
-def sample_pose(rng: np.random.Generator, view: str) -> Pose:
-    """One film's pose; portable films lie more askew and carry more writing."""
-    portable = view == "AP"
-    texts = [("L" if rng.random() < 0.6 else "R", 0.0, rng.uniform(0.05, 0.16))]
-    texts[0] = (texts[0][0], 0.88 if texts[0][0] == "L" else 0.05, texts[0][2])
-    if rng.random() < (0.7 if portable else 0.25):
-        words = ("PORTABLE", "AP", "SUPINE", "SEMI-ERECT") if portable else ("PA", "ERECT", "STAND")
-        texts.append((str(rng.choice(words)), rng.uniform(0.03, 0.6), rng.uniform(0.04, 0.1)))
-    if rng.random() < 0.2:
-        texts.append((f"{rng.integers(1, 13):02d}:{rng.integers(60):02d}", 0.03, 0.97))
-    framed = rng.random(4) < 0.12
-    return Pose(
-        angle=rng.normal(0, 3.2 if portable else 1.8),
-        scale=rng.uniform(0.93, 1.08),
-        shift=tuple(np.clip(rng.normal(0, 0.024, 2), -0.055, 0.055)),
-        gain=rng.uniform(0.86, 1.1),
-        offset=rng.uniform(-0.01, 0.1),
-        gamma=rng.uniform(0.8, 1.25),
-        noise=rng.uniform(0.008, 0.022),
-        borders=tuple(framed * rng.uniform(0.01, 0.07, 4)),
-        border_value=1.0 if rng.random() < 0.15 else 0.0,
-        texts=texts,
-    )
-
-
-@lru_cache
-def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
-    """(points, count): the weights of a Catmull-Rom curve through `count` control points."""
-    spans = count if closed else count - 1
-    t = np.arange(steps) / steps
-    basis = 0.5 * np.stack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1
-    )  # (steps, 4)
-    weights = np.zeros((spans, steps, count))
-    for span in range(spans):
-        for tap in range(4):
-            at = span + tap - 1
-            weights[span, :, at % count if closed else min(max(at, 0), count - 1)] += basis[:, tap]
-    weights = weights.reshape(-1, count)
-    return weights if closed else np.vstack([weights, np.eye(count)[-1]])
-
-
-def curve(points, closed: bool = False, steps: int = 8) -> np.ndarray:
-    """A smooth line (..., n, 2) through the control points (..., k, 2)."""
-    points = np.asarray(points, float)
-    return _spline(points.shape[-2], closed, steps) @ points
 
 
 class Lung:
@@ -195,15 +122,16 @@ class Lung:
         return point
 
 
-class Film:
-    """A square canvas of density layers; findings add to them before `develop`.
+class Film(Canvas):
+    """A square canvas of density layers; findings add to them.
 
     `fill` is the share of the lungs' air that something denser replaces, so that opacities
     saturate at soft tissue; `extra` is density on top (bone, calcium, metal), or below it (gas).
     """
 
     def __init__(self, shape: Shape, side: int):
-        self.shape, self.side = shape, side
+        super().__init__(side)
+        self.shape = shape
         self.lungs = (Lung(shape, 0), Lung(shape, 1))
         self.texture = np.random.default_rng(shape.texture)
         self.fill = np.zeros((side, side), np.float32)
@@ -212,56 +140,6 @@ class Film:
         self._draw_soft_tissue()
         self._draw_lungs()
         self._draw_bones()
-
-    # Drawing in image fractions; every mask is (side, side) float32 in [0, 1].
-
-    def _vertices(self, points) -> np.ndarray:
-        scaled = (np.asarray(points) * self.side - 0.5) * 2**SUBPIXEL
-        return np.rint(scaled).astype(np.int32)
-
-    def soften(self, mask: np.ndarray, sigma: float) -> np.ndarray:
-        """Gaussian blur; a wide one is made on a smaller grid, where it costs little."""
-        pixels = sigma * self.side
-        if pixels < 0.4:
-            return mask
-        shrink = int(pixels // 2)
-        if shrink < 2:
-            return cv2.GaussianBlur(mask, (0, 0), pixels)
-        small = (max(4, self.side // shrink),) * 2
-        small = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), sigma * small.shape[0])
-        return cv2.resize(small, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
-
-    def area(self, points, sigma: float = 0.0) -> np.ndarray:
-        """A filled outline."""
-        mask = np.zeros((self.side, self.side), np.uint8)
-        cv2.fillPoly(mask, [self._vertices(points)], 255, cv2.LINE_AA, SUBPIXEL)
-        return self.soften(mask.astype(np.float32) / 255, sigma)
-
-    def lines(self, paths, width: float, sigma: float = 0.0) -> np.ndarray:
-        """Open lines; one thinner than a pixel is drawn fainter instead."""
-        mask = np.zeros((self.side, self.side), np.uint8)
-        pixels = width * self.side
-        paths = [self._vertices(path) for path in paths]
-        strength = int(255 * min(1, max(0.2, pixels)))
-        cv2.polylines(mask, paths, False, strength, max(1, round(pixels)), cv2.LINE_AA, SUBPIXEL)
-        return self.soften(mask.astype(np.float32) / 255, sigma)
-
-    def blob(self, center, radii, angle: float = 0.0, hard: float = 0.3) -> np.ndarray:
-        """An ellipse; `hard` 0 is a Gaussian haze, 1 a sharp edge."""
-        axis = (np.arange(self.side, dtype=np.float32) + 0.5) / self.side
-        dx, dy = axis[None, :] - np.float32(center[0]), axis[:, None] - np.float32(center[1])
-        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        squared = ((dx * cos + dy * sin) / np.float32(radii[0])) ** 2
-        squared += ((dy * cos - dx * sin) / np.float32(radii[1])) ** 2
-        return np.exp(-np.float32(0.7) * squared ** np.float32(1 + 4 * hard))
-
-    def cloud(self, rng: np.random.Generator, grain: float) -> np.ndarray:
-        """Smooth random texture in about [0, 1] with features of size `grain`."""
-        cells = max(4, round(1 / grain))
-        noise = rng.random((cells, cells), dtype=np.float32)
-        shape = (self.side, self.side)
-        return np.clip(cv2.resize(noise, shape, interpolation=cv2.INTER_CUBIC), 0, 1)
 
     def opacify(self, mask: np.ndarray, amount: float) -> None:
         """Replace `amount` of the air under the mask."""
@@ -297,19 +175,18 @@ class Film:
         self.heart = self.area(self.heart_outline, 0.009)
         self.body = body
         self.tissue = body * 0.32 + thick * 0.36
-        if self.lateral:
-            self.mediastinum = self.area(curve([(0.5, 0.1), (0.46, 0.36), (0.56, 0.4), (0.58, 0.1)],
-                                               closed=True), 0.02) * 0.4  # fmt: skip
+        m, knob = shape.mediastinum, 0.02 * shape.aorta
+        if self.lateral:  # vessels in front of the spine, and behind the sternum if widened
+            outline = [(0.52 - 0.04 * m, 0.1), (0.53 - 0.1 * m**2, 0.34), (0.57, 0.42), (0.58, 0.1)]
+            self.mediastinum = 0.45 * self.area(curve(outline, closed=True), 0.02)
         else:
-            m, a = shape.mediastinum, 0.02 * shape.aorta
-            self.mediastinum = self.area(
-                curve([
-                    (0.5 - 0.05 * m, 0.02), (0.5 - 0.052 * m, 0.2), (0.5 - 0.058 * m, 0.34),
-                    (0.5 - 0.055, 0.6), (0.5 + 0.055, 0.6), (0.5 + 0.075 * m, 0.41),
-                    (0.5 + 0.066 * m, 0.36), (0.5 + 0.066 * m + a, 0.30), (0.5 + 0.055 * m, 0.24),
-                    (0.5 + 0.05 * m, 0.02),
-                ], closed=True), 0.008,
-            )  # fmt: skip
+            outline = [
+                (-0.05 * m, 0.02), (-0.052 * m, 0.2), (-0.058 * m, 0.34), (-0.055, 0.6),
+                (0.055, 0.6), (0.075 * m, 0.41), (0.066 * m, 0.36), (0.066 * m + knob, 0.30),
+                (0.055 * m, 0.24), (0.05 * m, 0.02),
+            ]  # fmt: skip
+            outline = curve(outline, closed=True) + np.array([0.5, 0])
+            self.mediastinum = self.area(outline, 0.008)
         rows = np.linspace(0, 1, self.side, dtype=np.float32)[:, None]
         self.tissue += 0.22 * np.clip((rows - 0.5) / 0.35, 0, 1) * thick  # the abdomen is thick
         self.tissue += np.float32(0.14) * np.maximum(self.heart, 0.85 * self.mediastinum)
@@ -329,29 +206,27 @@ class Film:
         hidden = 1 - (1 - np.float32(0.8) * self.heart) * (1 - self.mediastinum)
         self.air = np.float32(shape.air) * lung * (1 - hidden)
         self.air *= 0.9 + 0.2 * self.cloud(rng, 0.09)
-        paths: list[list[np.ndarray]] = [[], [], []]
+        trunks, branches, twigs = [], [], []
         for side, lung in enumerate(self.lungs):
-            count = 11
-            sign = (-1, 1)[side]
-            down = np.linspace(-1.25, 1.35, count) + rng.normal(0, 0.1, count)  # radians, fan out
+            count, sign = 11, (-1, 1)[side]
+            fan = np.linspace(-1.35, 1.4, count) + rng.normal(0, 0.13, count)  # radians
             if self.lateral:
-                down = np.linspace(-np.pi, np.pi, count)
-            reach = np.cumsum(np.full((count, 6), 0.036) * rng.uniform(0.7, 1.3, (count, 1)), 1)
-            bend = down[:, None] + np.cumsum(rng.normal(0, 0.16, (count, 6)), 1)
-            path = np.stack([sign * np.cos(bend) * reach, np.sin(bend) * reach * 1.15], 2)
+                fan = np.linspace(-np.pi, np.pi, count)
+            reach = np.cumsum(np.full((count, 6), 0.04) * rng.uniform(0.75, 1.25, (count, 1)), 1)
+            bend = fan[:, None] + np.cumsum(rng.normal(0, 0.1, (count, 6)), 1)
+            path = np.stack([sign * np.cos(bend) * reach, np.sin(bend) * reach * 1.2], 2)
             path = np.concatenate([np.zeros((count, 1, 2)), path], 1) + lung.hilum
-            start = path[:, 2:5].reshape(-1, 2)  # side branches
-            turn = bend[:, 1:4].reshape(-1) + rng.choice([-1, 1], 3 * count) * rng.uniform(
-                0.4, 0.9, 3 * count
-            )
-            step = 0.075 * np.stack([sign * np.cos(turn), np.sin(turn)], 1)
-            twigs = np.stack([start, start + step, start + 1.7 * step + rng.normal(0, 0.008, step.shape)], 1)  # fmt: skip # noqa: E501
-            paths[0] += list(path[:, :3])
-            paths[1] += list(curve(path[:, 2:], steps=3))
-            paths[2] += list(twigs)
-        vessels = np.float32(0.30) * self.lines(paths[0], 0.011, 0.003)
-        vessels = np.maximum(vessels, np.float32(0.23) * self.lines(paths[1], 0.0055, 0.0018))
-        vessels = np.maximum(vessels, np.float32(0.15) * self.lines(paths[2], 0.0035, 0.001))
+            trunks += list(curve(path[:, :4], steps=3))
+            branches += list(curve(path[:, 3:], steps=3))
+            fork = np.repeat(bend[:, 1:6].reshape(-1), 2) + np.tile([-0.5, 0.5], 5 * count)
+            fork += rng.normal(0, 0.15, fork.shape)
+            start = np.repeat(path[:, 2:].reshape(-1, 2), 2, axis=0)
+            step = np.stack([sign * np.cos(fork), np.sin(fork)], 1)
+            step *= rng.uniform(0.03, 0.075, (len(step), 1))
+            twigs += list(np.stack([start, start + step], 1))
+        vessels = np.float32(0.30) * self.lines(trunks, 0.0095, 0.003)
+        vessels = np.maximum(vessels, np.float32(0.21) * self.lines(branches, 0.006, 0.002))
+        vessels = np.maximum(vessels, np.float32(0.13) * self.lines(twigs, 0.004, 0.0015))
         self.vessels = np.float32(shape.vessels) * vessels
         self.hila = []
         for side, lung in enumerate(self.lungs):
@@ -386,8 +261,8 @@ class Film:
             front += list(curve(np.stack([0.5 + sign * d, y], 2)))
         ribs = self.lines(self.ribs, 0.019)
         edge = cv2.morphologyEx(ribs, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        bone = np.float32(0.05) * self.soften(ribs, 0.003) + np.float32(0.028) * edge
-        bone += np.float32(0.026) * self.lines(front, 0.024, 0.006)
+        bone = np.float32(0.062) * self.soften(ribs, 0.003) + np.float32(0.032) * edge
+        bone += np.float32(0.036) * self.lines(front, 0.024, 0.005)
         self.clavicles = [
             curve([(0.5 + s * 0.035, 0.205), (0.5 + s * 0.12, 0.165), (0.5 + s * 0.22, 0.15),
                    (0.5 + s * 0.31, 0.115), (0.5 + s * 0.37, 0.118)]) for s in (-1, 1)
@@ -412,30 +287,3 @@ class Film:
         """All layers together: 0 is air, about 1 the mediastinum."""
         air = self.air * (1 - self.fill) * (1 - np.clip(self.vessels, 0, 0.9))
         return np.maximum((self.tissue - air + self.extra) * self.body, 0)
-
-
-def develop(film: Film, pose: Pose, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The radiograph as (size, size) uint8: posed, exposed, noisy, framed and written on."""
-    matrix = pose.matrix() * np.array([[1, 1, film.side]])
-    image = cv2.warpAffine(
-        film.density(),
-        matrix,
-        (film.side, film.side),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    if film.side != size:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    image = np.float32(pose.gain) * image + np.float32(pose.offset)
-    image += np.float32(pose.noise) * rng.standard_normal(image.shape, dtype=np.float32)
-    image = np.maximum(image, 0) ** np.float32(pose.gamma)
-    image = image / (1 + image**8) ** np.float32(0.125)  # the shoulder of a film's curve
-    left, top, right, bottom = (round(border * size) for border in pose.borders)
-    image[:top] = image[size - bottom :] = pose.border_value
-    image[:, :left] = image[:, size - right :] = pose.border_value
-    image = np.rint(image * 255).clip(0, 255).astype(np.uint8)
-    for text, x, y in pose.texts:
-        at = (round(x * size), round(max(y, 0.05) * size))
-        thick = max(1, round(size / 220))
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size / 560, 245, thick, cv2.LINE_AA)
-    return image

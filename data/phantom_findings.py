@@ -1,4 +1,4 @@
-"""The signature of each finding: what it does to the chest's shape, and what it paints on the film.
+"""The signature of each finding, by label, and its place in the finished image.
 
 `RESHAPE[label](shape, rng, strength)` changes a Shape before the chest is drawn, and
 `PAINT[label](film, rng, strength)` adds to the layers and returns the masks of the focal lesions it
@@ -10,343 +10,10 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 
-from data.phantom_anatomy import Film, Lung, Shape, curve
-
-Rng = np.random.Generator
-Masks = list[np.ndarray]
-
-
-def _side(rng: Rng) -> int:
-    return int(rng.integers(2))
-
-
-def _sides(rng: Rng, both: float) -> list[int]:
-    """One random side, or both with probability `both`."""
-    return [0, 1] if rng.random() < both else [_side(rng)]
-
-
-def _spot(film: Film, rng: Rng, down=(0.12, 0.9), across=(0.3, 0.9)) -> np.ndarray:
-    return film.lungs[_side(rng)].at(rng.uniform(*across), rng.uniform(*down))
-
-
-def _border(lung: Lung, start: float, stop: float, inset: float = 0.0) -> np.ndarray:
-    """(9, 2): the outer lung border between two heights (0 apex, 1 angle), moved inwards."""
-    line = curve(lung.outer)
-    span = np.linspace(start, stop, 9) * (len(line) - 1)
-    index = np.arange(len(line))
-    points = np.stack([np.interp(span, index, line[:, axis]) for axis in (0, 1)], 1)
-    return points + inset * (np.array([np.mean(lung.inner[:, 0]), 0.45]) - points)
-
-
-def _on_air(film: Film, mask: np.ndarray) -> np.ndarray:
-    """The part of a mask that lies over a lung."""
-    return mask * np.maximum(*film.lung_masks)
-
-
-# Round things in the lungs.
-
-
-def nodule(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        radius = rng.uniform(0.017, 0.03)
-        mask = film.blob(
-            _spot(film, rng), (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, 3), 0.35
-        )
-        film.opacify(mask, strength * rng.uniform(0.5, 0.7))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def mass(film: Film, rng: Rng, strength: float) -> Masks:
-    center, radius = _spot(film, rng, (0.15, 0.8)), rng.uniform(0.045, 0.08)
-    mask = film.blob(center, (radius, radius * rng.uniform(0.75, 1.1)), rng.uniform(0, 3), 0.5)
-    for _ in range(3):  # lobulated
-        lobe = center + rng.normal(0, 0.45 * radius, 2)
-        mask = np.maximum(mask, film.blob(lobe, (0.65 * radius, 0.6 * radius), hard=0.5))
-    film.opacify(mask, strength * rng.uniform(0.62, 0.82))
-    return [_on_air(film, mask)]
-
-
-def granuloma(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for _ in range(rng.choice([1, 2, 2, 3, 4])):  # small, and white with calcium
-        radius = rng.uniform(0.009, 0.016)
-        mask = film.blob(_spot(film, rng), (radius, radius), hard=0.6)
-        film.extra += np.float32(strength * rng.uniform(0.26, 0.38)) * mask
-        masks.append(mask)
-    return masks
-
-
-def lung_lesion(film: Film, rng: Rng, strength: float) -> Masks:
-    return (mass if rng.random() < 0.5 else nodule)(film, rng, strength)
-
-
-def pleural_mass(film: Film, rng: Rng, strength: float) -> Masks:
-    lung, height = film.lungs[_side(rng)], rng.uniform(0.3, 0.8)
-    first, last = _border(lung, height, min(height + 0.05, 1))[[0, -1]]
-    angle = np.arctan2(*(last - first)[::-1])
-    mask = film.blob(first, (rng.uniform(0.06, 0.095), rng.uniform(0.035, 0.055)), angle, 0.6)
-    film.opacify(mask, strength * rng.uniform(0.7, 0.9))
-    return [_on_air(film, mask)]
-
-
-def hilar(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for side in _sides(rng, 0.45):
-        at = film.lungs[side].hilum + np.array([(-0.022, 0.022)[side], 0])
-        mask = film.blob(at, (0.05, 0.07), rng.uniform(-0.3, 0.3), 0.3)
-        for _ in range(3):  # lumps of lymph nodes
-            lump = at + rng.normal(0, 0.03, 2)
-            mask = np.maximum(mask, film.blob(lump, (0.035, 0.032), hard=0.5))
-        film.opacify(mask, 0.75 * strength)
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-# Filled air spaces.
-
-
-def _patch(film: Film, rng: Rng, size: float, grain: float, down=(0.2, 0.9)) -> np.ndarray:
-    """An ill-defined opacity, broken by texture."""
-    center = _spot(film, rng, down, (0.25, 0.75))
-    mask = film.blob(center, (size, size * rng.uniform(0.7, 1.2)), rng.uniform(0, 3), 0.2)
-    return mask * (0.45 + 0.85 * film.cloud(rng, grain)).clip(0, 1)
-
-
-def consolidation(film: Film, rng: Rng, strength: float) -> Masks:
-    mask = _patch(film, rng, rng.uniform(0.1, 0.14), 0.1, (0.25, 0.9))
-    mask = np.clip(1.5 * mask, 0, 1)
-    film.opacify(mask, strength * rng.uniform(0.62, 0.8))
-    film.vessels *= 1 - mask  # the air bronchogram: bronchi stay dark in the white lung
-    center = np.array(np.unravel_index(mask.argmax(), mask.shape))[::-1] / film.side
-    ways = [curve([center + rng.normal(0, 0.05, 2), center, center + rng.normal(0, 0.06, 2)])
-            for _ in range(3)]  # fmt: skip
-    film.fill *= 1 - 0.35 * film.lines(ways, 0.009, 0.002)
-    return [_on_air(film, mask)]
-
-
-def pneumonia(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for _ in range(rng.choice([1, 2, 2, 3])):
-        mask = _patch(film, rng, rng.uniform(0.075, 0.12), 0.04)
-        film.opacify(mask, strength * rng.uniform(0.55, 0.72))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def infiltration(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for _ in range(rng.choice([1, 2, 2])):
-        mask = _patch(film, rng, rng.uniform(0.1, 0.16), 0.025)
-        film.opacify(mask, strength * rng.uniform(0.36, 0.52))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def haze(film: Film, rng: Rng, strength: float) -> Masks:
-    """A lung opacity that nobody names further."""
-    mask = film.blob(
-        _spot(film, rng, (0.25, 0.85)), rng.uniform(0.1, 0.17, 2), rng.uniform(0, 3), 0
-    )
-    film.opacify(mask, strength * rng.uniform(0.4, 0.55))
-    return [_on_air(film, mask)]
-
-
-def edema(film: Film, rng: Rng, strength: float) -> Masks:
-    for side, lung in enumerate(film.lungs):  # bat's wings, thick vessels, septal lines
-        at = lung.hilum + np.array([(-1, 1)[side] * 0.055, 0.05])
-        wing = film.blob(at, (0.12, 0.19), hard=0.05) * (0.6 + 0.5 * film.cloud(rng, 0.03))
-        film.opacify(wing, strength * rng.uniform(0.45, 0.62))
-        ends = _border(lung, 0.6, 0.95)
-        inward = np.sign(0.5 - ends[:, :1]) * np.array([[0.04, 0.0]])
-        septa = film.lines(list(np.stack([ends, ends + inward], 1)), 0.003)
-        film.opacify(septa, 0.35 * strength)
-    return []
-
-
-def edema_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.heart *= 1 + 0.05 * strength
-    shape.vessels *= 1 + 0.35 * strength
-    shape.hila = [hilum * (1 + 0.3 * strength) for hilum in shape.hila]
-
-
-def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
-    """Plates across the lower zone of the side whose diaphragm `atelectasis_shape` raised."""
-    side, masks = int(film.shape.domes[1] < film.shape.domes[0]), []
-    for _ in range(rng.choice([1, 2, 2, 3])):
-        start = film.lungs[side].at(rng.uniform(0.1, 0.35), rng.uniform(0.72, 0.97))
-        turn, length = rng.uniform(-0.35, 0.2), rng.uniform(0.12, 0.2)
-        step = length * np.array([(-1, 1)[side] * np.cos(turn), np.sin(turn)])
-        plate = curve([start, start + 0.5 * step + rng.normal(0, 0.006, 2), start + step])
-        mask = film.lines([plate], rng.uniform(0.012, 0.022), 0.003)
-        film.opacify(mask, strength * rng.uniform(0.6, 0.8))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def atelectasis_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    side = _side(rng)  # the lung loses volume
-    shape.domes[side] = min(shape.domes) - rng.uniform(0.02, 0.05) * strength
-
-
-def collapse(film: Film, rng: Rng, strength: float) -> Masks:
-    """A lobe without air: a wedge from the hilum to the raised diaphragm."""
-    side = int(film.shape.domes[1] < film.shape.domes[0])
-    lung = film.lungs[side]
-    corner = lung.at(rng.uniform(0.6, 0.85), 1.05)
-    wedge = [lung.hilum, lung.at(0.3, 0.75), corner, np.add(corner, (0, 0.06)), lung.at(0, 1.15)]
-    mask = film.area(wedge, 0.008)
-    film.opacify(mask, min(1, 0.85 * strength))
-    return [_on_air(film, mask)]
-
-
-def collapse_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.domes[_side(rng)] = min(shape.domes) - 0.05
-
-
-# Air where it should not be, and too much of it.
-
-
-def emphysema(film: Film, rng: Rng, strength: float) -> Masks:
-    for _ in range(rng.integers(0, 4)):  # bullae: dark, with a thin wall
-        center, radius = _spot(film, rng, (0.05, 0.7)), rng.uniform(0.03, 0.06)
-        hole = film.blob(center, (radius, radius * 1.15), hard=0.7)
-        film.air *= 1 + np.float32(0.16 * strength) * hole
-        film.vessels *= 1 - hole
-        around = np.linspace(0, 2 * np.pi, 24)
-        wall = center + radius * np.stack([np.cos(around), 1.15 * np.sin(around)], 1)
-        film.opacify(film.lines([wall], 0.0035), 0.22 * strength)
-    return []
-
-
-def emphysema_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.air *= 1 + 0.12 * strength
-    shape.flat = min(1, shape.flat + 0.6 * strength)
-    shape.domes = [dome + 0.045 * strength for dome in shape.domes]
-    shape.heart *= 1 - 0.09 * strength
-    shape.vessels *= 1 - 0.32 * strength
-
-
-def pneumothorax(film: Film, rng: Rng, strength: float) -> Masks:
-    lung = film.lungs[_side(rng)]
-    gap = rng.uniform(0.14, 0.32)
-    outer = _border(lung, 0, rng.uniform(0.55, 0.95))
-    gaps = gap * np.linspace(1.2, 0.0, len(outer))[:, None] ** 0.6
-    pleura = outer + gaps * (np.add(lung.hilum, (0, 0.05)) - outer)
-    start = lung.inner[1]  # over the apex, down the inner border a little
-    pleura = np.vstack([start, np.add(pleura, (0, 0.012))])
-    mask = film.area(np.vstack([outer[0], outer, pleura[::-1], start]), 0.002)
-    mask = _on_air(film, mask)
-    film.vessels *= 1 - mask
-    film.fill *= 1 - mask
-    film.air *= 1 + np.float32(0.2 * strength) * mask
-    film.opacify(film.lines([curve(pleura)], 0.006), 0.5 * strength)
-    film.opacify(np.maximum(film.lung_masks[film.lungs.index(lung)] - mask, 0), 0.1 * strength)
-    return [mask]
-
-
-# The pleura.
-
-
-def effusion(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for side in _sides(rng, 0.35):
-        lung, height = film.lungs[side], rng.uniform(0.14, 0.45) * (0.5 + 0.5 * strength)
-        high, low = _border(lung, 1 - height, 1)[0], lung.at(0, 1 - 0.45 * height)
-        sag = lung.at(0.55, 1 - 0.6 * height)  # the meniscus climbs the chest wall
-        surface = curve([high, high + 0.35 * (sag - high) + np.array([0, 0.02]), sag, low])
-        under = np.vstack([[low[0], 1.0], [high[0] + np.sign(high[0] - 0.5) * 0.02, 1.0]])
-        mask = film.area(np.vstack([surface, under]), 0.006)
-        film.opacify(mask, 0.55 + 0.4 * min(strength, 1))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def pleural_thickening(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for side in _sides(rng, 0.4):
-        start = rng.choice([0.0, rng.uniform(0.1, 0.6)])  # an apical cap, or a band on the wall
-        line = _border(film.lungs[side], start, min(1, start + rng.uniform(0.25, 0.45)), 0.02)
-        mask = film.lines([line], rng.uniform(0.022, 0.042), 0.004)
-        film.opacify(mask, strength * rng.uniform(0.7, 0.9))
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def pleural_fibrosis(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = pleural_thickening(film, rng, strength)
-    angle = film.lungs[_side(rng)].outer[-1]  # and a blunt costophrenic angle
-    blunt = film.blob(angle, (0.05, 0.055), hard=0.3)
-    film.opacify(blunt, 0.75 * strength)
-    return [*masks, _on_air(film, blunt)]
-
-
-def pleural_other(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = pleural_thickening(film, rng, strength)
-    for _ in range(rng.integers(2, 5)):  # calcified plaques, seen face on
-        mask = film.blob(
-            _spot(film, rng, (0.4, 0.95)), rng.uniform(0.02, 0.045, 2), rng.uniform(0, 3), 0.7
-        )
-        mask *= film.cloud(rng, 0.015) > 0.35
-        film.extra += np.float32(0.17 * strength) * mask
-        masks.append(mask)
-    return masks
-
-
-# Scars.
-
-
-def fibrosis(film: Film, rng: Rng, strength: float) -> Masks:
-    around = np.linspace(0, 2 * np.pi, 9)
-    ring = np.stack([np.cos(around), np.sin(around)], 1)
-    rings = []
-    for lung in film.lungs:  # honeycombs at the bases and along the wall
-        for _ in range(55):
-            low = rng.beta(3, 1.2)
-            center = lung.at(rng.beta(1.6, 1), low)
-            rings.append(center + rng.uniform(0.006, 0.014) * ring * rng.uniform(0.7, 1.3, 2))
-        film.opacify(film.blob(lung.at(0.6, 0.95), (0.13, 0.1), hard=0), 0.22 * strength)
-    film.opacify(film.lines(rings, 0.0045), 0.5 * strength)
-    return []
-
-
-def fibrosis_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.domes = [dome - 0.03 * strength for dome in shape.domes]
-
-
-def _strands(film: Film, rng: Rng, center, count: int, length: float, toward=None) -> np.ndarray:
-    """Thin lines that start around a point, at random angles or all about one way."""
-    angles = rng.uniform(0, 2 * np.pi, count)
-    if toward is not None:
-        angles = np.arctan2(*(toward - center)[::-1]) + rng.normal(0, 0.4, count)
-    step = (
-        length * rng.uniform(0.6, 1.3, (count, 1)) * np.stack([np.cos(angles), np.sin(angles)], 1)
-    )
-    start = center + rng.normal(0, 0.012, (count, 2))
-    middle = start + 0.5 * step + rng.normal(0, 0.007, (count, 2))
-    return film.lines(list(curve(np.stack([start, middle, start + step], 1))), 0.0065, 0.0015)
-
-
-def scarring(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
-    for side in _sides(rng, 0.4):
-        lung = film.lungs[side]
-        center = lung.at(rng.uniform(0.35, 0.8), rng.uniform(0.06, 0.25))
-        mask = _strands(film, rng, center, rng.integers(5, 9), 0.12, lung.hilum)
-        film.opacify(mask, strength * rng.uniform(0.6, 0.8))
-        film.opacify(film.blob(center, (0.06, 0.04), hard=0.1), 0.35 * strength)
-        masks.append(_on_air(film, mask))
-    return masks
-
-
-def distortion(film: Film, rng: Rng, strength: float) -> Masks:
-    center = _spot(film, rng, (0.25, 0.8), (0.3, 0.7))
-    mask = _strands(film, rng, center, 14, 0.12)
-    film.opacify(mask, 0.75 * strength)
-    film.opacify(film.blob(center, (0.035, 0.035), hard=0.2), 0.55 * strength)
-    return [_on_air(film, mask)]
-
+from data import phantom_lungs as lungs
+from data.phantom_anatomy import Film, Shape
+from data.phantom_film import curve
+from data.phantom_lungs import Masks, Rng
 
 # Heart and mediastinum.
 
@@ -356,7 +23,7 @@ def heart(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def heart_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.heart *= 1.06 + rng.uniform(0.16, 0.3) * strength
+    shape.heart *= 1.04 + rng.uniform(0.1, 0.25) * strength
 
 
 def mediastinum(film: Film, rng: Rng, strength: float) -> Masks:
@@ -393,14 +60,14 @@ def _on_bone(film: Film, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
 
 def fracture(film: Film, rng: Rng, strength: float) -> Masks:
     masks = []
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(2, 6)):
         point, along = _on_bone(film, rng)
         across = along[::-1] * (-1, 1)
         gap = film.lines([[point - 0.016 * across, point + 0.016 * across]], 0.008)
         shifted = point + 0.007 * across
         stump = film.lines([[shifted, shifted + 0.035 * along]], 0.017, 0.002)
-        callus = film.blob(point - 0.016 * along, (0.024, 0.018), np.arctan2(*along[::-1]), 0.4)
-        film.extra += np.float32(strength) * (0.11 * stump + 0.15 * callus - 0.12 * gap)
+        callus = film.blob(point - 0.016 * along, (0.028, 0.022), np.arctan2(*along[::-1]), 0.4)
+        film.extra += np.float32(strength) * (0.13 * stump + 0.2 * callus - 0.14 * gap)
         masks.append(np.maximum(stump, callus))
     return masks
 
@@ -460,46 +127,46 @@ def devices(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 RESHAPE: dict[str, Callable[[Shape, Rng, float], None]] = {
-    "Atelectasis": atelectasis_shape,
-    "Major Atelectasis": collapse_shape,
+    "Atelectasis": lungs.atelectasis_shape,
+    "Major Atelectasis": lungs.collapse_shape,
     "Cardiomegaly": heart_shape,
     "Cardiac Abnormality": heart_shape,
     "Enlarged Cardiomediastinum": mediastinum_shape,
-    "Edema": edema_shape,
-    "Emphysema": emphysema_shape,
-    "COPD": emphysema_shape,
-    "Fibrosis": fibrosis_shape,
+    "Edema": lungs.edema_shape,
+    "Emphysema": lungs.emphysema_shape,
+    "COPD": lungs.emphysema_shape,
+    "Fibrosis": lungs.fibrosis_shape,
 }
 
 PAINT: dict[str, Callable[[Film, Rng, float], Masks]] = {
-    "Atelectasis": atelectasis,
-    "Major Atelectasis": collapse,
+    "Atelectasis": lungs.atelectasis,
+    "Major Atelectasis": lungs.collapse,
     "Cardiomegaly": heart,
     "Cardiac Abnormality": heart,
     "Enlarged Cardiomediastinum": mediastinum,
-    "Effusion": effusion,
-    "Pleural Effusion": effusion,
-    "Fluid in Pleural Space": effusion,
-    "Infiltration": infiltration,
-    "Lung Opacity": haze,
-    "Mass": mass,
-    "Nodule": nodule,
-    "Lung Lesion": lung_lesion,
-    "Granuloma": granuloma,
-    "Pleural Based Mass": pleural_mass,
-    "Hilar": hilar,
-    "Pneumonia": pneumonia,
-    "Consolidation": consolidation,
-    "Pneumothorax": pneumothorax,
-    "Edema": edema,
-    "Emphysema": emphysema,
-    "COPD": emphysema,
-    "Fibrosis": fibrosis,
-    "Scarring": scarring,
-    "Distortion of Pulmonary Architecture": distortion,
-    "Pleural_Thickening": pleural_thickening,
-    "Pleural Fibrosis": pleural_fibrosis,
-    "Pleural Other": pleural_other,
+    "Effusion": lungs.effusion,
+    "Pleural Effusion": lungs.effusion,
+    "Fluid in Pleural Space": lungs.effusion,
+    "Infiltration": lungs.infiltration,
+    "Lung Opacity": lungs.haze,
+    "Mass": lungs.mass,
+    "Nodule": lungs.nodule,
+    "Lung Lesion": lungs.lung_lesion,
+    "Granuloma": lungs.granuloma,
+    "Pleural Based Mass": lungs.pleural_mass,
+    "Hilar": lungs.hilar,
+    "Pneumonia": lungs.pneumonia,
+    "Consolidation": lungs.consolidation,
+    "Pneumothorax": lungs.pneumothorax,
+    "Edema": lungs.edema,
+    "Emphysema": lungs.emphysema,
+    "COPD": lungs.emphysema,
+    "Fibrosis": lungs.fibrosis,
+    "Scarring": lungs.scarring,
+    "Distortion of Pulmonary Architecture": lungs.distortion,
+    "Pleural_Thickening": lungs.pleural_thickening,
+    "Pleural Fibrosis": lungs.pleural_fibrosis,
+    "Pleural Other": lungs.pleural_other,
     "Hernia": hernia,
     "Fracture": fracture,
     "Bone Lesion": bone_lesion,
@@ -526,9 +193,9 @@ def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ..
 def benign(film: Film, rng: Rng) -> None:
     """What a healthy chest may show and a network may take for a finding."""
     if rng.random() < 0.3:  # a vague shadow
-        film.opacify(film.blob(_spot(film, rng), rng.uniform(0.08, 0.14, 2), hard=0), 0.2)
+        film.opacify(film.blob(lungs.spot(film, rng), rng.uniform(0.08, 0.14, 2), hard=0), 0.2)
     for _ in range(rng.poisson(0.5)):  # a vessel seen end on, a nipple
-        film.opacify(film.blob(_spot(film, rng), (0.011, 0.011), hard=0.4), 0.4)
+        film.opacify(film.blob(lungs.spot(film, rng), (0.011, 0.011), hard=0.4), 0.4)
     if rng.random() < 0.12 and not film.lateral:  # a fold of skin
-        line = _border(film.lungs[_side(rng)], 0.2, 0.9, rng.uniform(0.15, 0.4))
+        line = lungs.border(film.lungs[lungs.either(rng)], 0.2, 0.9, rng.uniform(0.15, 0.4))
         film.opacify(film.lines([line], 0.005, 0.001), 0.25)
