@@ -16,6 +16,7 @@ Keras.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -32,23 +33,21 @@ class BatchNormalization(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         channels = inputs.shape[-1]
-        gamma = self.gamma if self.scale else ops.ones(channels)
-        beta = self.beta if self.center else ops.zeros(channels)
+        before = self.moving_variance.value
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=gamma,
-            offset=beta,
-            mean=[],
-            variance=[],
+            scale=self.gamma.value if self.scale else tf.ones(channels),
+            offset=self.beta.value if self.center else tf.zeros(channels),
+            mean=self.moving_mean.value,
+            variance=before,
             epsilon=self.epsilon,
+            exponential_avg_factor=1 - self.momentum,
             is_training=True,
         )
-        # The operation returns the unbiased variance; Keras averages the biased one.
-        values = tf.cast(tf.size(inputs) // channels, tf.float32)
-        variance *= (values - 1) / values
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        self.moving_mean.assign(mean)
+        # The operation averages the unbiased variance, Keras the biased one, (n - 1) / n of it.
+        share = channels / tf.cast(tf.size(inputs), tf.float32)  # 1 / n
+        self.moving_variance.assign(variance - (variance - self.momentum * before) * share)
         return outputs
 
     def _can_fuse(self, inputs) -> bool:
@@ -66,15 +65,29 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam with one operation a variable; AMSGrad and sparse gradients are Keras' own."""
+    """Keras' Adam with one operation a variable.
+
+    AMSGrad, sparse gradients and weights that are not float32 are Keras' own.
+    """
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if TENSORFLOW and not self.amsgrad:
-            # Once a step, not once a variable; they travel with the learning rate because Keras
-            # hands that, and nothing else, to every replica.
-            step = ops.cast(self.iterations + 1, "float32")
-            powers = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
-            learning_rate = (ops.cast(learning_rate, "float32"), *powers)
+            # Made once a step, not once a variable. They travel in the place of the learning rate
+            # because Keras hands that argument, and no other, to every replica.
+            beta1, beta2 = np.float32(self.beta_1), np.float32(self.beta_2)
+            step = ops.cast(self.iterations + 1, "float64")
+            # In float64, because 1 - 0.999^t has three digits left in float32. With the powers
+            # given as 0 the operation applies no correction of its own.
+            correction = ops.sqrt(1 - float(beta2) ** step) / (1 - float(beta1) ** step)
+            fused = {
+                "lr": ops.cast(ops.cast(learning_rate, "float64") * correction, "float32"),
+                "beta1_power": ops.zeros((), "float32"),
+                "beta2_power": ops.zeros((), "float32"),
+                "beta1": ops.convert_to_tensor(beta1),
+                "beta2": ops.convert_to_tensor(beta2),
+                "epsilon": ops.convert_to_tensor(self.epsilon, "float32"),
+            }
+            learning_rate = (learning_rate, fused)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -83,22 +96,17 @@ class Adam(keras.optimizers.Adam):
             return
         import tensorflow as tf
 
-        if isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate[0])
+        plain, fused = learning_rate
+        if isinstance(gradient, tf.IndexedSlices) or variable.dtype != tf.float32:
+            super().update_step(gradient, variable, plain)
             return
         index = self._get_variable_index(variable)
-        rate, beta_1_power, beta_2_power = (tf.cast(x, variable.dtype) for x in learning_rate)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=beta_1_power,
-            beta2_power=beta_2_power,
-            lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(gradient, variable.dtype),
+            grad=tf.cast(gradient, tf.float32),
+            **fused,
         )
 
 
