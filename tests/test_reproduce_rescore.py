@@ -1,0 +1,531 @@
+import csv
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from data import labels
+from evaluation import predict
+from reproduce import released, rescore
+
+LABELS = ("Edema", "Pleural Effusion")
+ROOT = Path(__file__).parents[1]
+
+
+# Released predictions
+
+
+@pytest.fixture(scope="module")
+def rescored(shared_data, tmp_path_factory):
+    """table.csv of both papers, by paper and (column, metric)."""
+    tables = {}
+    for paper in rescore.PAPERS:
+        out = tmp_path_factory.mktemp(paper)
+        folder = str(shared_data / "released")
+        assert rescore.main([paper, "--released", folder, "--out", str(out)]) == 0
+        table = pd.read_csv(out / "table.csv").set_index(["column", "metric"])
+        tables[paper] = table, out
+    return tables
+
+
+def test_pham_gives_the_published_radiologists_and_an_auc_close_to_the_published_one(rescored):
+    table, out = rescored["pham2019"]
+    mean = table.loc[("mean", "AUC")]
+    assert mean["ours"] == pytest.approx(0.9243, abs=5e-5)
+    assert mean["low"] < mean["published"] < mean["high"]
+    assert (mean["published"], mean["verdict"]) == (0.930, "within")
+    readers = table.loc[("mean", rescore.BELOW)]
+    assert (readers["ours"], readers["published"], readers["verdict"]) == (2.6, 2.6, "within")
+    by_label = [table.loc[(name, rescore.BELOW), "ours"] for name in labels.CHEXPERT_COMPETITION]
+    assert by_label == [2, 3, 2, 3, 3]
+    assert "mean AUC: .9243 [" in (out / "table.md").read_text("utf-8")
+    assert all(name in (out / "roc.svg").read_text() for name in ("bc4", "bc6", "bc8"))
+
+
+def test_asadi_gives_the_published_number_as_a_weighted_mean_only(rescored):
+    table, _ = rescored["asadi2025"]
+    macro, weighted = (table.loc[(name, "AUC")] for name in ("mean", "weighted mean"))
+    assert weighted["ours"] == pytest.approx(0.9047, abs=5e-5)
+    assert weighted["verdict"] == "within"
+    assert macro["ours"] == pytest.approx(0.8823, abs=5e-5)
+    assert macro["verdict"] == "above"  # the published value lies above our interval
+
+
+@pytest.mark.parametrize("paper", rescore.PAPERS)
+def test_the_docs_show_the_table_as_generated(rescored, paper):
+    shown = (ROOT / "docs" / "papers" / f"{paper}.md").read_text("utf-8").split(rescore.START)[1]
+    shown = shown.split(rescore.END)[0].strip()
+    generated = (rescored[paper][1] / "table.md").read_text("utf-8").strip()
+    assert shown == generated, f"run python -m reproduce.rescore {paper} --released … --write-docs"
+
+
+def test_files_may_lie_anywhere_under_the_folder(shared_data, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (shared_data / "released").rglob("*.csv"):
+        shutil.copy(path, flat)
+    one, two = (released.read("pham2019", folder) for folder in (flat, shared_data / "released"))
+    np.testing.assert_array_equal(one.probabilities, two.probabilities)
+    assert len({*one.patients}) == 500
+    assert released.read("asadi2025", flat).targets.shape == (668, 21)
+
+
+def test_another_file_of_that_name_is_refused(shared_data, tmp_path, capsys):
+    for path in (shared_data / "released" / "chexpert-test").rglob("*.csv"):
+        shutil.copy(path, tmp_path)
+    changed = tmp_path / "groundtruth.csv"
+    changed.write_text(changed.read_text().replace(",1", ",0", 1))
+    assert rescore.main(["pham2019", "--released", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "Not the file that was released" in message
+    assert str(changed) in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_missing_files_are_named_with_where_to_get_them(tmp_path, capsys, exists):
+    folder = tmp_path if exists else tmp_path / "nowhere"
+    assert rescore.main(["asadi2025", "--released", str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert "github.com/the-mercury/CIHMLC" in message
+    assert "default_model_predictions_vs_groundtruth_with_errors.csv" in message
+    assert "--download" in message
+
+
+# Downloading, from a server on this machine
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `files`; the first answer stops after `stop_after` bytes, if that is set."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    stop_after = None
+    ranges = True
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.asked.append((self.path, wanted))
+        body = self.files.get(self.path)
+        if body is None:
+            return self.send_error(404)
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and self.ranges else 0
+        if wanted and self.ranges and start >= len(body):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        stop, type(self).stop_after = type(self).stop_after, None
+        self.wfile.write(body[start:stop])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of one small released file, and the address of its folder."""
+    body = bytes(range(256)) * 1000
+    file = released.File("folder/values.csv", released.hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(released.SOURCES, "test", released.Source("a/b", "c", (file,)))
+    handler = type("Handler", (Server,), {"files": {"/main/folder/values.csv": body}, "asked": []})
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield handler, f"http://127.0.0.1:{httpd.server_port}/main/"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def test_download_fetches_once_and_keeps_what_is_whole(server, tmp_path):
+    handler, url = server
+    released.download("test", tmp_path, url)
+    (path,) = released.find("test", tmp_path)
+    assert path == tmp_path / "folder" / "values.csv"
+    assert [*path.parent.iterdir()] == [path]
+    released.download("test", tmp_path, url)
+    assert len(handler.asked) == 1
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
+    handler, url = server
+    handler.stop_after = 70_000
+    with pytest.raises(rescore.EvaluationError, match="cannot be fetched"):
+        released.download("test", tmp_path, url)
+    assert (tmp_path / "folder" / "values.csv.part").stat().st_size == 70_000
+    assert not (tmp_path / "folder" / "values.csv").exists()
+    released.download("test", tmp_path, url)
+    assert handler.asked[-1][1] == "bytes=70000-"
+    released.find("test", tmp_path)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("part", [b"old", b"", bytes(range(256)) * 1000, b"x" * 300_000])
+def test_any_partial_file_ends_well(server, tmp_path, part, ranges):
+    handler, url = server
+    handler.ranges = ranges
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "values.csv.part").write_bytes(part)
+    released.download("test", tmp_path, url)
+    released.find("test", tmp_path)
+
+
+def test_a_download_of_something_else_is_not_kept(server, tmp_path):
+    handler, url = server
+    handler.files = {"/main/folder/values.csv": b"<html>sign in</html>"}
+    with pytest.raises(rescore.EvaluationError, match="nothing was kept"):
+        released.download("test", tmp_path, url)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_without_a_network_the_message_says_which_files_to_put_where(tmp_path, capsys):
+    command = ["pham2019", "--released", str(tmp_path), "--download"]
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as httpd:
+        url = f"http://127.0.0.1:{httpd.server_port}/"
+    assert rescore.main([*command, "--base-url", url]) == 2  # nobody listens there any more
+    message = capsys.readouterr().err
+    assert "cannot be fetched" in message
+    for file in released.SOURCES["pham2019"].files:
+        assert file.path in message
+    assert str(tmp_path) in message
+
+
+def test_a_file_that_is_gone_from_the_server(server, tmp_path):
+    handler, url = server
+    handler.files = {}
+    with pytest.raises(rescore.EvaluationError, match="Not Found"):
+        released.download("test", tmp_path, url)
+
+
+# Anyone's CSV
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes truth.csv and predictions.csv of 60 images of 30 patients; returns their rows."""
+    generator = np.random.default_rng(0)
+    truth = (generator.random((60, 2)) < 0.4).astype(int)
+    values = ((generator.random((60, 2)) + 0.5 * truth) / 1.5).round(6).tolist()
+    return {
+        "truth": [
+            ["id", "who", *LABELS],
+            *([f"image {i}", f"p{i // 2}", *row] for i, row in enumerate(truth.tolist())),
+        ],
+        "predictions": [
+            ["id", *LABELS],
+            *([f"image {i}", *row] for i, row in enumerate(values)),
+        ],
+        "folder": tmp_path,
+    }
+
+
+def run(own, *flags):
+    """Exit code of scoring what `own` holds."""
+    paths = []
+    for name in ("truth", "predictions"):
+        path = own["folder"] / f"{name}.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(own[name])
+        paths += [f"--{name}", str(path)]
+    out = ["--out", str(own["folder"] / "out")]
+    return rescore.main([*paths, *out, "--resamples", "60", *flags])
+
+
+def values(own):
+    table = pd.read_csv(own["folder"] / "out" / "table.csv")
+    return table.set_index(["group", "metric"])
+
+
+def expected(own):
+    truth = {row[0]: row[2:] for row in own["truth"][1:]}
+    predicted = {row[0]: row[1:] for row in own["predictions"][1:]}
+    rows = [(truth[name], predicted[name]) for name in truth if name in predicted]
+    columns = zip(*(zip(*pair, strict=True) for pair in rows), strict=True)
+    return [roc_auc_score(*zip(*column, strict=True)) for column in columns]
+
+
+def test_own_csv_is_scored_exactly(own, capsys):
+    assert run(own, "--patient-column", "who") == 0
+    table = values(own)
+    auc = [table.loc[(name, "AUC"), "value"] for name in LABELS]
+    assert auc == pytest.approx(expected(own), abs=1e-12)
+    assert table.loc[("mean", "AUC"), "value"] == pytest.approx(np.mean(auc))
+    assert (table.loc[("mean", "AUC"), ["low", "high"]].to_numpy() != auc).all()
+    printed = capsys.readouterr()
+    assert printed.err == ""  # nothing to warn of
+    assert "Pleural Effusion" in printed.out
+    assert {path.name for path in (own["folder"] / "out").iterdir()} == {
+        "table.csv",
+        "table.md",
+        "roc.svg",
+    }
+
+
+def test_rows_are_matched_by_id_whatever_their_order(own, capsys):
+    own["predictions"][1:] = own["predictions"][:0:-1]
+    assert run(own) == 0
+    auc = [values(own).loc[(name, "AUC"), "value"] for name in LABELS]
+    assert auc == pytest.approx(expected(own), abs=1e-12)
+    assert auc[0] > 0.6  # matched by position it would be about .5
+    message = capsys.readouterr().err
+    assert "another order than the truth, matched by id" in message
+    assert "no --patient-column" in message
+
+
+def test_missing_and_extra_rows(own, capsys):
+    del own["predictions"][5:8]
+    assert run(own) == 2
+    assert "lacks 3 of 60 images" in capsys.readouterr().err
+    own["predictions"].append(["image 99", 0.5, 0.5])
+    assert run(own, "--allow-missing", "--patient-column", "who") == 0
+    message = capsys.readouterr().err
+    assert "3 images have no prediction, left out" in message
+    assert "1 rows without truth, left out" in message
+    table = values(own)
+    assert table.loc[("Edema", "AUC"), "images"] == 57
+    auc = [table.loc[(name, "AUC"), "value"] for name in LABELS]
+    assert auc == pytest.approx(expected(own), abs=1e-12)
+
+
+def test_column_names_may_differ_in_case_and_spaces(own, capsys):
+    own["predictions"][0] = ["id", " edema", "Pleural_Effusion "]
+    assert run(own) == 0
+    assert "matched by similar names ( edema" not in (message := capsys.readouterr().err)
+    assert "columns matched by similar names (edema, Pleural_Effusion)" in message
+    assert values(own).loc[("Edema", "AUC"), "value"] == pytest.approx(expected(own)[0])
+
+
+def test_labels_that_only_one_file_has_are_named(own, capsys):
+    own["predictions"][0][2] = "Fracture"
+    assert run(own, "--patient-column", "who") == 0
+    message = capsys.readouterr().err
+    assert "truth.csv: 1 columns not scored (Pleural Effusion)" in message
+    assert "predictions.csv: 1 columns not scored (Fracture)" in message
+    assert ("Pleural Effusion", "AUC") not in values(own).index
+
+
+def test_odd_values_are_counted(own, capsys):
+    own["predictions"][3][1] = 1.7
+    for row in own["predictions"][1:]:
+        row[2] = 0.25
+    own["truth"][4][2] = ""
+    assert run(own) == 0
+    message = capsys.readouterr().err
+    assert "1 predictions lie outside [0, 1] (0." in message
+    assert "to 1.7); they are ranked as they are, without calibration" in message
+    assert "Pleural Effusion is constant" in message
+    assert "1 unknown (blank) targets" in message
+    table = values(own)
+    assert table.loc[("Pleural Effusion", "AUC"), "value"] == 0.5
+    assert table.loc[("Edema", "AUC"), "images"] == 59
+    assert "Brier" not in table.index.get_level_values("metric")
+
+
+def test_one_class_is_not_available_and_left_out_of_the_mean(own, capsys):
+    for row in own["truth"][1:]:
+        row[2] = 0
+    assert run(own) == 0
+    table = values(own)
+    assert np.isnan(table.loc[("Edema", "AUC"), "value"])
+    assert table.loc[("mean", "AUC"), "value"] == table.loc[("Pleural Effusion", "AUC"), "value"]
+    assert table.loc[("mean", "AUC"), "note"] == "one class only: Edema"
+    printed = capsys.readouterr()
+    assert "Edema: the truth has one class only" in printed.err
+    assert "n/a" in printed.out
+
+
+def put(name, row, column, value):
+    def change(own):
+        own[name][row][column] = value
+
+    return change
+
+
+def repeat(name):
+    return lambda own: own[name].append(own[name][3])
+
+
+def rename_ids(own):
+    for row in own["predictions"][1:]:
+        row[0] = f"other/{row[0]}"
+
+
+def only_names(own):
+    own["predictions"][0] = ["id", "Mass", "Hernia"]
+
+
+def shorten(own):
+    own["predictions"][4] = own["predictions"][4][:-1]
+
+
+def without_rows(own):
+    del own["predictions"][1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("predictions", 3, 1, "nan"), "1 predictions are blank, NaN or infinite, the first"),
+        (put("predictions", 3, 1, ""), "'Edema' of image 2; predict them again"),
+        (put("predictions", 3, 1, "inf"), "NaN or infinite"),
+        (put("predictions", 3, 1, "0,5"), "'Edema' of image 2 is '0,5', which is no number"),
+        (put("predictions", 3, 1, "1_0"), "which is no number"),
+        (put("truth", 3, 2, -1), "settle uncertain labels"),
+        (put("truth", 3, 2, 0.5), "holds 0.5 among 1 values that are not 0, 1 or blank"),
+        (repeat("predictions"), "1 ids more than once (image 2)"),
+        (repeat("truth"), "1 ids more than once (image 2)"),
+        (put("predictions", 3, 0, " "), "row 4 has no id"),
+        (put("predictions", 0, 0, ""), "may hold row numbers"),
+        (put("predictions", 0, 0, "Unnamed: 0"), "may hold row numbers"),
+        (put("predictions", 0, 2, "edema"), "'edema' as a column more than once"),
+        (rename_ids, "share no id: other/image 0"),
+        (only_names, "share no label column: who, Edema, Pleural Effusion against Mass, Hernia"),
+        (shorten, "row 5 has 2 values, but there are 3 columns"),
+        (without_rows, "has no rows"),
+    ],
+)
+def test_what_cannot_be_scored_is_an_error(own, capsys, change, message):
+    change(own)
+    assert run(own) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--patient-column", "nobody"], "Neither file has a column 'nobody'"),
+        (["--id-column", "nothing"], "no column 'nothing', which --id-column names"),
+        (["--labels", "Edema,Mass"], "no column 'Mass', which --labels names"),
+        (["--tree", "chexpert"], "needs 12 labels more"),
+        (["--compare", "nowhere.csv"], "There is no file nowhere.csv"),
+    ],
+)
+def test_flags_that_do_not_fit_the_files(own, capsys, flags, message):
+    assert run(own, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_that_are_no_table(own, capsys):
+    run(own)
+    broken = own["folder"] / "predictions.csv"
+    for content in (b"", b"id;Edema\n1;2\n", b"\xff\xfe\x00"):
+        broken.write_bytes(content)
+        code = rescore.main(
+            ["--predictions", str(broken), "--truth", str(own["folder"] / "truth.csv")]
+        )
+        assert code == 2
+    message = capsys.readouterr().err
+    assert "separated by commas; its first line is 'id;Edema'" in message
+    assert "no CSV file in UTF-8" in message
+    assert rescore.main(["--predictions", str(broken)]) == 2
+    assert "holds no truth" in capsys.readouterr().err
+
+
+def test_labels_choose_the_columns(own):
+    own["truth"][0].append("Age")
+    own["predictions"][0].append("Age")
+    for row in (*own["truth"][1:], *own["predictions"][1:]):
+        row.append(63)
+    assert run(own) == 2
+    assert run(own, "--labels", "edema") == 0
+    assert {*values(own).index.get_level_values("group")} == {"Edema", "mean", "weighted mean"}
+
+
+def test_comparing_two_models(own):
+    better = own["folder"] / "better.csv"
+    with better.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(own["predictions"][0])
+        for true, row in zip(own["truth"][1:], own["predictions"][1:], strict=True):
+            writer.writerow([row[0], 0.6 * row[1] + 0.4 * true[2], row[2]])
+    assert run(own, "--compare", str(better), "--patient-column", "who") == 0
+    table = pd.read_csv(own["folder"] / "out" / "compare.csv").set_index(["group", "metric"])
+    improved, same = table.loc[("Edema", "AUC")], table.loc[("Pleural Effusion", "AUC")]
+    assert improved["low"] > 0
+    assert improved["p"] < 0.05
+    assert improved["p_holm"] == pytest.approx(2 * improved["p"])
+    assert (same["difference"], same["p"]) == (0, 1)
+    assert (own["folder"] / "out" / "compare.svg").is_file()
+
+
+def test_a_tree_adds_groups_and_violations(own):
+    names = labels.CHEXPERT_HIERARCHY
+    generator = np.random.default_rng(0)
+    own["truth"] = [["id", *names]]
+    own["predictions"] = [["id", *names]]
+    for row in range(80):
+        own["truth"].append([f"i{row}", *(generator.random(len(names)) < 0.4).astype(int)])
+        own["predictions"].append([f"i{row}", *generator.random(len(names)).round(4)])
+    assert run(own, "--tree", "chexpert-abnormal", "--ge") == 0
+    groups = {*values(own).index.get_level_values("group")}
+    assert {"leaf", "high-level", "leaf given Abnormal", "W", "D", "N"} <= groups
+    broken = pd.read_csv(own["folder"] / "out" / "violations.csv")
+    assert len(broken) == 12
+    assert (broken["contradictions"] > 0).all()
+    assert "implied by AUC" in (own["folder"] / "out" / "table.md").read_text("utf-8")
+
+
+def test_a_runs_predictions_hold_their_own_truth(own, capsys):
+    truth = np.array([row[2:] for row in own["truth"][1:]], np.float32)
+    members = np.random.default_rng(0).random((4, 60, 2)).astype(np.float32)
+    ids, patients = zip(*(row[:2] for row in own["truth"][1:]), strict=True)
+    path = own["folder"] / "predictions.npz"
+    predict.save(path, ids, patients, LABELS, truth, members, {})
+    out = ["--out", str(own["folder"] / "out"), "--resamples", "60"]
+    assert rescore.main(["--predictions", str(path), *out]) == 0
+    table = values(own)
+    mean = members.astype(float).mean(axis=0)
+    assert table.loc[("Edema", "AUC"), "value"] == pytest.approx(
+        roc_auc_score(truth[:, 0], mean[:, 0])
+    )
+    found = table.loc[("Edema", "errors found (AUC of the spread)"), "value"]
+    wrong = (mean[:, 0] > 0.5) != (truth[:, 0] == 1)
+    assert found == pytest.approx(roc_auc_score(wrong, members.astype(float).std(axis=0)[:, 0]))
+    assert capsys.readouterr().err == ""  # patients are known
+    other = own["folder"] / "other.npz"
+    predict.save(other, ids, patients, LABELS, 1 - truth, members, {})
+    assert rescore.main(["--predictions", str(path), "--compare", str(other), *out]) == 2
+    assert "hold different truths" in capsys.readouterr().err
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["pham2019"], ["pham2019", "--predictions", "a.csv"], ["--resamples", "-1"]]
+)
+def test_a_command_that_says_too_little(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        rescore.main(flags)
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_neither_help_nor_scoring_loads_tensorflow(own):
+    assert run(own) == 0
+    folder = own["folder"]
+    code = (
+        "import sys; from reproduce import rescore\n"
+        "with __import__('contextlib').suppress(SystemExit): rescore.main(['--help'])\n"
+        f"rescore.main(['--predictions', {str(folder / 'predictions.csv')!r},"
+        f" '--truth', {str(folder / 'truth.csv')!r}, '--out', {str(folder / 'o')!r}])\n"
+        "print('loaded', {'tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot'} & {*sys.modules})"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "usage: python -m reproduce.rescore" in shown.stdout
+    assert shown.stdout.strip().endswith("loaded set()")
