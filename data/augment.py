@@ -53,8 +53,8 @@ def affine(size: int, flip=False, degrees=0.0, scale=1.0, shear=0.0, left=0.0, t
     """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
 
     Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.
-    An image is sheared, magnified, then turned anticlockwise, all about the window's centre; the
-    mirror comes first; left and top place the window in a larger input.
+    An image is mirrored, sheared, magnified and turned anticlockwise, about the window's centre;
+    left and top place the window in a larger input.
     """
     flip, degrees, scale, shear, left, top = np.broadcast_arrays(
         flip, degrees, scale, shear, left, top

@@ -1,0 +1,165 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.augment import AS_STORED, Augment, affine, apply, uniforms, warp
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "tfa.npz")
+PICTURE = GOLDEN["image"]
+SIZE = len(PICTURE)
+
+
+@pytest.mark.parametrize("degrees", [7.0, -7.0, 2.5])
+def test_turning_agrees_with_tensorflow_addons(degrees):
+    turned = warp(PICTURE, affine(SIZE, degrees=degrees), SIZE)
+    assert np.abs(turned - GOLDEN[f"rotate {degrees}"]).max() < 0.01
+
+
+def test_shifting_agrees_with_tensorflow_addons():
+    shifted = warp(PICTURE, affine(SIZE, left=-2.25, top=3.5), SIZE)
+    assert np.abs(shifted - GOLDEN["translate 2.25 -3.5"]).max() < 0.01
+
+
+def test_shearing_agrees_with_tensorflow_addons():
+    # tfa shears about the top row: at this level that is ours, about the centre, one column on.
+    nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    matrix = affine(SIZE, shear=0.05)
+    sheared = cv2.warpAffine(PICTURE.astype(np.uint8), matrix, (SIZE, SIZE), flags=nearest)
+    same = sheared[:, 3:-2] == GOLDEN["shear_x 0.05"][:, 2:-3]
+    assert same.mean() > 0.97  # pixels half-way between two may go to either
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_all_together_agree_with_tensorflow_addons(flip):
+    matrix = affine(SIZE, flip=flip, degrees=7.0, scale=1.02, shear=5 / 224)
+    assert np.allclose(matrix.ravel(), GOLDEN[f"composed {flip:d} matrix"][:6], atol=1e-5)
+    golden = GOLDEN[f"composed {flip:d}"]
+    assert np.abs(warp(PICTURE, matrix, SIZE) - golden).max() < 0.01
+    whole = warp(PICTURE.astype(np.uint8), matrix, SIZE)  # as the pipeline does it
+    assert np.abs(whole - golden).max() <= 0.51
+
+
+def test_no_transform_is_the_identity():
+    assert np.array_equal(affine(SIZE), [[1, 0, 0], [0, 1, 0]])
+    assert np.array_equal(warp(PICTURE, affine(SIZE), SIZE), PICTURE)
+
+
+def test_a_mirror_alone_is_exact():
+    assert np.array_equal(warp(PICTURE, affine(SIZE, flip=True), SIZE), PICTURE[:, ::-1])
+
+
+@given(
+    st.booleans(),
+    st.floats(-30, 30),
+    st.floats(0.8, 1.2),
+    st.floats(-0.2, 0.2),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_centre_stays_and_areas_scale(flip, degrees, scale, shear):
+    matrix = affine(224, flip, degrees, scale, shear)
+    centre = np.array([111.5, 111.5])
+    assert np.allclose(matrix[:, :2] @ centre + matrix[:, 2], centre)
+    assert np.linalg.det(matrix[:, :2]) == pytest.approx((1 - 2 * flip) / scale**2)
+
+
+def test_a_shear_of_5_in_224_moves_no_pixel_more_than_5():
+    matrix = affine(224, shear=5 / 224)
+    rows = np.arange(224)
+    moved = matrix[0, 1] * rows + matrix[0, 2]  # of column 0
+    assert np.ptp(moved) <= 5
+    assert np.ptp(moved) > 4.9
+
+
+def test_draws_depend_on_each_of_seed_epoch_and_index_alone():
+    index = np.arange(1000)
+    base = uniforms(7, 3, index, 4)
+    assert np.array_equal(uniforms(7, 3, index[::-1], 4), base[::-1])
+    assert np.array_equal(uniforms(7, 3, index[5:9], 2), base[5:9, :2])
+    for other in (uniforms(8, 3, index, 4), uniforms(7, 4, index, 4), uniforms(3, 7, index, 4)):
+        assert not np.intersect1d(base, other).size
+
+
+def test_draws_are_uniform_and_uncorrelated():
+    draws = np.concatenate([uniforms(0, epoch, np.arange(5000), 4) for epoch in range(4)])
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    counts = np.stack([np.histogram(column, 20, (0, 1))[0] for column in draws.T])
+    chi_squared = ((counts - 1000) ** 2 / 1000).sum(1)  # 19 degrees of freedom
+    assert (chi_squared < 50).all()
+    along_index = np.corrcoef(draws[:-1].T, draws[1:].T)
+    assert np.abs(along_index - np.eye(8)).max() < 0.04
+
+
+def test_negative_and_huge_seeds_are_fine():
+    assert uniforms(-1, 0, np.arange(3), 2).shape == (3, 2)
+    assert uniforms(2**63 + 5, 0, np.arange(3), 2).shape == (3, 2)
+
+
+@pytest.fixture
+def numbered() -> np.ndarray:
+    """300 images whose pixels tell where they lay: column in the one, row in the other half."""
+    y, x = np.mgrid[:20, :20]
+    return np.stack([x, y] * 150).astype(np.uint8)
+
+
+def test_by_default_the_centre_is_cropped(numbered):
+    out = apply(numbered[:2], 16)
+    assert np.array_equal(out[..., 0], numbered[:2, 2:18, 2:18])
+    assert np.array_equal(apply(numbered[:2], 20)[..., 0], numbered[:2])
+
+
+def test_random_crops_reach_every_place_and_are_whole_windows(numbered):
+    draw = Augment(random_crop=True)
+    out = apply(numbered, 16, draw, index=np.arange(300) // 2)[..., 0].astype(int)
+    left, top = out[::2, 0, 0], out[1::2, 0, 0]
+    assert {(a, b) for a, b in zip(left, top, strict=True)} >= {(0, 0), (4, 4), (0, 4), (4, 0)}
+    assert set(left) == set(top) == {0, 1, 2, 3, 4}
+    assert (np.diff(out[::2], axis=2) == 1).all()
+    assert (np.diff(out[1::2], axis=1) == 1).all()
+
+
+def test_about_half_are_mirrored_exactly(numbered):
+    out = apply(numbered[::2], 20, Augment(flip=True))[..., 0]
+    mirrored = np.array([np.array_equal(image, numbered[0, :, ::-1]) for image in out])
+    plain = np.array([np.array_equal(image, numbered[0]) for image in out])
+    assert (mirrored | plain).all()
+    assert 50 < mirrored.sum() < 100
+
+
+def test_affine_draws_take_their_surroundings_from_the_larger_image():
+    white = np.full((4, 64, 64), 255, np.uint8)
+    draw = Augment(random_crop=False, degrees=7, scale=0.02, shear=5 / 224)
+    assert (apply(white, 48, draw) == 255).all()
+    assert (apply(white, 64, draw)[:, 0, 0, 0] == 0).any()  # nothing is known outside: black
+
+
+def test_a_crop_and_affine_draw_share_their_mirror_and_place(numbered):
+    plain = Augment(random_crop=True, flip=True)
+    barely = Augment(random_crop=True, flip=True, degrees=1e-7)
+    assert np.array_equal(apply(numbered, 16, plain), apply(numbered, 16, barely))
+
+
+def test_what_is_drawn_does_not_depend_on_the_batch(numbered):
+    draw = Augment(random_crop=True, flip=True, degrees=7)
+    whole = apply(numbered, 16, draw, seed=3, epoch=2)
+    some = np.array([5, 299, 17])
+    assert np.array_equal(apply(numbered[some], 16, draw, 3, 2, some), whole[some])
+    assert not np.array_equal(apply(numbered, 16, draw, 3, 1), whole)
+
+
+def test_read_only_and_float_images_work():
+    image = np.random.default_rng(0).random((2, 8, 8)).astype(np.float32)
+    image.flags.writeable = False
+    assert np.array_equal(apply(image, 8, AS_STORED)[..., 0], image)
+    assert apply(image, 8, Augment(flip=True, degrees=3)).dtype == np.float32
+
+
+def test_single_images_can_be_augmented_without_tensorflow():
+    code = "import sys, data.augment, data.template_crop; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
