@@ -250,10 +250,12 @@ def pneumothorax(film: Film, rng: Rng, strength: float) -> Masks:
 def effusion(film: Film, rng: Rng, strength: float) -> Masks:
     masks = []
     for side in sides(rng, 0.35):
-        lung, height = film.lungs[side], rng.uniform(0.05, 0.36) * (0.3 + 0.7 * strength)
-        high, low = border(lung, 1 - height, 1)[0], lung.at(0, 1 - 0.45 * height)
-        sag = lung.at(0.55, 1 - 0.6 * height)  # the meniscus climbs the chest wall
-        surface = curve([high, high + 0.35 * (sag - high) + np.array([0, 0.02]), sag, low])
+        lung, height = film.lungs[side], rng.uniform(0.06, 0.36) * (0.3 + 0.7 * strength)
+        high, low = border(lung, 1 - height, 1)[0], lung.inner[-1]
+        level = high[1] + 0.05 + 0.12 * height  # the meniscus climbs the chest wall
+        across = high[0] + np.array([0, 0.2, 0.6, 1]) * (low[0] - high[0])
+        down = [high[1], (high[1] + level) / 2, level, level - 0.012]
+        surface = curve(np.stack([across, down], 1))
         out = high[0] + np.sign(high[0] - low[0]) * 0.05
         under = np.array([(low[0], 1.0), (out, 1.0), (out, high[1] - 0.01)])
         mask = film.area(np.vstack([surface, under]), 0.006)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, label_tree, labels, phantom, phantom_labels
+from data import DataError, chestxray14, chexpert, label_tree, labels, phantom, phantom_labels, plco
 from data.phantom_film import Pose
 from data.phantom_findings import PAINT, RESHAPE
 from data.phantom_layouts import Shot
@@ -65,6 +65,31 @@ def test_every_named_image_is_there_and_nothing_else(folders, dataset):
     assert image.dtype == np.uint8
     assert image.std() > 20
     assert json.loads((folder / "phantom.json").read_text())["dataset"] == dataset
+
+
+def test_the_readers_read_back_every_label(folders):
+    frame = chestxray14.read(folders["chestxray14"])
+    table = pd.read_csv(folders["chestxray14"] / "Data_Entry_2017_v2020.csv")
+    for label in labels.CHESTXRAY14:
+        listed = (
+            table["Finding Labels"].str.split("|").map(lambda found, label=label: label in found)
+        )
+        read = frame.set_index("image_path")[label].loc["images/" + table["Image Index"]]
+        np.testing.assert_array_equal(read, listed)
+
+    frame = chexpert.read(folders["chexpert"]).set_index("image_path")
+    for split in ("train", "valid", "test"):
+        table = pd.read_csv(folders["chexpert"] / f"{split}.csv")
+        paths = table["Path"].str.removeprefix("CheXpert-v1.0-small/")
+        assert (frame["split"].loc[paths] == split).all()
+        columns = list(labels.CHEXPERT)
+        np.testing.assert_array_equal(frame[columns].loc[paths], table[columns])  # NaN for NaN
+
+    frame = plco.read(folders["plco"]).set_index("image_path")
+    table = pd.concat(_plco(folders["plco"]))
+    paths = "images/" + table["img_name"] + ".png"
+    np.testing.assert_array_equal(frame[list(labels.PLCO)].loc[paths], table[list(labels.PLCO)])
+    assert frame.attrs["phantom"]
 
 
 def test_chestxray14_layout(folders):
