@@ -132,9 +132,10 @@ def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers:
     pool = ThreadPoolExecutor(workers)
     try:
         decoded = _in_order(pool, decode, paths, ahead=32 * workers)
-        decoded = _with_progress(decoded, done, done + len(paths), progress)
-        for shard in missing:
-            shard.write(folder, decoded)
+        shown = _with_progress(decoded, done, done + len(paths), progress)
+        with contextlib.closing(shown):
+            for shard in missing:
+                shard.write(folder, shown)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -255,13 +256,15 @@ def _in_order(pool, function: Callable, items: Iterable, ahead: int) -> Iterator
 
 def _with_progress(items: Iterable, done: int, total: int, show: bool) -> Iterator:
     """A bar on a terminal, a line every ten seconds elsewhere."""
-    if show and sys.stderr.isatty():
-        items = tqdm(items, desc="prepare", initial=done, total=total, unit="image")
-        show = False
+    bar = show and sys.stderr.isatty()
     began = said = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if show and (now - said > 10 or done + count == total):
-            rate, said = count / max(now - began, 1e-9), now
-            print(f"prepare: {done + count}/{total} images, {rate:.0f}/s", file=sys.stderr)
+    with tqdm(
+        desc="prepare", initial=done, total=total, unit="image", disable=not bar, dynamic_ncols=True
+    ) as shown:
+        for count, item in enumerate(items, 1):
+            shown.update()
+            now = time.monotonic()
+            if show and not bar and (now - said > 10 or done + count == total):
+                rate, said = count / max(now - began, 1e-9), now
+                print(f"prepare: {done + count}/{total} images, {rate:.0f}/s", file=sys.stderr)
+            yield item
