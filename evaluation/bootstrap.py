@@ -186,18 +186,20 @@ class _Scored:
 
 def _patient_index(patients: Sequence | None, images: int) -> np.ndarray:
     """The row of each image's patient among the sorted patients."""
-    if patients is None:
-        return np.arange(images)
+    patients = np.arange(images) if patients is None else np.asarray(patients, str)
     if len(patients) != images:
         raise EvaluationError(f"{len(patients)} patient ids were given for {images} images")
-    return np.unique(np.asarray(patients, str), return_inverse=True)[1]
+    distinct, index = np.unique(patients, return_inverse=True)
+    if len(distinct) < 2:
+        raise EvaluationError(
+            f"a bootstrap over patients needs at least two, but there is {len(distinct)}"
+        )
+    return index
 
 
 def _weights(patient: np.ndarray, resamples: int, seed: int, block: int) -> Iterator[np.ndarray]:
     """How often each patient is drawn: (patients, up to `block`) for one block after another."""
-    count = int(patient.max(initial=-1)) + 1
-    if count < 2:
-        raise EvaluationError(f"a bootstrap over patients needs at least two, but there is {count}")
+    count = int(patient.max()) + 1
     generator = np.random.default_rng(seed)
     for start in range(0, resamples, block):
         width = min(block, resamples - start)

@@ -1,4 +1,4 @@
-"""Scores predictions that exist already: the authors' released ones, or anyone's. No network runs.
+"""Scores predictions that exist already: the authors' released ones, or anyone's.
 
     python -m reproduce.rescore pham2019 --released DIR [--download]
     python -m reproduce.rescore asadi2025 --released DIR [--download]
@@ -357,8 +357,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("name a paper (pham2019, asadi2025), or --predictions FILE")
     if options.paper and not options.released:
         parser.error(f"say with --released DIR where the files of {options.paper} lie, or belong")
-    if options.resamples < 0:
-        parser.error("--resamples cannot be negative")
+    ignored = (options.truth, options.compare, options.tree, options.labels, options.ge)
+    if options.paper and any(ignored):
+        parser.error("flags for anyone's predictions do not go with a paper's released ones")
+    if options.resamples < 1:
+        parser.error("--resamples must be at least 1")
     return options
 
 

@@ -156,6 +156,11 @@ def test_patients_that_cannot_be_resampled(patients, message):
         bootstrap.scores(targets, probabilities, patients)
 
 
+def test_no_images_is_an_error():
+    with pytest.raises(EvaluationError, match="at least two, but there is 0"):
+        bootstrap.scores(np.zeros((0, 2)), np.zeros((0, 2)))
+
+
 def test_groups_and_labels_must_fit():
     targets, probabilities, _ = random_case()
     with pytest.raises(EvaluationError, match="2 label names"):

@@ -505,7 +505,14 @@ def test_a_runs_predictions_hold_their_own_truth(own, capsys):
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["pham2019"], ["pham2019", "--predictions", "a.csv"], ["--resamples", "-1"]]
+    "flags",
+    [
+        [],
+        ["pham2019"],
+        ["pham2019", "--predictions", "a.csv"],
+        ["pham2019", "--released", ".", "--truth", "a.csv"],
+        ["--predictions", "a.csv", "--resamples", "-1"],
+    ],
 )
 def test_a_command_that_says_too_little(flags, capsys):
     with pytest.raises(SystemExit) as stopped:
