@@ -70,7 +70,7 @@ def read_table(
     `text` columns stay as written, `values` become numbers where they are, `optional` are texts.
     """
     try:
-        header = pd.read_csv(path, nrows=0, index_col=False, encoding="utf-8-sig").columns
+        header = pd.read_csv(path, nrows=0).columns
         lacking = [name for name in (*text, *values) if name not in set(header.str.strip())]
         if lacking:
             raise DataError(
@@ -81,7 +81,6 @@ def read_table(
             usecols=[name for name in header if name.strip() in {*text, *values, *optional}],
             # by position a trailing comma would make the first column the index
             index_col=False,
-            encoding="utf-8-sig",
             dtype={name: str for name in header if name.strip() not in values},
             low_memory=False,  # in chunks, one odd value would raise a warning before our error
         )
