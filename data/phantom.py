@@ -7,6 +7,7 @@ For those who have no access to the datasets, and for tests: every paper runs on
 import argparse
 import json
 import os
+import signal
 import sys
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -59,7 +60,6 @@ def draw(
 def _draw_to_disk(job: tuple[list[Shot], Path, int, int]) -> list[str]:
     """Write the images of some shots; returns the lines of phantom_findings.csv."""
     shots, folder, size, seed = job
-    cv2.setNumThreads(1)
     lines = []
     for shot in shots:
         image, planted = draw(shot, size, seed)
@@ -75,6 +75,11 @@ def _draw_to_disk(job: tuple[list[Shot], Path, int, int]) -> list[str]:
     return lines
 
 
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
 def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, progress: bool) -> list[str]:
     from tqdm import tqdm
 
@@ -85,17 +90,19 @@ def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, progress: b
     lines = []
     with tqdm(total=len(shots), unit="image", desc="drawing", disable=not progress) as bar:
         if len(shots) < POOL_FROM:
-            threads = cv2.getNumThreads()
             for job in jobs:
                 lines += _draw_to_disk(job)
                 bar.update(len(job[0]))
-            cv2.setNumThreads(threads)
-        else:  # spawn: a fork would copy the threads of a TensorFlow that the caller imported
-            workers = len(os.sched_getaffinity(0))
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for job, written in zip(jobs, pool.map(_draw_to_disk, jobs), strict=True):
-                    lines += written
-                    bar.update(len(job[0]))
+            return lines
+        workers = len(os.sched_getaffinity(0))
+        spawn = get_context("spawn")  # a fork would copy the threads of the caller's TensorFlow
+        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+        try:
+            for job, written in zip(jobs, pool.map(_draw_to_disk, jobs), strict=True):
+                lines += written
+                bar.update(len(job[0]))
+        finally:  # after an error or Ctrl-C, what has not begun is dropped
+            pool.shutdown(cancel_futures=True)
     return lines
 
 

@@ -43,6 +43,9 @@ def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndar
     before = np.cumsum(sizes[order]) - sizes[order] / 2  # a patient goes where its middle falls
     split = np.empty(len(sizes), int)
     split[order] = np.searchsorted(np.cumsum(shares)[:-1], before / count, side="right")
+    for part in range(len(shares)):  # in a small set, one patient may have taken a whole share
+        if part not in split:
+            split[np.where(split == 0, sizes, count).argmin()] = part
     number = np.arange(count) - first[patient]
     uniforms = phantom_labels.persistent_uniforms(rng, patient, len(wanted))
     truth = phantom_labels.sample(dataset, wanted, uniforms)
@@ -60,6 +63,11 @@ def _findings(dataset: str, visits: Visits) -> list[tuple[tuple[str, float], ...
             phantom_labels.to_draw(dataset, visits.truth), visits.strength, strict=True
         )
     ]
+
+
+def _shot(path: str, number: int, visits: Visits, visit: int, view: str, findings) -> Shot:
+    person = int(visits.patient[visit]), bool(visits.female[visit])
+    return Shot(path, number, *person, str(view), findings[visit])
 
 
 def _write_csv(path: Path, columns: dict) -> None:
@@ -99,17 +107,7 @@ def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot
         listed = [name for name, of in zip(names, visits.split, strict=True) if of == split]
         (folder / list_name).write_text("".join(f"{name}\n" for name in listed))
     findings = _findings("chestxray14", visits)
-    return [
-        Shot(
-            f"images/{names[i]}",
-            i,
-            int(visits.patient[i]),
-            bool(visits.female[i]),
-            str(views[i]),
-            findings[i],
-        )
-        for i in range(images)
-    ]
+    return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
 
 
 def plco(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
@@ -127,23 +125,17 @@ def plco(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
         columns |= {f"{label} preserve bool": 1.0 for label in labels.PLCO}
         _write_csv(folder / f"{list_name}_set_delete0.0.csv", columns)
     findings = _findings("plco", visits)
-    return [
-        Shot(
-            f"images/{names[i]}.png",
-            i,
-            int(visits.patient[i]),
-            bool(visits.female[i]),
-            "PA",
-            findings[i],
-        )
-        for i in range(images)
-    ]
+    return [_shot(f"images/{names[i]}.png", i, visits, i, "PA", findings) for i in range(images)]
 
 
 def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
     """train, valid and test with their label files and readers; returns what to draw."""
     splits = ("train", "valid", "test")
-    visits = _visits("chexpert", images, (0.75, 0.1, 0.15), wanted, rng)
+    lateral = rng.random(images) < 0.17  # of each study, besides its frontal view
+    count = 1 + int(np.searchsorted(np.cumsum(1 + lateral), images))
+    lateral = lateral[:count]
+    lateral[-1] &= count + lateral.sum() <= images
+    visits = _visits("chexpert", count, (0.75, 0.1, 0.15), wanted, rng)
     findings = _findings("chexpert", visits)
     truth = phantom_labels.chexpert_table(visits.truth)
     reported = phantom_labels.noisy("chexpert", visits.truth, wanted, rng)
@@ -151,34 +143,22 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
     from_images = phantom_labels.chexpert_table(
         phantom_labels.noisy("chexpert", visits.truth, wanted, rng)
     )
-    lateral = rng.random(images) < 0.17
-    view = np.where(rng.random(images) < 0.85, "AP", "PA")
-    first_patient = (1, 64541, 64741)  # as released
-    seen: dict[int, int] = {}
-    shots, rows, studies = [], [], []
-    for i in range(images):
-        split, patient = int(visits.split[i]), int(visits.patient[i])
-        start = first_patient[split]
-        named = seen.setdefault(
-            patient, start + sum(visits.split[visits.number == 0][:patient] == split)
-        )
-        study = f"{splits[split]}/patient{named:05d}/study{visits.number[i] + 1}"
-        studies.append(study)
+    view = np.where(rng.random(count) < 0.85, "AP", "PA")
+    split_of = visits.split[visits.number == 0]  # (patients,)
+    named = np.empty(len(split_of), int)
+    for split, first_number in enumerate((1, 64541, 64741)):  # as released
+        named[split_of == split] = first_number + np.arange((split_of == split).sum())
+    studies = [
+        f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
+        for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
+    ]
+    shots, rows = [], []
+    for i, study in enumerate(studies):
         for position in range(1 + lateral[i]):
-            if len(shots) == images:
-                break
             name = f"{study}/view{position + 1}_{('frontal', 'lateral')[position]}.jpg"
-            shown = ("LATERAL" if position else str(view[i]),)
-            shots.append(
-                Shot(
-                    f"{CHEXPERT_FOLDER}/{name}",
-                    len(shots),
-                    patient,
-                    bool(visits.female[i]),
-                    *shown,
-                    findings[i],
-                )
-            )
+            shown = "LATERAL" if position else view[i]
+            path = f"{CHEXPERT_FOLDER}/{name}"
+            shots.append(_shot(path, len(shots), visits, i, shown, findings))
             rows.append((i, position))
     unit, position = np.array(rows).T
     root = folder / CHEXPERT_FOLDER
@@ -202,7 +182,7 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
     table("test.csv", 2, truth, False)
     test = np.unique(unit[visits.split[unit] == 2])
     called = {"groundtruth.csv": truth[test]}
-    strength = np.column_stack([np.ones(images), visits.strength[:, :-1]])[test]
+    strength = np.column_stack([np.ones(count), visits.strength[:, :-1]])[test]
     for name in phantom_labels.READERS:
         called[f"radiologists/{name}.csv"] = phantom_labels.reader(truth[test], strength, name, rng)
     order = list(labels.CHEXPERT)
