@@ -139,12 +139,18 @@ def warnings(side_by_side: pd.DataFrame) -> list[str]:
 
 
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:
-    """The notes on single cells; where a quoted number comes from is left to the CSV."""
+    """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
-    return [
-        f"{cell['table']}, {cell['row']}, {cell['column']} {cell['metric']}: {cell['note']}"
-        for cell in noted.to_dict("records")
-    ]
+    notes: dict[str, list[str]] = {}
+    for cell in noted.to_dict("records"):
+        for note in cell["note"].split("; "):
+            place = f"{cell['table']}, {cell['row']}, {cell['column']} {cell['metric']}"
+            notes.setdefault(note, []).append(place)
+    lines = []
+    for note, places in notes.items():
+        more = f"; and {len(places) - 2} more cells" if len(places) > 3 else ""
+        lines.append(f"{'; '.join(places[: 2 if more else 3])}{more}: {note}")
+    return lines
 
 
 def _is_side_by_side(table: pd.DataFrame) -> bool:

@@ -1,2 +1,13 @@
+from importlib import import_module
+
+
 class ModelError(Exception):
     """A network cannot be built as asked; the message says why and what to do next."""
+
+
+def __getattr__(name):
+    """`models.classifier` and the others on first use: they import Keras, which takes seconds."""
+    try:
+        return import_module(f"models.{name}")
+    except ModuleNotFoundError as error:
+        raise AttributeError(name) from error

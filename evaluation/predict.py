@@ -1,0 +1,100 @@
+"""Predictions on disk: the boundary between networks and numbers.
+
+A file holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with a leading axis of
+members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network).
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluation import EvaluationError
+
+
+class Predictions(NamedTuple):
+    ids: np.ndarray  # (images,)
+    patients: np.ndarray  # (images,)
+    labels: np.ndarray  # (labels,)
+    targets: np.ndarray  # (images, labels) float32, NaN where unknown
+    probabilities: np.ndarray  # (members, images, labels) float32
+    meta: dict
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(images, labels): the mean over members, which is what is scored."""
+        return self.probabilities.mean(axis=0)
+
+
+def logits(model, batches: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
+    """(images, labels) float32 outputs of a Keras model, in the order of the images.
+
+    A smaller last batch is filled up, so that the network is traced once, and cut again.
+    """
+    parts = []
+    for images in batches:
+        images = np.asarray(images)
+        fill = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
+        outputs = model.predict_on_batch(np.pad(images, fill, mode="edge"))
+        parts.append(np.asarray(outputs, np.float32)[: len(images)])
+    return np.concatenate(parts)
+
+
+def once(model, batches: Callable, batch_size: int) -> np.ndarray:
+    """(1, images, labels): every image as it is. `batches(augment=..., draw=...)` makes batches."""
+    return logits(model, batches(), batch_size)[None]
+
+
+def drawn(augment, draws: int) -> Callable:
+    """Test-time augmentation: (draws, images, labels), each image as `augment` changes it."""
+
+    def passes(model, batches: Callable, batch_size: int) -> np.ndarray:
+        each = (batches(augment=augment, draw=draw) for draw in range(draws))
+        return np.stack([logits(model, of_draw, batch_size) for of_draw in each])
+
+    return passes
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
+def save(
+    path: str | Path,
+    ids: Sequence[str],
+    patients: Sequence[str],
+    labels: Sequence[str],
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    meta: dict,
+) -> None:
+    """Write a predictions file, whole or not at all."""
+    partial = Path(f"{path}.{os.getpid()}.part")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.asarray(ids, str),
+            patients=np.asarray(patients, str),
+            labels=np.asarray(labels, str),
+            targets=np.asarray(targets, np.float32),
+            probabilities=np.asarray(probabilities, np.float32),
+            meta=json.dumps(meta),
+        )
+    partial.replace(path)
+
+
+def load(path: str | Path) -> Predictions:
+    """A predictions file, or an EvaluationError that says what is wrong with it."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in Predictions._fields}
+    except FileNotFoundError as error:
+        raise EvaluationError(f"There is no predictions file {path}; check the path.") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise EvaluationError(f"{path} is no predictions file of this suite ({error}).") from error
+    return Predictions(**(arrays | {"meta": json.loads(str(arrays["meta"]))}))

@@ -1,0 +1,126 @@
+"""From finished runs to tables: every number is computed from predictions.npz, none by a network.
+
+results/chen2019/plco/    table.csv, table.md     the printed tables with ours beside them
+                          values.csv              every label and group of every row
+                          claims.csv, claims.md   what the paper claims, and what ours say
+results/chen2019/plco/HLCP/seed-0/metrics.csv     one run's labels and groups
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evaluation import bootstrap, predict, published, tables
+from evaluation.metrics import Group
+from reproduce.run import Run
+
+KEYS = ["group", "metric"]
+
+
+class Scored(NamedTuple):
+    """A row's numbers, the mean over its seeds, and the resampled values behind each of them."""
+
+    table: pd.DataFrame  # group, metric, value, low, high, positives, images, note
+    draws: pd.DataFrame  # (group, metric) x resamples
+    predictions: Sequence[predict.Predictions]  # of every seed
+
+
+def score(
+    runs: Sequence[Run],
+    groups: Callable[[Sequence[str]], Sequence[Group]],
+    resamples: int,
+    of: str = "predictions",
+) -> dict[str, Scored]:
+    """Every row's numbers with patient-bootstrap intervals; `groups` are those of some labels.
+
+    Rows are resampled alike, so their draws are paired. The interval of several seeds is that of
+    their mean: it speaks of other patients, not of other seeds.
+    """
+    scored = {}
+    for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
+        measured, draws, predictions = [], [], []
+        for run in of_row:
+            found = predict.load(run.folder / f"{of}.npz")
+            labels = list(found.labels)
+            one = bootstrap.measure(
+                found.targets, found.mean, labels, found.patients, groups(labels), resamples
+            )
+            metrics_of = run.folder / f"{of.replace('predictions', 'metrics')}.csv"
+            tables.to_csv(bootstrap.with_intervals(*one), metrics_of)
+            measured.append(one[0])
+            draws.append(one[1])
+            predictions.append(found)
+        table = measured[0].assign(value=np.mean([each["value"] for each in measured], axis=0))
+        if len(measured) > 1:
+            spread = np.std([each["value"] for each in measured], axis=0, ddof=1)
+            table["note"] = [
+                f"{note}; " * bool(note)
+                + f"mean of {len(measured)} seeds, deviation {of_seeds:.4f}"
+                for note, of_seeds in zip(table["note"], spread, strict=True)
+            ]
+        mean = np.mean(draws, axis=0)
+        scored[name] = Scored(
+            bootstrap.with_intervals(table, mean),
+            pd.DataFrame(mean, index=pd.MultiIndex.from_frame(table[KEYS])),
+            predictions,
+        )
+    return scored
+
+
+def values(scored: dict[str, Scored]) -> pd.DataFrame:
+    """All rows in one frame."""
+    return pd.concat(
+        [of_row.table.assign(row=name) for name, of_row in scored.items()], ignore_index=True
+    )
+
+
+def differences(scored: dict[str, Scored]) -> pd.DataFrame:
+    """Intervals of every row's lead over every other, from paired draws."""
+    frames = []
+    for (left, one), (right, other) in itertools.combinations(scored.items(), 2):
+        gap = (one.draws - other.draws.reindex(one.draws.index)).dropna(how="all")
+        ends = gap.quantile([0.025, 0.975], axis=1).T.set_axis(["low", "high"], axis=1)
+        frames.append(ends.reset_index().assign(left_row=left, right_row=right))
+    columns = ["left_row", "right_row", *KEYS, "low", "high"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def report(
+    paper: str,
+    folder: Path,
+    scored: dict[str, Scored],
+    not_comparable: str | None,
+    aliases: dict[str, str] | None = None,
+) -> None:
+    """Write and print the paper's tables and claims; `aliases` are printed names of our rows."""
+    printed = published.load(paper)
+    named = scored | {name: scored[row] for name, row in (aliases or {}).items() if row in scored}
+    ours = values(named)
+    side = published.compare(printed, _printed_cells(ours, printed, aliases or {}), not_comparable)
+    claims = published.check_claims(paper, ours, differences(named))
+    tables.write(side, folder, "table")
+    tables.to_csv(values(scored), folder / "values.csv")
+    tables.write(claims, folder, "claims")
+    print("\n" + tables.to_text(side))
+    shown = claims[claims["ours"] != "not run"]
+    if len(shown):
+        columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
+        heading = "Claims: what the paper's own numbers say of each, and what ours do"
+        text = tables.to_text(shown.set_index("claim")[columns], width=150)
+        print(f"{heading}\n{'-' * len(heading)}\n{text}")
+    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+
+
+def _printed_cells(
+    ours: pd.DataFrame, printed: pd.DataFrame, aliases: dict[str, str]
+) -> pd.DataFrame:
+    """Groups and labels that some table of the paper has; an alias has its printed cells only."""
+    columns = pd.MultiIndex.from_frame(printed[["column", "metric"]])
+    cells = pd.MultiIndex.from_frame(printed[["row", "column", "metric"]])
+    ran = pd.MultiIndex.from_frame(ours[["row", *KEYS]])
+    own = ~ours["row"].isin(aliases) & ran.droplevel("row").isin(columns)
+    return ours[own | ran.isin(cells)]

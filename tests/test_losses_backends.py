@@ -1,0 +1,35 @@
+"""The losses speak keras.ops only: their tests pass unchanged on the other backends."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+FOLDER = Path(__file__).parent
+CORE = [
+    "test_losses_all.py",
+    "test_losses_hierarchical.py",
+    "test_losses_multilabel_softmax.py",
+    "test_losses_entropy_weighting.py",
+    "test_losses_hierarchical_penalty.py",
+    "test_losses_masking.py",
+    "test_losses_weighted_bce.py",
+]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_losses_on_another_backend(backend):
+    if backend == keras.backend.backend():
+        pytest.skip(f"these tests already run on {backend}")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = dict(os.environ, KERAS_BACKEND=backend, JAX_ENABLE_X64="1")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *(FOLDER / name for name in CORE)]
+    done = subprocess.run(
+        command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
