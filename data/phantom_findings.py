@@ -74,12 +74,12 @@ def fracture(film: Film, rng: Rng, strength: float) -> Masks:
 
 def bone_lesion(film: Film, rng: Rng, strength: float) -> Masks:
     masks = []
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(2, 5)):
         point, along = _on_bone(film, rng)
-        radii = (rng.uniform(0.022, 0.036), rng.uniform(0.015, 0.02))
+        radii = (rng.uniform(0.028, 0.045), rng.uniform(0.018, 0.025))
         mask = film.blob(point, radii, np.arctan2(*along[::-1]), 0.5)
         lytic = rng.random() < 0.3
-        film.extra += np.float32(strength * (-0.13 if lytic else 0.24)) * mask
+        film.extra += np.float32(strength * (-0.17 if lytic else 0.3)) * mask
         masks.append(mask)
     return masks
 

@@ -63,10 +63,10 @@ def mass(film: Film, rng: Rng, strength: float) -> Masks:
 
 def granuloma(film: Film, rng: Rng, strength: float) -> Masks:
     masks = []
-    for _ in range(rng.choice([1, 2, 2, 3, 4])):  # small, and white with calcium
-        radius = rng.uniform(0.009, 0.016)
+    for _ in range(rng.choice([1, 2, 3, 3, 5])):  # small, and white with calcium
+        radius = rng.uniform(0.012, 0.018)
         mask = film.blob(spot(film, rng), (radius, radius), hard=0.6)
-        film.extra += np.float32(strength * rng.uniform(0.26, 0.38)) * mask
+        film.extra += np.float32(strength * rng.uniform(0.3, 0.42)) * mask
         masks.append(mask)
     return masks
 
@@ -79,7 +79,7 @@ def pleural_mass(film: Film, rng: Rng, strength: float) -> Masks:
     lung, height = film.lungs[either(rng)], rng.uniform(0.3, 0.8)
     first, last = border(lung, height, min(height + 0.05, 1))[[0, -1]]
     angle = np.arctan2(*(last - first)[::-1])
-    mask = film.blob(first, (rng.uniform(0.06, 0.095), rng.uniform(0.035, 0.055)), angle, 0.6)
+    mask = film.blob(first, (rng.uniform(0.07, 0.11), rng.uniform(0.045, 0.065)), angle, 0.6)
     film.opacify(mask, strength * rng.uniform(0.7, 0.9))
     return [on_air(film, mask)]
 
@@ -132,7 +132,7 @@ def infiltration(film: Film, rng: Rng, strength: float) -> Masks:
     masks = []
     for _ in range(rng.choice([1, 2, 2])):
         mask = _patch(film, rng, rng.uniform(0.1, 0.16), 0.025)
-        film.opacify(mask, strength * rng.uniform(0.32, 0.5))
+        film.opacify(mask, strength * rng.uniform(0.36, 0.52))
         masks.append(on_air(film, mask))
     return masks
 
@@ -343,7 +343,7 @@ def scarring(film: Film, rng: Rng, strength: float) -> Masks:
 
 def distortion(film: Film, rng: Rng, strength: float) -> Masks:
     center = spot(film, rng, (0.25, 0.8), (0.3, 0.7))
-    mask = _strands(film, rng, center, 14, 0.12)
-    film.opacify(mask, 0.75 * strength)
-    film.opacify(film.blob(center, (0.035, 0.035), hard=0.2), 0.55 * strength)
+    mask = _strands(film, rng, center, 18, 0.14)
+    film.opacify(mask, 0.6 * strength)
+    film.opacify(film.blob(center, (0.05, 0.05), hard=0.2), 0.65 * strength)
     return [on_air(film, mask)]
