@@ -63,7 +63,7 @@ def _draw_to_disk(job: tuple[list[Shot], Path, int, int]) -> list[str]:
     lines = []
     for shot in shots:
         image, planted = draw(shot, size, seed)
-        quality = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+        quality = [cv2.IMWRITE_PNG_COMPRESSION, 1]
         if shot.path.endswith(".jpg"):
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
         written = cv2.imencode(Path(shot.path).suffix, image, quality)[1]

@@ -254,11 +254,11 @@ class Film(Canvas):
             d = np.stack([np.full(10, 0.028), reach * 0.42, reach * 0.8, reach, reach - 0.004], 1)
             y = tops[:, None] + np.array([0.0, -0.012, 0.014, 0.066, 0.115])
             y = y + slope[:, None] * np.array([0, 0.5, 1, 1.2, 1.3])
-            self.ribs += list(curve(np.stack([0.5 + sign * d, y], 2)))
+            self.ribs += list(curve(np.stack([0.5 + sign * d, y], 2), steps=4))
             top, wall = tops[1:8] + 0.1, reach[1:8]
             d = np.stack([wall - 0.004, wall * 0.85, wall * 0.62, np.full(7, 0.15)], 1)
             y = top[:, None] + np.array([0.0, 0.052, 0.085, 0.098])
-            front += list(curve(np.stack([0.5 + sign * d, y], 2)))
+            front += list(curve(np.stack([0.5 + sign * d, y], 2), steps=4))
         ribs = self.lines(self.ribs, 0.019)
         edge = cv2.morphologyEx(ribs, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         bone = np.float32(0.062) * self.soften(ribs, 0.003) + np.float32(0.032) * edge

@@ -71,7 +71,8 @@ class Canvas:
         pixels = width * self.side
         strength = int(255 * min(1, max(0.2, pixels)))
         vertices = self._vertices(np.concatenate(paths))
-        paths = np.split(vertices, np.cumsum([len(path) for path in paths])[:-1])
+        ends = np.cumsum([len(path) for path in paths]).tolist()
+        paths = [vertices[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         thickness = max(1, round(pixels))
         cv2.polylines(mask, paths, False, strength, thickness, cv2.LINE_AA, SUBPIXEL)
         return self.soften(mask.astype(np.float32) / 255, sigma)

@@ -53,7 +53,7 @@ def _on_bone(film: Film, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
     """A point on a rib (or, sometimes, a clavicle) and the bone's direction there."""
     bones = film.clavicles if rng.random() < 0.15 else film.ribs
     bone = bones[rng.integers(len(bones))]
-    at = rng.integers(len(bone) // 3, len(bone) - 5)
+    at = rng.integers(len(bone) // 3, 5 * len(bone) // 6)
     along = bone[at + 1] - bone[at - 1]
     return bone[at], along / np.linalg.norm(along)
 
