@@ -18,6 +18,7 @@ from data import DataError
 from data.augment import AS_STORED, Augment, apply
 from data.cache import Cache
 
+_PARALLEL_CALLS = 2
 _READ_AHEAD = 8  # batches
 _CHUNK_BYTES = 1 << 20
 _WINDOW_CHUNKS = 256
@@ -41,8 +42,7 @@ def train_batches(
     chunk 0 shuffles all images; see `chunk_images` for caches that are larger than memory.
     """
     order, reading, ahead = epoch_order(rows, seed, epoch, chunk)
-    # A set smaller than one batch would otherwise vanish.
-    batch_size = min(batch_size, len(order))
+    batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
     if drop_remainder:
         order = order[: len(order) // batch_size * batch_size]
     ahead = ahead or _READ_AHEAD * batch_size
@@ -108,6 +108,8 @@ def _batches(
     rows, crop = np.asarray(rows), crop or cache.size
     if not len(rows):
         raise DataError("There are no images to make batches of; check the split and its filters.")
+    if targets is not None and len(targets) != len(rows):
+        raise DataError(f"There are {len(targets)} rows of targets for {len(rows)} images.")
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
     steps = math.ceil(len(order) / batch_size)
@@ -136,7 +138,8 @@ def _batches(
         return images, batch
 
     batches = tf.data.Dataset.range(steps)
-    return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    batches = batches.map(load, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
+    return batches.prefetch(_PARALLEL_CALLS)
 
 
 # An interpreter that ends while tf.data still calls Python from its threads waits for ever for

@@ -9,6 +9,7 @@ which is what `cv2.matchTemplate(..., cv2.TM_CCOEFF_NORMED)` computes.
 import functools
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +18,18 @@ import cv2
 import numpy as np
 
 from data import DataError
-from data.images import read_gray
+from data.images import BadImage, read_gray
 
 VERSION = 1
 
 
 def build(
-    root, image_paths: Iterable[str], size: int = 256, crop: int = 224, limit: int = 2048
+    root,
+    image_paths: Iterable[str],
+    size: int = 256,
+    crop: int = 224,
+    limit: int = 2048,
+    skip_corrupt: bool = False,
 ) -> np.ndarray:
     """Return the (crop, crop) uint8 centre of the mean of training images.
 
@@ -31,23 +37,36 @@ def build(
     level, and all of ChestX-ray14 would take as long as preparing it.
     """
     paths = list(image_paths)
-    if not paths:
-        raise DataError("A template needs at least one training image.")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(limit, len(paths))).round().astype(int))
-    total = np.zeros((size, size), np.int64)
+
+    def read(k: int) -> np.ndarray | None:
+        try:
+            return read_gray(Path(root) / paths[k], size)
+        except BadImage:
+            if skip_corrupt:
+                return None
+            raise
+
+    total, count = np.zeros((size, size), np.int64), 0
     with ThreadPoolExecutor() as pool:
-        for image in pool.map(lambda k: read_gray(Path(root) / paths[k], size), chosen):
-            total += image
+        for image in pool.map(read, chosen):
+            if image is not None:
+                total, count = total + image, count + 1
+    if not count:
+        raise DataError(f"A template needs at least one training image; {root} gave none.")
     start = (size - crop) // 2
-    mean = total[start : start + crop, start : start + crop] / len(chosen)
+    mean = total[start : start + crop, start : start + crop] / count
     return mean.round().astype(np.uint8)
 
 
 def save(path, template: np.ndarray, **origin) -> None:
     """Keep a template with its version, its hash and whatever says where it came from."""
     about = {"version": VERSION, "sha256": digest(template), **origin}
-    with Path(path).open("wb") as file:
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
         np.savez(file, template=template, about=json.dumps(about))
+    temporary.replace(path)
 
 
 def load(path) -> np.ndarray:
@@ -55,7 +74,7 @@ def load(path) -> np.ndarray:
     try:
         with np.load(path) as saved:
             template, about = saved["template"], json.loads(str(saved["about"]))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} holds no template; delete it and run again.") from error
     if about["version"] != VERSION or about["sha256"] != digest(template):
         raise DataError(f"{path} holds another version's or a damaged template; delete it.")

@@ -108,6 +108,17 @@ def test_the_template_is_the_centre_of_the_mean(tmp_path):
     assert np.array_equal(two, images[[0, 4], 4:60, 4:60].mean(0).round().astype(np.uint8))
 
 
+def test_corrupt_training_images_stop_the_template_unless_skipped(tmp_path):
+    good = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    cv2.imwrite(str(tmp_path / "good.png"), good)
+    (tmp_path / "bad.png").write_bytes(b"")
+    names = ["good.png", "bad.png"]
+    with pytest.raises(DataError, match=r"bad\.png is empty"):
+        template_crop.build(tmp_path, names, 64, 56)
+    built = template_crop.build(tmp_path, names, 64, 56, skip_corrupt=True)
+    assert np.array_equal(built, good[4:60, 4:60])
+
+
 def test_a_saved_template_comes_back_or_is_refused(template, tmp_path):
     path = tmp_path / "template.npz"
     template_crop.save(path, template, images=60)
