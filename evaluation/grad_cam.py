@@ -1,0 +1,110 @@
+"""Grad-CAM (Selvaraju et al. 2017): where in the image a label's logit comes from.
+
+    α_k = mean over places of ∂ logit_c / ∂ A_k        M_c = ReLU(Σ_k α_k A_k)
+
+A are the feature maps of one layer, M_c one map a label. The network must be flat: a layer of a
+network inside another cannot be found, or reached by gradients, from the outside.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+
+from evaluation import EvaluationError
+
+CLIP = 0.5  # of the largest activation: what lies below is not shown (Asadi 2025, Figure 3)
+
+
+def heatmaps(
+    model, images: np.ndarray, labels: Sequence[int], layer: str = "features"
+) -> np.ndarray:
+    """(images, labels, h, w) float32, at least 0, on the grid of the layer's feature maps.
+
+    `images` are what the network takes; `labels` are columns of its logits.
+    """
+    import keras
+
+    names = [each.name for each in model.layers]
+    if layer not in names:
+        raise EvaluationError(
+            f"{model.name} has no layer {layer!r} for Grad-CAM to look at; its last layers are "
+            f"{', '.join(names[-5:])}."
+        )
+    features = model.get_layer(layer).output
+    below = keras.Model(model.inputs, features)
+    # from the maps to the logits; the image stays an input, for streams beside the maps
+    above = keras.Model([features, *model.inputs], model.outputs[0])
+    images = keras.ops.convert_to_tensor(images, "float32")
+    maps = below(images, training=False)  # (images, h, w, channels)
+    gradients = _gradients(lambda maps: above([maps, images], training=False), maps, labels)
+    weights = gradients.mean(axis=(2, 3))  # (labels, images, channels)
+    maps = keras.ops.convert_to_numpy(maps).astype(np.float32)
+    return np.maximum(np.einsum("lnc,nhwc->nlhw", weights, maps), 0)
+
+
+def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
+    """(labels, images, h, w, channels) of each label's logits; images do not touch each other."""
+    import keras
+
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(maps)
+                summed = [tf.reduce_sum(column) for column in tf.unstack(logits(maps), axis=1)]
+            found = [tape.gradient(summed[label], maps) for label in labels]
+        case "jax":
+            import jax
+
+            @jax.jit  # op by op, each would be compiled alone
+            def of_label(maps, label):
+                return jax.grad(lambda maps: logits(maps)[:, label].sum())(maps)
+
+            found = [of_label(maps, label) for label in labels]
+        case "torch":
+            import torch
+
+            with torch.enable_grad():
+                maps = maps.detach().requires_grad_()
+                summed = logits(maps).sum(dim=0)
+                found = [
+                    torch.autograd.grad(summed[label], maps, retain_graph=True)[0]
+                    for label in labels
+                ]
+        case backend:
+            raise EvaluationError(
+                f"Grad-CAM needs gradients, which {backend} has not: set KERAS_BACKEND=tensorflow."
+            )
+    return np.stack([keras.ops.convert_to_numpy(each) for each in found]).astype(np.float32)
+
+
+def peak(heat: np.ndarray) -> tuple[float, float] | None:
+    """(x, y) of a map's largest value as fractions of the image; None where all is 0."""
+    if not heat.max() > 0:
+        return None
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    height, width = heat.shape
+    return (column + 0.5) / width, (row + 0.5) / height
+
+
+def scaled(heat: np.ndarray, size: int, clip: float = CLIP) -> np.ndarray:
+    """(size, size) in [0, 1]: a map enlarged, as a share of its maximum, and 0 below `clip`."""
+    large = cv2.resize(heat.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    share = np.clip(large / max(float(large.max()), 1e-12), 0, 1)
+    return np.where(share < clip, 0, share)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, clip: float = CLIP, steps: int = 5) -> np.ndarray:
+    """(H, H, 3) uint8: a gray image under its map, in `steps` colours that end where it is clipped.
+
+    The colours are segmented, as in the paper: the eye reads a step, but no exact value, anyway.
+    """
+    gray = np.repeat(image.reshape(*image.shape[:2], 1).astype(np.float32), 3, axis=2)
+    share = scaled(heat, len(image), clip)
+    level = np.floor((share - clip) / (1 - clip) * steps).clip(0, steps - 1)
+    colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * level / max(steps - 1, 1))[..., :3] * 255
+    weight = np.where(share > 0, 0.5, 0)[..., None]
+    return ((1 - weight) * gray + weight * colours).round().astype(np.uint8)

@@ -1,0 +1,108 @@
+"""Grad-CAM against what can be worked out by hand, and on streams beside each other."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from evaluation import EvaluationError, grad_cam
+from models import classifier
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1)).astype(np.uint8)
+
+
+def test_a_linear_head_gives_the_class_activation_map(images):
+    """With average pooling α_k is w_kc / (h w), so the map is Zhou's, up to that factor."""
+    model = classifier.build("tiny", 4, 32)
+    features = keras.Model(model.input, model.get_layer("features").output)
+    maps = keras.ops.convert_to_numpy(features(images.astype("float32")))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
+    expected = np.maximum(np.einsum("nhwk,kl->nlhw", maps, kernel)[:, [3, 1]], 0) / 16
+    found = grad_cam.heatmaps(model, images, [3, 1])
+    assert found.shape == (3, 2, 4, 4)
+    assert found.max() > 0
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
+
+
+def test_a_deep_head_gives_the_gradient_that_differences_measure(images):
+    keras.utils.set_random_seed(0)
+    model = classifier.build("tiny", 3, 32, head="asadi2025", dropout=0.5)
+    found = grad_cam.heatmaps(model, images[:1], [2])[0, 0]
+    features = model.get_layer("features").output
+    above = keras.Model(features, model.output)
+    maps = keras.ops.convert_to_numpy(
+        keras.Model(model.input, features)(images[:1].astype("float32"))
+    ).astype(np.float64)
+    step = 1e-3 * maps.max()
+    shifts = step * np.eye(maps.shape[-1])[:, None, None]  # moving a whole map moves the logit
+    both = np.concatenate([maps + shifts, maps - shifts]).astype("float32")
+    up, down = np.split(above.predict_on_batch(both)[:, 2], 2)
+    alpha = (up - down) / (2 * step) / maps[0, ..., 0].size  # by h w α
+    expected = np.maximum(maps[0] @ alpha, 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, atol=0.1 * expected.max())
+
+
+def test_layer_may_lie_beside_another_stream(images):
+    """Of mean(left · right), α of the left is the mean of the right: exact on every backend."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 1))
+    left = keras.layers.Conv2D(2, 3, name="left")(image)
+    right = keras.layers.Conv2D(2, 3, name="right")(image)
+    product = keras.layers.GlobalAveragePooling2D()(keras.layers.Multiply()([left, right]))
+    model = keras.Model(image, keras.layers.Dense(2, name="logits")(product))
+    found = grad_cam.heatmaps(model, images, [1], "left")
+    both = keras.Model(image, [left, right])(images.astype("float32"))
+    left, right = (keras.ops.convert_to_numpy(maps) for maps in both)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
+    alpha = right.mean(axis=(1, 2)) / 30**2 * kernel[:, 1]
+    expected = np.maximum(np.einsum("nk,nhwk->nhw", alpha, left), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4 * expected.max())
+
+
+def test_unknown_layer_is_named(images):
+    with pytest.raises(EvaluationError, match=r"has no layer 'conv9'.*logits"):
+        grad_cam.heatmaps(classifier.build("tiny", 1, 32), images, [0], "conv9")
+
+
+def test_peak_is_the_centre_of_the_largest_cell():
+    heat = np.zeros((4, 8))
+    heat[3, 1] = 2
+    assert grad_cam.peak(heat) == (1.5 / 8, 3.5 / 4)
+    assert grad_cam.peak(np.zeros((4, 8))) is None
+
+
+def test_overlay_colours_only_what_is_above_the_clip():
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 0] = 5
+    image = np.full((32, 32, 1), 100, np.uint8)
+    shown = grad_cam.overlay(image, heat)
+    assert shown.shape == (32, 32, 3)
+    assert (shown[16:, 16:] == 100).all()  # far from the peak: the picture itself
+    assert np.ptp(shown[2, 2].astype(int)) > 40  # at the peak: a colour
+    assert (grad_cam.overlay(image, np.zeros((4, 4))) == 100).all()
+    assert grad_cam.scaled(heat, 32).max() == 1
+    assert grad_cam.scaled(heat, 32)[grad_cam.scaled(heat, 32) > 0].min() >= 0.5
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends(backend):
+    if backend == keras.backend.backend() or importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed, or is what runs anyway")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "another_stream"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
