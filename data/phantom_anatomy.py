@@ -143,7 +143,7 @@ class Film(Canvas):
 
     def opacify(self, mask: np.ndarray, amount: float) -> None:
         """Replace `amount` of the air under the mask."""
-        self.fill = 1 - (1 - self.fill) * (1 - np.float32(amount) * mask)
+        self.fill = 1 - (1 - self.fill) * (1 - np.float32(min(amount, 1)) * mask)
 
     # The normal chest.
 

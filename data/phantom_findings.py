@@ -23,7 +23,7 @@ def heart(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def heart_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.heart *= 1.04 + rng.uniform(0.1, 0.25) * strength
+    shape.heart *= 1.06 + rng.uniform(0.13, 0.27) * strength
 
 
 def mediastinum(film: Film, rng: Rng, strength: float) -> Masks:
@@ -42,7 +42,7 @@ def hernia(film: Film, rng: Rng, strength: float) -> Masks:
     mask = film.blob(center, radii, hard=0.8)
     level = np.arange(film.side)[:, None] / film.side > center[1] + 0.1 * radii[1]
     film.opacify(mask, 0.6 * strength)
-    film.extra += np.float32(strength) * mask * np.where(level, 0.1, -0.16).astype(np.float32)
+    film.extra += np.float32(strength) * mask * np.where(level, 0.14, -0.24).astype(np.float32)
     return [mask]
 
 

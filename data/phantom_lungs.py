@@ -269,8 +269,8 @@ def pleural_thickening(film: Film, rng: Rng, strength: float) -> Masks:
     for side in sides(rng, 0.4):
         start = rng.choice([0.0, rng.uniform(0.1, 0.6)])  # an apical cap, or a band on the wall
         line = border(film.lungs[side], start, min(1, start + rng.uniform(0.25, 0.45)), 0.02)
-        mask = film.lines([line], rng.uniform(0.026, 0.046), 0.004)
-        film.opacify(mask, strength * rng.uniform(0.7, 0.9))
+        mask = film.lines([line], rng.uniform(0.032, 0.055), 0.004)
+        film.opacify(mask, strength * rng.uniform(0.8, 1.0))
         masks.append(on_air(film, mask))
     return masks
 
