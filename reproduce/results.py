@@ -54,6 +54,7 @@ def score(
             measured.append(one[0])
             draws.append(one[1])
             predictions.append(found)
+            said = run.row.note
         table = measured[0].assign(value=np.mean([each["value"] for each in measured], axis=0))
         if len(measured) > 1:
             spread = np.std([each["value"] for each in measured], axis=0, ddof=1)
@@ -62,6 +63,8 @@ def score(
                 + f"mean of {len(measured)} seeds, deviation {of_seeds:.4f}"
                 for note, of_seeds in zip(table["note"], spread, strict=True)
             ]
+        if said:
+            table["note"] = [f"{note}; {said}".strip("; ") for note in table["note"]]
         mean = np.mean(draws, axis=0)
         scored[name] = Scored(
             bootstrap.with_intervals(table, mean),
@@ -101,18 +104,28 @@ def report(
     named = scored | {name: scored[row] for name, row in (aliases or {}).items() if row in scored}
     ours = values(named)
     side = published.compare(printed, _printed_cells(ours, printed, aliases or {}), not_comparable)
-    claims = published.check_claims(paper, ours, differences(named))
     tables.write(side, folder, "table")
     tables.to_csv(values(scored), folder / "values.csv")
-    tables.write(claims, folder, "claims")
     print("\n" + tables.to_text(side))
+    check(paper, folder, named)
+    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+
+
+def check(
+    paper: str,
+    folder: Path,
+    scored: dict[str, Scored],
+    stem: str = "claims",
+    heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
+) -> None:
+    """Write and print the paper's claims with both verdicts; rows go by their printed names."""
+    claims = published.check_claims(paper, values(scored), differences(scored))
+    tables.write(claims, folder, stem)
     shown = claims[claims["ours"] != "not run"]
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
-        heading = "Claims: what the paper's own numbers say of each, and what ours do"
         text = tables.to_text(shown.set_index("claim")[columns], width=150)
         print(f"{heading}\n{'-' * len(heading)}\n{text}")
-    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
 
 
 def _printed_cells(

@@ -10,6 +10,7 @@ A row that has predictions for the same settings is not trained again; other set
 folder of their own. Nothing here imports TensorFlow until a row has to be trained.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,6 +19,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +61,8 @@ class Row:
     start_from: str = ""  # the row whose best weights it starts from
     settings: dict = dataclasses.field(default_factory=dict)  # what Config does not say of it
     unused: Sequence[str] = ()  # fields of Config that do not touch it
+    reseed: int = 0  # added to the run's seed: the same network, drawn and shuffled anew
+    note: str = ""  # stands under the tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Combined:
     name: str
     of: Sequence[str]
     combine: Callable  # (Predictions of each) -> probabilities (members, images, labels)
+    note: str = ""
 
 
 class Data(NamedTuple):
@@ -168,14 +173,34 @@ def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, option
             continue
         if options.device == "cpu":
             os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        from reproduce import training  # imports TensorFlow
+        with _quiet():
+            from reproduce import training  # imports TensorFlow
 
-        device = training.set_up(options.device)
+            device = training.set_up(options.device)
         _begin(run, data, device)
         start = run.row.start_from
         weights = folders[start, run.seed] / "best.weights.h5" if start else None
-        training.train(run, weights, data, config, options, clock)
+        reseeded = run._replace(seed=run.seed + run.row.reseed)
+        training.train(reseeded, weights, data, config, options, clock)
     return plan
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hold back what a backend's libraries write while they start, unless it fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(kept, notes.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _wanted(rows: Sequence[Row | Combined], names: Sequence[str] | None) -> list[Row | Combined]:
@@ -205,7 +230,7 @@ def _plan(folder: Path, rows, data: Data, config, seeds: Sequence[int]) -> list[
         for seed in seeds:
             settings = {
                 "row": row.name,
-                "seed": seed,
+                "seed": seed + (row.reseed if isinstance(row, Row) else 0),
                 "data": data.facts,
                 "from": {name: digests[name, seed] for name in _parents(row)},
             }

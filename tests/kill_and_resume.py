@@ -1,0 +1,86 @@
+"""Kill a run again and again; the predictions must equal those of a run left alone, bit for bit.
+
+python tests/kill_and_resume.py --kills 10        chen2019's demo, killed at random moments
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).parent.parent
+ROWS = ("HLCP", "HLUP-finetune")
+
+
+def command(folder: Path, name: str, *more: str) -> list[str]:
+    small = ["--rows", *ROWS, "--phantoms", "240", "--epochs", "3", "--finetune-epochs", "2"]
+    places = ["--results-dir", str(folder / name), "--cache-dir", str(folder / "cache")]
+    return [sys.executable, "-m", "reproduce.chen2019", *small, *places, *more]
+
+
+def run(words: list[str], seconds: float | None = None) -> int:
+    """The exit code; after so many seconds the whole process group is killed with -9."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        errors = process.communicate(timeout=seconds)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    else:
+        if process.returncode:
+            sys.exit(f"The run failed by itself:\n{errors.decode()}")
+    return process.returncode
+
+
+def predictions(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for path in sorted(folder.glob("chen2019/plco-phantoms/*/seed-0/predictions.npz")):
+        with np.load(path) as arrays:
+            found[path.parts[-3]] = arrays["probabilities"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        began = time.monotonic()
+        run(command(folder, "alone"))
+        whole = time.monotonic() - began
+        expected = predictions(folder / "alone")
+        assert len(expected) == len(ROWS)
+        kills = 0
+        while kills < options.kills:
+            # from the start of Python to beyond the first epochs, whose time is saved each time
+            seconds = moments.uniform(0.05, 0.9) * whole
+            if run(command(folder, "killed"), seconds) == 0:
+                break  # it ended before the moment came
+            kills += 1
+            print(f"killed after {seconds:.1f} of {whole:.1f} s", flush=True)
+        run(command(folder, "killed"))
+        found = predictions(folder / "killed")
+        for row, probabilities in expected.items():
+            assert np.array_equal(probabilities, found[row]), f"{row} differs after {kills} kills"
+    print(f"After {kills} kills all {len(expected)} predictions are equal, bit for bit.")
+
+
+if __name__ == "__main__":
+    main()
