@@ -1,18 +1,16 @@
 """A backbone, pooling and linear float32 logits: one flat functional graph for every paper."""
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import keras
 
 from models import ModelError, backbones
 from models.fast import use_fast_layers
 
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def build(
@@ -20,25 +18,33 @@ def build(
     labels: int,
     size: int | None = None,
     weights: str = "none",
-    *,
     dropout: float = 0.0,
+    precision: str | None = None,
     pooling: str = "avg",
     head: str = "linear",
-    precision: str | None = None,
     fast: bool = True,
 ) -> keras.Model:
     """Gray images (batch, size, size, 1) of 0..255, integer or float -> `logits` (batch, labels).
 
-    `weights`: "imagenet", "none", a keras.applications file without top (.h5), or the
-    .weights.h5 of another run of the same architecture. `size` None is the published one.
+    `size` None is the published one. `weights` is "imagenet", "none", a file of the backbone
+    without its top, or the whole .weights.h5 of another run with the same network and labels.
     """
+    for what, name, names in (
+        ("precision", precision, (None, *PRECISIONS)),
+        ("pooling", pooling, POOLINGS),
+        ("head", head, HEADS),
+    ):
+        if name not in names:
+            raise ModelError(
+                f"There is no {what} {name!r}: choose one of {', '.join(filter(None, names))}."
+            )
     size = size or backbones.find(backbone).size
-    own = weights.endswith(".weights.h5")
-    with policy(precision):
+    whole = _holds_logits(weights)
+    with _computing_in(precision):
         image = keras.Input((size, size, 1), dtype="float32", name="image")
-        features = backbones.build(backbone, image, "none" if own else weights)
+        features = backbones.build(backbone, image, "none" if whole else weights)
         model = keras.Model(image, HEADS[head](features, labels, pooling, dropout), name=backbone)
-    if own:
+    if whole:
         load_weights(model, weights)
     if fast:
         use_fast_layers(model)
@@ -46,57 +52,60 @@ def build(
 
 
 def linear_head(features, labels: int, pooling: str, dropout: float):
-    """Pooled features -> logits; pooled in float32, because a mean of bfloat16 loses digits."""
-    pools = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-    x = pools[pooling](name="pool", dtype="float32")(features)  # (batch, channels)
-    return _logits(x, labels, dropout)
+    """Pooled features -> logits; pooled in float32, because sums of bfloat16 lose digits."""
+    return _logits(POOLINGS[pooling](name="pool", dtype="float32")(features), labels, dropout)
 
 
 def asadi2025_head(features, labels: int, pooling: str, dropout: float):
-    """The head of Asadi's released code: a convolution and a hidden layer before the logits."""
-    x = keras.layers.Conv2D(512, 3, activation="relu", padding="same", name="head_conv")(features)
+    """Asadi's released head: a convolution and a hidden layer before the logits."""
+    x = keras.layers.Conv2D(512, 3, padding="same", activation="relu", name="head_conv")(features)
     x = keras.layers.BatchNormalization(name="head_bn")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)
+    x = POOLINGS[pooling](name="pool", dtype="float32")(x)
     x = keras.layers.Dense(128, activation="relu", name="head_dense", dtype="float32")(x)
     return _logits(x, labels, dropout)
-
-
-HEADS = {"linear": linear_head, "asadi2025": asadi2025_head}
 
 
 def _logits(x, labels: int, dropout: float):
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
-    # float32: sigmoid of half-precision logits makes ties, and ties move AUC
+    # float32: a half-precision score has few values, and ties between scores move an AUC
     return keras.layers.Dense(labels, name="logits", dtype="float32")(x)
 
 
+POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+HEADS = {"linear": linear_head, "asadi2025": asadi2025_head}
+
+
 def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Weights of another run of the same architecture; anything else is refused, never skipped."""
+    """Take over all weights of a run of the same network; what does not fit is refused whole."""
     if not Path(path).is_file():
-        raise ModelError(f"There is no weights file {path}: give the best weights of another run.")
+        raise ModelError(f"There is no weights file {path}: give the weights of a finished run.")
+    before = model.get_weights()  # Keras fills layer by layer until the first that does not fit
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings(action="ignore"):  # a warning a layer; the error says it once
+            model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        model.set_weights(before)
         raise ModelError(
-            f"{path} does not fit {model.name} with {model.output.shape[-1]} labels ({reason}): "
-            "weights can be taken over only between runs with the same backbone, head and labels."
+            f"{path} does not fit {model.name} with {model.output.shape[-1]} labels: weights pass "
+            "only between runs with the same --backbone, head and labels."
         ) from error
 
 
+def _holds_logits(weights: str) -> bool:
+    """Whether a weights file is of a whole classifier rather than of a backbone without top."""
+    if not h5py.is_hdf5(weights):
+        return False
+    with h5py.File(weights) as file:
+        return "layers/dense" in file
+
+
 @contextmanager
-def policy(precision: str | None):
+def _computing_in(precision: str | None):
     """Layers made inside compute in this precision; None leaves Keras' own setting."""
-    if precision is None:
-        yield
-        return
-    if precision not in PRECISIONS:
-        raise ModelError(
-            f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}."
-        )
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(PRECISIONS[precision])
+    if precision is not None:
+        keras.config.set_dtype_policy(PRECISIONS[precision])
     try:
         yield
     finally:

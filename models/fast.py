@@ -19,7 +19,6 @@ import keras
 import numpy as np
 from keras import ops
 
-TENSORFLOW = keras.backend.backend() == "tensorflow"
 # The smallest epsilon that cuDNN accepts; TensorFlow would silently raise a smaller one to it.
 SMALLEST_EPSILON = 1.001e-5
 
@@ -52,8 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _can_fuse(self, inputs) -> bool:
         return (
-            TENSORFLOW
-            and len(inputs.shape) == 4
+            len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and self.epsilon >= SMALLEST_EPSILON
             and inputs.dtype == self.compute_dtype
@@ -71,7 +69,7 @@ class Adam(keras.optimizers.Adam):
     """
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if TENSORFLOW and not self.amsgrad:
+        if not self.amsgrad:
             # Made once a step, not once a variable. They travel in the place of the learning rate
             # because Keras hands that argument, and no other, to every replica.
             beta1, beta2 = np.float32(self.beta_1), np.float32(self.beta_2)
@@ -110,14 +108,16 @@ class Adam(keras.optimizers.Adam):
         )
 
 
+if keras.backend.backend() != "tensorflow":
+    BatchNormalization, Adam = keras.layers.BatchNormalization, keras.optimizers.Adam
+
+
 def use_fast_layers(model: keras.Model) -> None:
     """Turn the BatchNormalization layers of a model into fused ones, in place.
 
     Only the class changes, whose `call` is the one difference: names, weights and the graph stay,
     and nothing is built twice (a clone of NASNetLarge takes as long as the network itself).
     """
-    if not TENSORFLOW:
-        return
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
             layer.__class__ = BatchNormalization
