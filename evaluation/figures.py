@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evaluation import metrics
+from evaluation.predict import Predictions
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 READER_STYLES = (("o", ORANGE), ("s", GREEN), ("^", PURPLE), ("D", "#E69F00"), ("v", "#56B4E9"))
@@ -82,6 +83,37 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
     figure.legend(
         handles=handles, title=note, ncols=len(readers), loc="outside lower center", fontsize=7
     ).get_title().set_fontsize(7)
+
+
+def roc_by_row(
+    path: str | Path, rows: dict[str, Predictions], title: str = "", phantom: bool = False
+) -> Path:
+    """Mo's Figure 1: one panel a network, with the curves of all its labels and their mean AUC."""
+    columns = min(3, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure((3.2 * columns, 3.4 * lines + 1.4), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    colours = matplotlib.colormaps["tab20"].colors
+    for panel in panels[len(rows) :]:
+        panel.set_axis_off()
+    for panel, letter, (name, found) in zip(panels, "abcdefghi", rows.items(), strict=False):
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+        for label, colour in zip(range(len(found.labels)), itertools.cycle(colours), strict=False):
+            false, true = metrics.roc_curve(found.targets[:, label], found.mean[:, label])
+            curve = ([], [])  # of a label with one class only, which still has its legend
+            if false[-1] and true[-1]:
+                curve = (false / false[-1], true / true[-1])
+            panel.plot(*curve, color=colour, linewidth=1, label=found.labels[label])
+        mean = metrics.macro_mean(metrics.auroc(found.targets, found.mean))
+        panel.set_title(f"({letter}) {name}\nmean AUC {mean:.3f}".replace(" 0.", " ."), fontsize=8)
+        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        panel.tick_params(labelsize=7)
+        panel.set_xlabel("1 − specificity", fontsize=7)
+        panel.set_ylabel("sensitivity", fontsize=7)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, ncols=5, loc="outside lower center", fontsize=7)
+    return _save(figure, path, title, phantom)
 
 
 def auc_comparison(

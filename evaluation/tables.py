@@ -141,11 +141,13 @@ def warnings(side_by_side: pd.DataFrame) -> list[str]:
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
+    sizes = side_by_side.groupby(["table", "row"]).size()
     notes: dict[str, list[str]] = {}
-    for cell in noted.to_dict("records"):
-        for note in cell["note"].split("; "):
-            place = f"{cell['table']}, {cell['row']}, {cell['column']} {cell['metric']}"
-            notes.setdefault(note, []).append(place)
+    split = noted.assign(note=noted["note"].str.split("; ")).explode("note")
+    for (note, table, row), cells in split.groupby(["note", "table", "row"], sort=False):
+        whole = 1 < len(cells) == sizes[table, row]
+        columns = [""] if whole else ", " + cells["column"] + " " + cells["metric"]
+        notes.setdefault(note, []).extend(f"{table}, {row}{column}" for column in columns)
     lines = []
     for note, places in notes.items():
         more = f"; and {len(places) - 2} more cells" if len(places) > 3 else ""

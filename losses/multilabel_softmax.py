@@ -7,6 +7,8 @@ against all the negatives:
     (2) as corrected  E = 1/|Y| Σ_{l ∈ Y} -log s_l = 1/|Y| Σ_{l ∈ Y} softplus(LSE_{k ∈ Ȳ} x_k - x_l)
 
 Minimising the printed value drives positives down; the paper's own dE/dz = -y/z is that of -log.
+    (5)  E = α (E_MSML + E_CE) + β E_FCE
+
 An image without a positive contributes 0 and still counts in the batch's mean. Without a negative
 every s_l is 1: -log s_l is 0. Unknown (NaN) labels are neither positive nor negative.
 """
@@ -14,7 +16,7 @@ every s_l is 1: -log s_l is 0. Unknown (NaN) labels are neither positive nor neg
 import keras
 from keras import ops
 
-from losses.masking import per_image, split_known
+from losses.masking import masked_bce, per_image, split_known
 
 FORMS = ("corrected", "as_printed")
 _ABSENT = -1e30  # a logit that no sum of exponentials notices; -inf would make gradients NaN
@@ -52,3 +54,38 @@ class MultilabelSoftmax(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "form": self.form}
+
+
+@keras.saving.register_keras_serializable(package="losses")
+class FineGrained(keras.losses.Loss):
+    """Ge eq. (5) on logits (images, 3 labels): of the CE stream, the MSML stream and both (FCE).
+
+    `labels` is how CE and FCE go over an image's labels: their "sum", as printed, or "mean".
+    """
+
+    def __init__(
+        self,
+        alpha=0.2,
+        beta=0.6,
+        form="corrected",
+        labels="sum",
+        name="fine_grained",
+        reduction="sum_over_batch_size",
+        dtype="float32",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.alpha, self.beta, self.form, self.labels = alpha, beta, form, labels
+
+    def call(self, y_true, y_pred):
+        ce, msml, fce = ops.split(y_pred, 3, axis=-1)  # (images, labels) each
+        own = multilabel_softmax(y_true, msml, self.form) + masked_bce(y_true, ce, self.labels)
+        return self.alpha * own + self.beta * masked_bce(y_true, fce, self.labels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "form": self.form,
+            "labels": self.labels,
+        }

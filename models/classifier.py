@@ -40,7 +40,7 @@ def build(
             )
     size = size or backbones.find(backbone).size
     whole = _holds_logits(weights)
-    with _computing_in(precision):
+    with computing_in(precision):
         image = keras.Input((size, size, 1), dtype="float32", name="image")
         features = backbones.build(backbone, image, "none" if whole else weights)
         model = keras.Model(image, HEADS[head](features, labels, pooling, dropout), name=backbone)
@@ -101,7 +101,7 @@ def _holds_logits(weights: str) -> bool:
 
 
 @contextmanager
-def _computing_in(precision: str | None):
+def computing_in(precision: str | None):
     """Layers made inside compute in this precision; None leaves Keras' own setting."""
     before = keras.config.dtype_policy()
     if precision is not None:

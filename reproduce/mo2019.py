@@ -176,9 +176,8 @@ def main() -> None:
     results.report("mo2019", folder, scored, data.not_comparable)
     if OURS in scored:
         repaired = {**scored, PROPOSED: scored[OURS]}
-        results.check(
-            "mo2019", folder, repaired, "claims-ours", f"The same with {OURS!r} as the {PROPOSED!r}"
-        )
+        heading = f"Claims of the proposed loss with our repair in its place ({OURS})"
+        results.check("mo2019", folder, repaired, "claims-ours", PROPOSED, heading)
     figures.roc_by_row(
         folder / "figure-1.svg",
         {name: scored[name].predictions[0] for name in FIGURE_1 if name in scored},

@@ -34,8 +34,11 @@ def score(
     groups: Callable[[Sequence[str]], Sequence[Group]],
     resamples: int,
     of: str = "predictions",
+    view: Callable[[predict.Predictions], predict.Predictions] = lambda found: found,
 ) -> dict[str, Scored]:
     """Every row's numbers with patient-bootstrap intervals; `groups` are those of some labels.
+
+    `view` is what is scored of the predictions, for instance studies instead of images.
 
     Rows are resampled alike, so their draws are paired. The interval of several seeds is that of
     their mean: it speaks of other patients, not of other seeds.
@@ -44,7 +47,7 @@ def score(
     for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
         measured, draws, predictions = [], [], []
         for run in of_row:
-            found = predict.load(run.folder / f"{of}.npz")
+            found = view(predict.load(run.folder / f"{of}.npz"))
             labels = list(found.labels)
             one = bootstrap.measure(
                 found.targets, found.mean, labels, found.patients, groups(labels), resamples
@@ -116,10 +119,12 @@ def check(
     folder: Path,
     scored: dict[str, Scored],
     stem: str = "claims",
+    left_row: str | None = None,
     heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
 ) -> None:
-    """Write and print the paper's claims with both verdicts; rows go by their printed names."""
+    """Write and print the paper's claims, or those on one row; rows go by their printed names."""
     claims = published.check_claims(paper, values(scored), differences(scored))
+    claims = claims[(claims["left_row"] == left_row) | (left_row is None)]
     tables.write(claims, folder, stem)
     shown = claims[claims["ours"] != "not run"]
     if len(shown):
