@@ -25,10 +25,12 @@ class Augment:
     degrees: float = 0.0  # rotation, uniform in ±degrees
     scale: float = 0.0  # magnification, uniform in 1 ± scale
     shear: float = 0.0  # horizontal shift per row, uniform in ±shear
+    shift: float = 0.0  # along either axis, uniform in ±shift of the window's side
+    upside_down: bool = False  # top to bottom, p = 0.5
 
     @property
     def is_affine(self) -> bool:
-        return bool(self.degrees or self.scale or self.shear)
+        return bool(self.degrees or self.scale or self.shear or self.shift or self.upside_down)
 
 
 AS_STORED = Augment()
@@ -49,21 +51,30 @@ def _mixed(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def affine(size: int, flip=False, degrees=0.0, scale=1.0, shear=0.0, left=0.0, top=0.0):
+def affine(
+    size: int,
+    flip=False,
+    degrees=0.0,
+    scale=1.0,
+    shear=0.0,
+    left=0.0,
+    top=0.0,
+    upside_down=False,
+):
     """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
 
     Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.
     An image is mirrored, sheared, magnified and turned anticlockwise, about the window's centre;
     left and top place the window in a larger input.
     """
-    flip, degrees, scale, shear, left, top = np.broadcast_arrays(
-        flip, degrees, scale, shear, left, top
+    flip, degrees, scale, shear, left, top, upside_down = np.broadcast_arrays(
+        flip, degrees, scale, shear, left, top, upside_down
     )
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    # shear @ turn / scale, then the mirror of the input's x
+    # shear @ turn / scale, then the mirrors of the input's x and y
     linear = np.stack([cos + shear * sin, -sin + shear * cos, sin, cos], -1) / scale[..., None]
     linear = linear.reshape(*scale.shape, 2, 2)
-    linear[..., 0, :] *= np.where(flip, -1.0, 1.0)[..., None]
+    linear *= np.where(np.stack([flip, upside_down], -1), -1.0, 1.0)[..., None]
     centre = (size - 1) / 2
     corner = np.stack([left, top], -1) + centre
     shift = corner - linear.sum(-1) * centre
@@ -89,17 +100,20 @@ def apply(
     `epoch` also numbers the draws of test-time augmentation.
     """
     count, room = len(images), len(images[0]) - crop
-    draws = uniforms(seed, epoch, np.arange(count) if index is None else index, 6)
+    draws = uniforms(seed, epoch, np.arange(count) if index is None else index, 9)
     top, left = np.full((2, count), room // 2)
     if augment.random_crop:
         top, left = (draws[:, :2].T * (room + 1)).astype(int)
     flip = (draws[:, 2] < 0.5) & augment.flip
     out = np.empty((count, crop, crop, 1), images[0].dtype)
     if augment.is_affine:
-        degrees, scale, shear = (2 * draws[:, 3:].T - 1) * np.reshape(
-            [augment.degrees, augment.scale, augment.shear], (3, 1)
+        degrees, scale, shear, right, down = (2 * draws[:, 3:8].T - 1) * np.reshape(
+            [augment.degrees, augment.scale, augment.shear, *[augment.shift * crop] * 2], (5, 1)
         )
-        matrices = affine(crop, flip, degrees, 1 + scale, shear, left, top)
+        upside_down = (draws[:, 8] < 0.5) & augment.upside_down
+        matrices = affine(
+            crop, flip, degrees, 1 + scale, shear, left - right, top - down, upside_down
+        )
         for image, matrix, place in zip(images, matrices, out[..., 0], strict=True):
             place[:] = warp(image, matrix, crop)
         return out

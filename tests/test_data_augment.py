@@ -132,6 +132,28 @@ def test_about_half_are_mirrored_exactly(numbered):
     assert 50 < mirrored.sum() < 100
 
 
+def test_upside_down_is_exact_and_drawn_apart_from_the_mirror(numbered):
+    assert np.array_equal(warp(PICTURE, affine(SIZE, upside_down=True), SIZE), PICTURE[::-1])
+    both = apply(np.repeat(PICTURE[None], 400, 0), SIZE, Augment(flip=True, upside_down=True))
+    kinds = (PICTURE, PICTURE[:, ::-1], PICTURE[::-1], PICTURE[::-1, ::-1])
+    counts = [sum(np.array_equal(image, kind) for image in both[..., 0]) for kind in kinds]
+    assert sum(counts) == 400
+    assert min(counts) > 70
+
+
+def test_shifts_reach_but_do_not_pass_their_bound_along_both_axes():
+    point = np.zeros((400, 41, 41), np.uint8)
+    point[:, 20, 20] = 255
+    moved = apply(point, 41, Augment(shift=0.1))[..., 0].astype(float)
+    grid = np.arange(41) - 20
+    across, along = (moved.sum(axis) @ grid / moved.sum((1, 2)) for axis in (1, 2))
+    for shift in (across, along):
+        assert np.abs(shift).max() < 0.1 * 41 + 0.05
+        assert shift.min() < -3.7
+        assert shift.max() > 3.7
+    assert abs(np.corrcoef(across, along)[0, 1]) < 0.2
+
+
 def test_affine_draws_take_their_surroundings_from_the_larger_image():
     white = np.full((4, 64, 64), 255, np.uint8)
     draw = Augment(random_crop=False, degrees=7, scale=0.02, shear=5 / 224)
