@@ -15,30 +15,25 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data import DataError, chestxray14, chexpert, phantom, plco, prepare, splits
+from data import DataError, chestxray14, chexpert, phantom, plco, prepare, splits, template_crop
 from data.augment import AS_STORED, Augment
 from data.cache import Cache
 from evaluation import predict
 from reproduce import RunError
-from reproduce.flags import ROOT
+from reproduce.provenance import provenance
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 PHANTOMS = "drawn phantoms"
-PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "opencv-python-headless", "pandas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +54,8 @@ class Row:
     model: Callable | None = None  # () -> network with linear logits; None: Config's backbone
     stop: Callable = lambda history: False  # whether training ends early
     start_from: str = ""  # the row whose best weights it starts from
+    head_only: bool = False  # all layers but the last stay as they started
+    data: Callable | None = None  # () -> the Data that it sees, where that is not the script's
     settings: dict = dataclasses.field(default_factory=dict)  # what Config does not say of it
     unused: Sequence[str] = ()  # fields of Config that do not touch it
     reseed: int = 0  # added to the run's seed: the same network, drawn and shuffled anew
@@ -82,6 +79,8 @@ class Data(NamedTuple):
     cache: Cache
     facts: dict  # what the runs record of it
     not_comparable: str | None  # why no published number can be held against the results
+    resized: int = 0  # pixels a side of a decoded image, before a template cuts it
+    template: np.ndarray | None = None
 
 
 def read(options, config, phantoms: int) -> pd.DataFrame:
@@ -101,13 +100,18 @@ def read(options, config, phantoms: int) -> pd.DataFrame:
     return frame
 
 
-def decode(options, frame: pd.DataFrame, attrs: dict, size: int) -> Data:
-    """Every image of a split frame decoded once; says why the results compare with nothing."""
+def decode(options, frame: pd.DataFrame, attrs: dict, size: int, window: int | None = None) -> Data:
+    """Every image of a split frame decoded once; says why the results compare with nothing.
+
+    With a `window`, each is cut to that size where it looks most like the mean training image.
+    """
+    template = _template(options, frame, attrs, size, window) if window else None
     folder = prepare.prepare(
         attrs["folder"],
         frame["image_path"],
         options.cache_dir / "images",
         size,
+        template,
         skip_corrupt=options.skip_corrupt,
     )
     cache = Cache(folder)
@@ -131,7 +135,21 @@ def decode(options, frame: pd.DataFrame, attrs: dict, size: int) -> Data:
         reason = PHANTOMS
     elif not attrs["complete"] or cache.skipped:
         reason = f"subset of {len(frame):,} images"
-    return Data(frame, cache, facts, reason)
+    return Data(frame, cache, facts, reason, size, template)
+
+
+def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int) -> np.ndarray:
+    """The middle of the mean training image, made once for a set of images."""
+    paths = frame["image_path"][frame["split"] == "train"].tolist()
+    origin = {"folder": attrs["folder"], "size": size, "window": window}
+    digest = hashlib.sha256(json.dumps([origin, paths]).encode()).hexdigest()
+    path = options.cache_dir / "templates" / f"{window}px-{digest[:12]}.npz"
+    if not path.exists():
+        # prepare, which reads every image, has the better word on those that cannot be read
+        template = template_crop.build(attrs["folder"], paths, size, window, skip_corrupt=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        template_crop.save(path, template, **origin)
+    return template_crop.load(path)
 
 
 def paper_folder(paper: str, options, data: Data) -> Path:
@@ -167,9 +185,11 @@ def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, option
     clock = Clock(sum(run.row.epochs for run in ahead if isinstance(run.row, Row)))
     folders = {(run.row.name, run.seed): run.folder for run in plan}
     for run in ahead:
+        parts = {name: folders[name, run.seed] for name in _parents(run.row)}
+        recipe = _recipe(paper, run, parts, data, config, options)
         if isinstance(run.row, Combined):
-            _begin(run, data)
-            _combine(run, [folders[name, run.seed] for name in run.row.of])
+            _begin(run, data, recipe=recipe)
+            _combine(run, list(parts.values()))
             continue
         if options.device == "cpu":
             os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
@@ -177,12 +197,17 @@ def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, option
             from reproduce import training  # imports TensorFlow
 
             device = training.set_up(options.device)
-        _begin(run, data, device)
+        own = _data_of(run.row, data)
+        _begin(run, own, device, recipe)
         start = run.row.start_from
-        weights = folders[start, run.seed] / "best.weights.h5" if start else None
+        weights = parts[start] / "best.weights.h5" if start else None
         reseeded = run._replace(seed=run.seed + run.row.reseed)
-        training.train(reseeded, weights, data, config, options, clock)
+        training.train(reseeded, weights, own, config, options, clock)
     return plan
+
+
+def _data_of(row: Row | Combined, data: Data) -> Data:
+    return row.data() if isinstance(row, Row) and row.data else data
 
 
 @contextlib.contextmanager
@@ -231,7 +256,7 @@ def _plan(folder: Path, rows, data: Data, config, seeds: Sequence[int]) -> list[
             settings = {
                 "row": row.name,
                 "seed": seed + (row.reseed if isinstance(row, Row) else 0),
-                "data": data.facts,
+                "data": _data_of(row, data).facts,
                 "from": {name: digests[name, seed] for name in _parents(row)},
             }
             if isinstance(row, Row):
@@ -282,42 +307,31 @@ def _short(value: object) -> str:
     return text if len(text) < 40 else text[:37] + "..."
 
 
-def _begin(run: Run, data: Data, device: str = "") -> None:
+def _recipe(paper: str, run: Run, parts: dict[str, Path], data: Data, config, options) -> dict:
+    """What reproduce.predict needs to call the script's `rows` again, without the dataset."""
+    return {
+        "script": f"reproduce.{paper}",
+        "config": dataclasses.asdict(config),
+        "options": json.loads(json.dumps(vars(options), default=str)),
+        "columns": list(data.frame.columns),
+        "resized": _data_of(run.row, data).resized,
+        "parts": {name: os.path.relpath(path, run.folder) for name, path in parts.items()},
+    }
+
+
+def _begin(run: Run, data: Data, device: str = "", recipe: dict | None = None) -> None:
     """Make a run's folder and write down what it will be made from, and on what."""
+    record = {"settings": run.settings, "recipe": recipe, "provenance": provenance(device)}
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        record = {"settings": run.settings, "provenance": provenance(device)}
+        if data.template is not None:
+            template_crop.save(run.folder / "template.npz", data.template)
         write_whole(run.folder / "config.json", json.dumps(record, indent=1))
     except OSError as error:
         raise RunError(
             f"The results cannot be written to {run.folder} ({error.strerror}): "
             "make it writable or give another --results-dir."
         ) from error
-
-
-def provenance(device: str) -> dict:
-    """Versions, commit, host and command of what runs now."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    git = subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-    )
-    return {
-        "versions": versions,
-        "commit": git.stdout.strip() or "unknown",
-        "host": platform.node(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": device,
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow") if device else "none",
-        "command": " ".join(sys.argv),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
 
 
 def _combine(run: Run, folders: Sequence[Path]) -> None:
