@@ -32,7 +32,7 @@ from evaluation.metrics import Group
 from reproduce import aligned, released
 
 ROOT = Path(__file__).parents[1]
-RESULTS, DOCS = ROOT / "results", ROOT / "docs" / "papers"
+RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
 BELOW = "radiologists below the curve"
 TREES = {
@@ -127,12 +127,26 @@ def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame) -> str:
     )
 
 
-def write_docs(paper: str, text: str) -> None:
-    """Put the page between its markers in docs/papers."""
-    path = DOCS / f"{paper}.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
+def front_page(paper: str, side: pd.DataFrame) -> str:
+    """What README.md shows."""
+    return f"{PAPERS[paper].title}:\n\n{summary(side)}\n"
+
+
+def write_docs(paper: str, side: pd.DataFrame, text: str) -> None:
+    """Put the page into docs/papers and its summary on the front page, between their markers."""
+    _fill(DOCS / f"{paper}.md", START, END, text)
+    start, end = front_markers(paper)
+    _fill(README, start, end, front_page(paper, side))
+
+
+def front_markers(paper: str) -> tuple[str, str]:
+    return f"<!-- generated:{paper} -->", f"<!-- /generated:{paper} -->"
+
+
+def _fill(path: Path, start: str, end: str, text: str) -> None:
+    before, _, rest = path.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{start}\n{text}{end}{after}", encoding="utf-8")
 
 
 def released_command(options: argparse.Namespace) -> None:
@@ -146,7 +160,7 @@ def released_command(options: argparse.Namespace) -> None:
     tables.to_csv(side, out / "table.csv")
     (out / "table.md").write_text(text, encoding="utf-8")
     if options.write_docs:
-        write_docs(paper, text)
+        write_docs(paper, side, text)
     from evaluation import figures  # Matplotlib takes half a second
 
     figures.roc_curves(

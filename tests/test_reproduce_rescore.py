@@ -65,7 +65,12 @@ def test_the_docs_show_the_table_as_generated(rescored, paper):
     shown = (ROOT / "docs" / "papers" / f"{paper}.md").read_text("utf-8").split(rescore.START)[1]
     shown = shown.split(rescore.END)[0].strip()
     generated = (rescored[paper][1] / "table.md").read_text("utf-8").strip()
-    assert shown == generated, f"run python -m reproduce.rescore {paper} --released … --write-docs"
+    advice = f"run python -m reproduce.rescore {paper} --released … --write-docs"
+    assert shown == generated, advice
+    start, end = rescore.front_markers(paper)
+    front = (ROOT / "README.md").read_text("utf-8").split(start)[1].split(end)[0].strip()
+    assert front.partition("\n\n")[2] in generated, advice
+    assert front.count("published") >= 1
 
 
 def test_files_may_lie_anywhere_under_the_folder(shared_data, tmp_path):
