@@ -43,7 +43,7 @@ def hlcp(targets, logits, parents, labels="sum"):
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     not_positive = ops.cast(targets <= 0.5, logits.dtype)  # an unknown parent is not positive
     parents = ops.cast(_checked(parents, logits, itself=False), logits.dtype)
-    blocked = ops.matmul(not_positive, ops.transpose(parents)) > 0.5
+    blocked = not_positive @ ops.transpose(parents) > 0.5
     counted = ops.logical_and(known, ops.logical_not(blocked))
     return per_image(cross_entropy(targets, logits), counted, labels)
 
@@ -58,7 +58,7 @@ def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     ancestors = _checked(ancestors, logits, itself=True)
     if form == "exact":
-        losses = _exact(targets, logits, ancestors, sums or _unrounded_sums())
+        losses = _exact(targets, logits, ancestors, sums or _unrounded_sums(logits))
     elif form == "powerset":
         losses = _powerset(targets, logits, ancestors)
     else:
@@ -82,8 +82,10 @@ def _checked(relatives, logits, itself):
     return relatives
 
 
-def _unrounded_sums():
+def _unrounded_sums(logits):
     """A GPU's or TPU's matrix product rounds float32 operands to 10 bits or fewer (TF32, bf16)."""
+    if keras.backend.standardize_dtype(logits.dtype) == "float64":
+        return "matrix"
     if keras.backend.backend() == "torch":
         return "gather"  # Keras cannot list torch's devices
     on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
@@ -97,7 +99,7 @@ def _exact(targets, logits, ancestors, sums):
     def losses(logits):
         y = ops.clip(logits, -1e9, 120)  # where float32 · 2^80 ends; the gradient acts beyond it
         far = ops.exp(-ops.relu(y - 50)) * _SCALE  # softplus(-y) is exp(-y) from 50 on
-        y = ops.minimum(y, 50)
+        y = ops.clip(y, -1e9, 50)
         scaled = over_ancestors(ops.softplus(-y) * far)
         s = scaled / _SCALE  # -log p
         tiny = s < 2.0**-60
@@ -119,7 +121,7 @@ def _path_sums(ancestors, sums):
     if sums == "matrix":
 
         def add(values, matrix):
-            return ops.matmul(values, ops.cast(matrix, values.dtype))
+            return values @ ops.cast(matrix, values.dtype)
 
         return (lambda values: add(values, ancestors.T)), (lambda values: add(values, ancestors))
     if sums != "gather":
@@ -154,7 +156,7 @@ def _powerset(targets, logits, ancestors):
         z = ops.take(targets, labels, axis=1)  # (images, these labels)
         terms = ops.sum(cross_entropy(z[..., None], y), axis=-1)  # (6)
         subsets = ops.convert_to_tensor(_subsets(int(length)), dtype=logits.dtype)
-        lse = ops.logsumexp(ops.matmul(-y, subsets), axis=-1)
+        lse = ops.logsumexp(-y @ subsets, axis=-1)
         losses.append(terms - (1 - z) * (ops.sum(y, axis=-1) + lse))  # (5), (7)
         order.append(labels)
     return ops.take(ops.concatenate(losses, axis=1), np.argsort(np.concatenate(order)), axis=1)

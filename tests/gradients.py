@@ -26,6 +26,7 @@ def values_and_gradients(loss, logits):
 
         variable = torch.tensor(logits, requires_grad=True)
         values = loss(variable)
-        values.sum().backward()
-        gradients = variable.grad
+        gradients = torch.zeros_like(variable)
+        if values.requires_grad:
+            (gradients,) = torch.autograd.grad(values.sum(), variable)
     return ops.convert_to_numpy(values), ops.convert_to_numpy(gradients)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from data import label_tree
+from losses import hierarchical
 from losses.hierarchical import FORMS, HLUP, hlcp, hlup
 from losses.masking import masked_bce
 from tests.gradients import values_and_gradients
@@ -250,14 +251,13 @@ def test_wrong_arguments_are_named(call, message):
 
 
 def test_accelerators_do_not_get_a_rounded_matrix_product(monkeypatch):
-    from losses import hierarchical
-
-    if keras.backend.backend() == "torch":
-        assert hierarchical._unrounded_sums() == "gather"
-        return
-    assert hierarchical._unrounded_sums() == "matrix"
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
-    assert hierarchical._unrounded_sums() == "gather"
+    single, double = np.zeros((1, 3), np.float32), np.zeros((1, 3))
+    assert hierarchical._unrounded_sums(double) == "matrix"
+    if keras.backend.backend() != "torch":
+        assert hierarchical._unrounded_sums(single) == "matrix"
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert hierarchical._unrounded_sums(single) == "gather"
+    assert hierarchical._unrounded_sums(double) == "matrix"
 
 
 def test_exact_form_trains_inside_fit():
