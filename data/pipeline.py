@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -113,6 +114,7 @@ def _batches(
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
     steps = math.ceil(len(order) / batch_size)
+    whole = batch_size if len(order) % batch_size == 0 else None
 
     def cut(step: np.ndarray) -> np.ndarray:
         start = int(step) * batch_size
@@ -120,13 +122,14 @@ def _batches(
         index = order[start : start + batch_size]
         return apply(cache.images(rows[index]), crop, augment, seed, epoch, index)
 
+    # TensorFlow keeps every Python function of a graph for ever: it gets one that holds nothing.
+    alive = weakref.ref(cut)
     with tf.device("CPU"):
         positions = tf.constant(order)
         targets = None if targets is None else tf.constant(targets, tf.float32)
-    whole = batch_size if len(order) % batch_size == 0 else None
 
     def load(step):
-        images = tf.numpy_function(_until_exit(cut), [step], tf.uint8, stateful=False)
+        images = tf.numpy_function(_until_exit(alive), [step], tf.uint8, stateful=False)
         images.set_shape((whole, crop, crop, 1))
         if floats:
             images = tf.cast(images, tf.float32)
@@ -139,7 +142,9 @@ def _batches(
 
     batches = tf.data.Dataset.range(steps)
     batches = batches.map(load, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
-    return batches.prefetch(_PARALLEL_CALLS)
+    batches = batches.prefetch(_PARALLEL_CALLS)
+    batches.cut = cut  # alive as long as the dataset, which its iterators keep
+    return batches
 
 
 # An interpreter that ends while tf.data still calls Python from its threads waits for ever for
@@ -150,7 +155,7 @@ _closing = False
 _counting = threading.Lock()
 
 
-def _until_exit(function):
+def _until_exit(function: weakref.ref):
     def counted(*inputs):
         global _calls, _running
         with _counting:
@@ -159,7 +164,7 @@ def _until_exit(function):
         try:
             if _closing:
                 raise StopIteration
-            return function(*inputs)
+            return function()(*inputs)
         finally:
             with _counting:
                 _running -= 1

@@ -1,6 +1,7 @@
 import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -235,18 +236,22 @@ def test_a_model_can_be_fitted_from_it(cache, rows, targets):
     )
 
 
-def test_datasets_are_freed(cache, rows, targets):
-    import weakref
-
+def test_an_epoch_is_freed_when_it_is_over(cache, rows, targets):
     watched = []
     for epoch in range(3):
-        dataset = train_batches(cache, rows, targets, 16, 0, epoch, DRAW)
-        for _ in dataset:
+        batches = train_batches(cache, rows, targets, 16, 0, epoch, DRAW)
+        for _ in batches:
             pass
-        watched.append(weakref.ref(dataset))
-    del dataset
+        watched.append(weakref.ref(batches.cut))
+    del batches
     gc.collect()
-    assert [ref() for ref in watched] == [None] * 3
+    assert [work() for work in watched] == [None] * 3
+
+
+def test_an_iterator_outlives_the_name_of_its_dataset(cache, rows, targets):
+    derived = iter(train_batches(cache, rows, targets, 9, 0, 0).map(lambda x, y: x).prefetch(1))
+    gc.collect()
+    assert len(list(derived)) == 10
 
 
 def test_real_radiographs_make_batches(shared_data, tmp_path):
