@@ -27,6 +27,7 @@ class Scored(NamedTuple):
     table: pd.DataFrame  # group, metric, value, low, high, positives, images, note
     draws: pd.DataFrame  # (group, metric) x resamples
     predictions: Sequence[predict.Predictions]  # of every seed
+    folders: Sequence[Path] = ()  # of the same runs
 
 
 def score(
@@ -45,7 +46,7 @@ def score(
     """
     scored = {}
     for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
-        measured, draws, predictions = [], [], []
+        measured, draws, predictions, folders = [], [], [], []
         for run in of_row:
             found = view(predict.load(run.folder / f"{of}.npz"))
             labels = list(found.labels)
@@ -57,6 +58,7 @@ def score(
             measured.append(one[0])
             draws.append(one[1])
             predictions.append(found)
+            folders.append(run.folder)
             said = run.row.note
         table = measured[0].assign(value=np.mean([each["value"] for each in measured], axis=0))
         if len(measured) > 1:
@@ -73,6 +75,7 @@ def score(
             bootstrap.with_intervals(table, mean),
             pd.DataFrame(mean, index=pd.MultiIndex.from_frame(table[KEYS])),
             predictions,
+            folders,
         )
     return scored
 
@@ -107,8 +110,14 @@ def report(
     named = scored | {name: scored[row] for name, row in (aliases or {}).items() if row in scored}
     ours = values(named)
     side = published.compare(printed, _printed_cells(ours, printed, aliases or {}), not_comparable)
+    runs = {
+        name: " ".join(each.relative_to(folder).as_posix() for each in of_row.folders)
+        for name, of_row in named.items()
+    }  # where each of our numbers comes from
+    side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
-    tables.to_csv(values(scored), folder / "values.csv")
+    own = values(scored)
+    tables.to_csv(own.assign(runs=own["row"].map(runs)), folder / "values.csv")
     print("\n" + tables.to_text(side))
     check(paper, folder, named)
     print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
