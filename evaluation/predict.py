@@ -59,9 +59,72 @@ def drawn(augment, draws: int) -> Callable:
     return passes
 
 
+def dropped_out(passes: int, seed: int = 0) -> Callable:
+    """Monte-Carlo dropout: (passes, images, labels), with the Dropout layers active and no other.
+
+    Running a network with training=True would also let its BatchNormalization layers normalise by,
+    and learn from, the images. A pass is one drawn network for all images, so what an image gets
+    depends on (seed, pass) alone, not on the images beside it.
+    """
+
+    def of_each(model, batches: Callable, batch_size: int) -> np.ndarray:
+        drawn, masks = _always_dropping(model)
+
+        def of_network(draw: int):
+            for images in batches():
+                for number, mask in enumerate(masks):
+                    mask.seed_generator.state.assign([seed * passes + draw, number])
+                yield images
+
+        each = (logits(drawn, of_network(draw), batch_size) for draw in range(passes))
+        return np.stack([*each])
+
+    return of_each
+
+
+def _always_dropping(model):
+    """A network of the same layers and weights that always drops, alike for every image."""
+    import keras
+
+    class Mask(keras.layers.Dropout):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=True)
+
+    masks = []
+
+    def share(layer):
+        if not isinstance(layer, keras.layers.Dropout):
+            return layer
+        shape = (1, *[None] * (len(layer.input.shape) - 1))
+        masks.append(Mask(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy))
+        return masks[-1]
+
+    drawn = keras.models.clone_model(model, clone_function=share)
+    if not any(mask.rate for mask in masks):
+        raise EvaluationError(
+            f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."
+        )
+    return drawn, masks
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
+def pooled(found: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
+    """One prediction a unit, a study say, from those of its images: their mean, or another pool."""
+    names, first, unit = np.unique(np.asarray(units, str), return_index=True, return_inverse=True)
+    if not np.array_equal(found.targets, found.targets[first][unit], equal_nan=True):
+        raise EvaluationError("The images of a study have different truths; score them one by one.")
+    images = [np.flatnonzero(unit == each) for each in range(len(names))]
+    probabilities = [pool(found.probabilities[:, of_unit], axis=1) for of_unit in images]
+    return found._replace(
+        ids=names,
+        patients=found.patients[first],
+        targets=found.targets[first],
+        probabilities=np.stack(probabilities, axis=1),
+    )
 
 
 def save(
