@@ -145,20 +145,23 @@ def tiny_residual(x):
     return _residual(x, stages=(16, 32, 64), blocks=1, kernel=3)
 
 
-def _residual(x, stages, blocks, kernel):
+def tiny_separable(x):
+    """The same with depthwise and pointwise convolutions, in the manner of Xception."""
+    return _residual(x, stages=(24, 48, 96), blocks=1, kernel=3, separable=True)
+
+
+def _residual(x, stages, blocks, kernel, separable=False):
     """Stages of two-convolution blocks; a 7 x 7 stem is pooled, as in He et al."""
     from keras import layers
 
     def convolution(x, channels, kernel, stride, name):
         if kernel > 1:  # on both sides: "same" pads only the right where the stride is 2
             x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        x = layers.Conv2D(
-            channels,
-            kernel,
-            strides=stride,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_conv",
+        kind, initializer = layers.Conv2D, {"kernel_initializer": "he_normal"}
+        if separable and kernel > 1 and x.shape[-1] > 1:
+            kind, initializer = layers.SeparableConv2D, {"pointwise_initializer": "he_normal"}
+        x = kind(
+            channels, kernel, strides=stride, use_bias=False, name=f"{name}_conv", **initializer
         )(x)
         return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
 
@@ -200,9 +203,24 @@ def tiny_plain(x):
 
 
 def tiny(x):
-    """A small DenseNet for demonstrations and tests.
+    """A small DenseNet for demonstrations and tests."""
+    return _dense(x, depths=(2, 4, 4), growth=16)
 
-    Its moving statistics follow within tens of steps (momentum 0.9): short runs have few.
+
+def tiny_deep(x):
+    """The same with more and narrower layers."""
+    return _dense(x, depths=(2, 5, 7), growth=10)
+
+
+def tiny_wide(x):
+    """The same with fewer and wider layers."""
+    return _dense(x, depths=(2, 2, 3), growth=24)
+
+
+def _dense(x, depths, growth):
+    """Blocks of layers that see the outputs of all before them, halved in between.
+
+    The moving statistics follow within tens of steps (momentum 0.9): short runs have few.
     """
     from keras import layers
 
@@ -219,13 +237,13 @@ def tiny(x):
         )(x)
 
     x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
-    for block, depth in enumerate((2, 4, 4), start=1):
+    for block, depth in enumerate(depths, start=1):
         if block > 1:
             x = convolution(x, x.shape[-1] // 2, 1, f"transition{block}")
             x = layers.AveragePooling2D(2, name=f"transition{block}_pool")(x)
         for step in range(1, depth + 1):
             name = f"block{block}_layer{step}"
-            x = layers.Concatenate(name=f"{name}_concat")([x, convolution(x, 16, 3, name)])
+            x = layers.Concatenate(name=f"{name}_concat")([x, convolution(x, growth, 3, name)])
     x = layers.BatchNormalization(momentum=0.9, name="last_bn")(x)
     return layers.Activation("relu", name="last_relu")(x)
 
@@ -266,6 +284,9 @@ BACKBONES: dict[str, Backbone] = {
         "NASNetLarge", "nasnet_large_no_top.h5", SYMMETRIC, 331, 32, 84_916_818
     ),
     "tiny": Backbone(_drawn(tiny), SYMMETRIC_GRAY, 64, 16, 81_920),
+    "tiny_deep": Backbone(_drawn(tiny_deep), SYMMETRIC_GRAY, 64, 16, 67_856),
+    "tiny_wide": Backbone(_drawn(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),
+    "tiny_separable": Backbone(_drawn(tiny_separable), SYMMETRIC_GRAY, 64, 16, 28_800),
     "tiny_plain": Backbone(_drawn(tiny_plain), SYMMETRIC_GRAY, 64, 16, 104_096),
     "tiny_residual": Backbone(_drawn(tiny_residual), SYMMETRIC_GRAY, 64, 16, 77_776),
 }

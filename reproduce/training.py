@@ -33,6 +33,8 @@ def train(run: Run, weights: Path | None, data: Data, config, options, clock: Cl
     row, folder = run.row, run.folder
     model = _compiled(run, weights, config, options)
     frame, split = data.frame, data.frame["split"].to_numpy()
+    # an image of which nothing is known teaches nothing
+    learnt = (split == "train") & ~np.isnan(row.targets).all(axis=1)
 
     def predicted(name: str, passes=predict.once) -> np.ndarray:
         """(passes, images, outputs) of the images of a set."""
@@ -62,7 +64,7 @@ def train(run: Run, weights: Path | None, data: Data, config, options, clock: Cl
         started = time.perf_counter()
         rate = row.learning_rate(epoch, history)
         model.optimizer.learning_rate = rate
-        loss = _fit_epoch(run, model, epoch, data, np.flatnonzero(split == "train"), config)
+        loss = _fit_epoch(run, model, epoch, data, np.flatnonzero(learnt), config)
         outputs, held_out = predicted("val")[0], split == "val"
         val_loss = float(keras.ops.mean(model.loss(row.targets[held_out], outputs)))
         score = float(row.select(row.truth[held_out], row.probabilities(outputs), val_loss))
@@ -129,6 +131,9 @@ def _compiled(run: Run, weights: Path | None, config, options) -> keras.Model:
     )
     if weights is not None:
         classifier.load_weights(model, weights)
+    if run.row.head_only:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
     adam = fast.Adam if options.fast else keras.optimizers.Adam
     model.compile(
         adam(run.row.learning_rate(0, [])),
