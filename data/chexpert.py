@@ -15,6 +15,7 @@ CSVS = {
     "test": ("test.csv", "test_labels.csv", "groundtruth.csv"),
 }  # after the first, the names under which CheXlocalize and the test labels were published
 VISUALCHEXBERT = "train_visualCheXbert.csv"
+RADIOLOGISTS = ("bc4", "bc6", "bc8")  # the three that models are compared with
 COMPLETE = {"train": 223_414, "valid": 234, "test": 668}  # images
 _FOLDERS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 _BATCH = re.compile(r"\(train \d+\)$")  # the full-size training images come in such folders
@@ -35,8 +36,7 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
     "chexpert" labeller or of "visualchexbert", which is never uncertain.
     """
     folder = reading.open_folder(folder)
-    within = [path for path in reading.subfolders(folder) if path.name.lower().startswith("chex")]
-    places = [folder, *within]
+    places = _places(folder)
     csvs = _csvs(places, labels)
     parts, names, found = [], [], []
     for split, path in csvs.items():
@@ -62,6 +62,36 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
         complete={"train", "valid"} <= set(rows)
         and all(count == COMPLETE[split] for split, count in rows.items()),
     )
+
+
+def radiologists(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The 0/1 decisions on the test set, by study_id, of each benchmark radiologist found.
+
+    Their files lie where the released repository has them, or directly in `radiologists`.
+    """
+    folder = reading.open_folder(folder)
+    homes = [home / "radiologists" for home in _places(folder)]
+    decisions = {}
+    for name in RADIOLOGISTS:
+        paths = (
+            home / below / f"{name}.csv"
+            for home in homes
+            for below in ("", "benchmark_radiologists")
+        )
+        if path := next((path for path in paths if path.is_file()), None):
+            table = reading.read_table(path, ("Study",), CHEXPERT)
+            values = reading.label_values(table, CHEXPERT, (1, 0), path)
+            studies = reading.texts(table, "Study", path)
+            reading.check_unique(studies, path)
+            of_study = studies.str.extract(_PATH + "$").agg("/".join, axis=1)
+            decisions[name] = pd.DataFrame(values, of_study, list(CHEXPERT))
+    return decisions
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folder, and the CheXpert folders within it."""
+    within = [path for path in reading.subfolders(folder) if path.name.lower().startswith("chex")]
+    return [folder, *within]
 
 
 def _csvs(places: list[Path], labels: str) -> dict[str, Path]:
