@@ -23,6 +23,7 @@ from data.phantom_anatomy import Film, sample_shape
 from data.phantom_film import Pose, develop, sample_pose
 from data.phantom_findings import PAINT, RESHAPE, benign, boxes
 from data.phantom_layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
+from data.progress import shown
 
 VERSION = 1  # raise it with every change that changes bytes
 SMALLEST, FEWEST = 32, 20  # pixels; images
@@ -80,30 +81,22 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
-def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, progress: bool) -> list[str]:
-    from tqdm import tqdm
-
+def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool) -> list[str]:
     for parent in {(folder / shot.path).parent for shot in shots}:
         parent.mkdir(parents=True, exist_ok=True)
     chunk = 25
     jobs = [(shots[at : at + chunk], folder, size, seed) for at in range(0, len(shots), chunk)]
-    lines = []
-    with tqdm(total=len(shots), unit="image", desc="drawing", disable=not progress) as bar:
-        if len(shots) < POOL_FROM:
-            for job in jobs:
-                lines += _draw_to_disk(job)
-                bar.update(len(job[0]))
-            return lines
-        workers = len(os.sched_getaffinity(0))
-        spawn = get_context("spawn")  # a fork would copy the threads of the caller's TensorFlow
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-        try:
-            for job, written in zip(jobs, pool.map(_draw_to_disk, jobs), strict=True):
-                lines += written
-                bar.update(len(job[0]))
-        finally:  # after an error or Ctrl-C, what has not begun is dropped
-            pool.shutdown(cancel_futures=True)
-    return lines
+    if len(shots) < POOL_FROM:
+        return [line for job in jobs for line in _draw_to_disk(job)]
+    workers = len(os.sched_getaffinity(0))
+    spawn = get_context("spawn")  # a fork would copy the threads of the caller's TensorFlow
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    try:
+        drawn = zip(jobs, pool.map(_draw_to_disk, jobs), strict=True)
+        counted = shown(drawn, "draw", len(shots), show=show, images=lambda drawn: len(drawn[0][0]))
+        return [line for _, written in counted for line in written]
+    finally:  # after an error or Ctrl-C, what has not begun is dropped
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(out: Path, settings: dict) -> bool:

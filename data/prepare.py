@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data import DataError, template_crop
 from data.cache import VERSION, is_whole
 from data.images import BadImage, read_gray
+from data.progress import shown
 
 _TEMPORARY = ".tmp"
 _CORRUPT = ".corrupt.json"  # beside a shard: what in it could not be read, and why
@@ -114,7 +113,7 @@ class Shard:
         return json.loads(note.read_text()) if note.exists() else {}
 
 
-def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers: int, progress):
+def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers: int, show: bool):
     for leftover in folder.glob("*" + _TEMPORARY):
         leftover.unlink()
     missing = [shard for shard in shards if not shard.is_done(folder)]
@@ -132,10 +131,10 @@ def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers:
     pool = ThreadPoolExecutor(workers)
     try:
         decoded = _in_order(pool, decode, paths, ahead=32 * workers)
-        shown = _with_progress(decoded, done, done + len(paths), progress)
-        with contextlib.closing(shown):
+        counted = shown(decoded, "prepare", done + len(paths), done, show)
+        with contextlib.closing(counted):
             for shard in missing:
-                shard.write(folder, shown)
+                shard.write(folder, counted)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -252,19 +251,3 @@ def _in_order(pool, function: Callable, items: Iterable, ahead: int) -> Iterator
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _with_progress(items: Iterable, done: int, total: int, show: bool) -> Iterator:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
-    bar = show and sys.stderr.isatty()
-    began = said = time.monotonic()
-    with tqdm(
-        desc="prepare", initial=done, total=total, unit="image", disable=not bar, dynamic_ncols=True
-    ) as shown:
-        for count, item in enumerate(items, 1):
-            shown.update()
-            now = time.monotonic()
-            if show and not bar and (now - said > 10 or done + count == total):
-                rate, said = count / max(now - began, 1e-9), now
-                print(f"prepare: {done + count}/{total} images, {rate:.0f}/s", file=sys.stderr)
-            yield item
