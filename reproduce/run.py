@@ -83,8 +83,11 @@ class Data(NamedTuple):
     template: np.ndarray | None = None
 
 
-def read(options, config, phantoms: int) -> pd.DataFrame:
-    """The dataset's frame, as released; phantoms of it where no folder is given."""
+def read(options, config, phantoms: int, **which) -> pd.DataFrame:
+    """The dataset's frame, as released; phantoms of it where no folder is given.
+
+    `which` goes to the reader: CheXpert's `labels`, for instance.
+    """
     folder = options.data_dir
     if folder is None:
         images, size = options.phantoms or phantoms, max(config.size, 128)
@@ -95,7 +98,7 @@ def read(options, config, phantoms: int) -> pd.DataFrame:
         )
         place = options.cache_dir / "phantoms" / f"{options.dataset}-{images}-{size}px"
         folder = phantom.write(options.dataset, place, images, size, seed=0, prevalence_floor=0.03)
-    frame = READERS[options.dataset].read(folder, allow_missing=options.allow_missing)
+    frame = READERS[options.dataset].read(folder, allow_missing=options.allow_missing, **which)
     frame.attrs["folder"] = str(Path(folder).expanduser().absolute())
     return frame
 
