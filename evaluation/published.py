@@ -3,7 +3,8 @@
     python -m evaluation.published audit            what in the printed tables does not fit
     python -m evaluation.published audit --json     the same for a program
 
-`results/published/NAME.csv` holds one printed number a line, `claims.csv` one claimed comparison.
+`results/published/NAME.csv` holds one printed number a line, `claims.csv` one claimed comparison;
+a paper that was added later brings its claims in `NAME.claims.csv`.
 """
 
 import itertools
@@ -32,7 +33,7 @@ AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", 
 
 def papers(folder: Path = FOLDER) -> list[str]:
     """The papers whose numbers are transcribed."""
-    return sorted(path.stem for path in folder.glob("*.csv") if path.stem != "claims")
+    return sorted(path.stem for path in folder.glob("*.csv") if path not in _claim_files(folder))
 
 
 def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
@@ -52,8 +53,12 @@ def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
 
 def claims(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
     """A paper's directional claims, one comparison a line (docs/published.md has the columns)."""
-    frame = _read(folder / "claims.csv", CLAIM_COLUMNS)
+    frame = pd.concat([_read(path, CLAIM_COLUMNS) for path in _claim_files(folder)])
     return frame[frame["paper"] == paper].reset_index(drop=True)
+
+
+def _claim_files(folder: Path) -> list[Path]:
+    return [folder / "claims.csv", *sorted(folder.glob("*.claims.csv"))]
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
