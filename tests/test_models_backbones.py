@@ -39,7 +39,7 @@ def test_every_backbone(name):
 
     gray = np.random.default_rng(0).integers(0, 256, (2, entry.smallest, entry.smallest, 1))
     gray[:, 0, 0], gray[:, 0, 1] = 0, 255
-    entering = keras.Model(model.inputs, model.get_layer("normalize").output)
+    entering = keras.Model(model.input, model.get_layer("normalize").output)
     ours = np.asarray(entering(gray.astype("uint8")))
     np.testing.assert_array_equal(ours, entering(gray.astype("float32")))
     if name.startswith("tiny"):
@@ -75,7 +75,7 @@ def test_resnet18_keeps_the_picture_centred():
             for w in model.get_weights()
         ]
     )
-    inner = keras.Model(model.inputs, model.get_layer("conv4_block2_relu").output)
+    inner = keras.Model(model.input, model.get_layer("conv4_block2_relu").output)
     image = rng.integers(0, 256, (1, 33, 33, 1)).astype("float32")
     plain, mirrored = (np.asarray(inner(x)) for x in (image, image[:, :, ::-1]))
     np.testing.assert_allclose(mirrored[:, :, ::-1], plain, rtol=1e-4, atol=1e-4 * plain.max())

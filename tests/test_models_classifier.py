@@ -10,7 +10,7 @@ GRAY = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1)).astype("uint8")
 
 
 def outputs(model: keras.Model, layer: str) -> np.ndarray:
-    return np.asarray(keras.Model(model.inputs, model.get_layer(layer).output)(GRAY))
+    return np.asarray(keras.Model(model.input, model.get_layer(layer).output)(GRAY))
 
 
 @pytest.mark.parametrize("precision", [None, "float32", "bfloat16", "float16"])
