@@ -5,10 +5,9 @@ against all the negatives:
 
     (2) as printed    E = 1/|Y| Σ_{l ∈ Y}      s_l,   s_l = exp x_l / (exp x_l + Σ_{k ∈ Ȳ} exp x_k)
     (2) as corrected  E = 1/|Y| Σ_{l ∈ Y} -log s_l = 1/|Y| Σ_{l ∈ Y} softplus(LSE_{k ∈ Ȳ} x_k - x_l)
+    (5)               E = α (E_MSML + E_CE) + β E_FCE
 
 Minimising the printed value drives positives down; the paper's own dE/dz = -y/z is that of -log.
-    (5)  E = α (E_MSML + E_CE) + β E_FCE
-
 An image without a positive contributes 0 and still counts in the batch's mean. Without a negative
 every s_l is 1: -log s_l is 0. Unknown (NaN) labels are neither positive nor negative.
 """

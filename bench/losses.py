@@ -1,0 +1,186 @@
+"""The four forms of Chen's HLUP loss: time, and error against 50-digit arithmetic.
+
+python -m bench.losses [--quick] [--write]
+"""
+
+import argparse
+import time
+
+import mpmath
+import numpy as np
+
+from bench import machine, publish
+from data import label_tree
+
+IMAGES = 32
+CONTENDERS = {  # name in the table -> form, how exact adds along paths
+    "naive": ("naive", None),
+    "rescale": ("rescale", None),
+    "powerset (as printed)": ("powerset", None),
+    "exact": ("exact", "matrix"),
+    "exact, gather": ("exact", "gather"),
+}
+
+
+def deep_tree(labels=500, depth=12, seed=0):
+    """A random tree: one path of `depth` nodes, then every label under a random earlier one."""
+    generator = np.random.default_rng(seed)
+    parents, level = list(range(-1, depth - 1)), list(range(1, depth + 1))
+    while len(parents) < labels:
+        parent = int(generator.choice(np.flatnonzero(np.array(level) < depth)))
+        parents.append(parent)
+        level.append(level[parent] + 1)
+    return tuple(parents)
+
+
+def batch(tree, images, spread=100, seed=0):
+    """Targets that respect the tree, and logits uniform in ± spread, a tenth of them all large."""
+    generator = np.random.default_rng(seed)
+    logits = generator.uniform(-spread, spread, (images, len(tree)))
+    large = max(images // 10, 1)
+    logits[:large] = generator.uniform(spread / 2, spread, (large, len(tree)))
+    targets = label_tree.close(generator.random(logits.shape) < 0.05, tree)
+    return targets.astype(np.float32), logits.astype(np.float32)
+
+
+def training_step(form, sums, ancestors):
+    """Value and gradient of the batch's mean loss, compiled as Keras compiles a training step."""
+    import tensorflow as tf
+
+    from losses.hierarchical import hlup
+
+    @tf.function
+    def step(targets, logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = tf.reduce_mean(hlup(targets, logits, ancestors, form, sums=sums))
+        return loss, tape.gradient(loss, logits)
+
+    return step
+
+
+def times(tree, rounds, calls=10):
+    """Of each contender: median milliseconds of a call, median ratio to exact in the same turn.
+
+    A turn is a few calls, so that none runs on caches that another has emptied.
+    """
+    import tensorflow as tf
+
+    ancestors = label_tree.ancestor_matrix(tree)
+    data = [tf.constant(array) for array in batch(tree, IMAGES)]
+    steps = {name: training_step(*how, ancestors) for name, how in CONTENDERS.items()}
+    taken = {name: np.zeros((rounds, calls)) for name in steps}
+    for step in steps.values():
+        step(*data)
+    for turn in range(rounds):
+        for name, step in steps.items():
+            for call in range(calls):
+                start = time.perf_counter()
+                step(*data)[1].numpy()
+                taken[name][turn, call] = 1000 * (time.perf_counter() - start)
+    turns = {name: np.median(each, axis=1) for name, each in taken.items()}
+    return {
+        name: (np.median(each), np.median(turns[name] / turns["exact"]))
+        for name, each in taken.items()
+    }
+
+
+def exact_terms(targets, logits, ancestors):
+    """CE(z_m, p_m) and its gradient for each image and label, computed with 50 digits."""
+    values = np.zeros(logits.shape)
+    gradients = np.zeros((*logits.shape, logits.shape[1]))
+    with mpmath.workdps(50):
+        for image, (z, y) in enumerate(zip(targets.tolist(), logits.tolist(), strict=True)):
+            softplus = [mpmath.log1p(mpmath.exp(-each)) for each in y]
+            slope = [1 / (1 + mpmath.exp(each)) for each in y]
+            for label, path in enumerate(ancestors):
+                path = np.flatnonzero(path)
+                s = mpmath.fsum(softplus[node] for node in path)
+                factor = -1 if z[label] else 1 / mpmath.expm1(s)
+                values[image, label] = s if z[label] else -mpmath.log(-mpmath.expm1(-s))
+                gradients[image, label, path] = [factor * slope[node] for node in path]
+    return values, gradients
+
+
+def errors(tree, images):
+    """Of each contender: largest relative errors, shares of negative and of non-finite terms."""
+    import tensorflow as tf
+
+    from losses.hierarchical import hlup
+
+    ancestors = label_tree.ancestor_matrix(tree)
+    targets, logits = batch(tree, images)
+    values, gradients = exact_terms(targets, logits, ancestors)
+    labels = len(tree)
+    one_label = np.where(np.eye(labels) > 0, targets[:, None], np.nan).reshape(-1, labels)
+    repeated = np.repeat(logits, labels, axis=0)  # a row a term, its others unknown
+    found = {}
+    for name, (form, sums) in CONTENDERS.items():
+        if form == "rescale":
+            continue  # another function on purpose
+        ours, slopes = [], []
+        for start in range(0, len(repeated), IMAGES):
+            rows = slice(start, start + IMAGES)
+            part = tf.constant(repeated[rows])
+            with tf.GradientTape() as tape:
+                tape.watch(part)
+                ours.append(hlup(one_label[rows], part, ancestors, form, sums=sums))
+            slopes.append(tape.gradient(ours[-1], part))
+        ours = np.concatenate(ours).reshape(values.shape)
+        slopes = np.concatenate(slopes).reshape(gradients.shape)
+        found[name] = {
+            "value": relative(ours, values),
+            "gradient": relative(slopes, gradients),
+            "negative": np.mean(ours < 0),
+            "not finite": 1 - np.mean(np.isfinite(ours)) * np.mean(np.isfinite(slopes)),
+        }
+    return found
+
+
+def relative(ours, true):
+    """The largest relative error where the true number exceeds 1e-3."""
+    counted = np.abs(true) > 1e-3
+    return np.max(np.abs(ours[counted] - true[counted]) / np.abs(true[counted]))
+
+
+def report(rounds, images):
+    """The section of docs/performance.md, as Markdown."""
+    trees = {
+        "PLCO, 19 labels, depth 4": (label_tree.PLCO, rounds, images),
+        "500 labels, depth 12": (deep_tree(), max(rounds // 5, 1), max(images // 20, 1)),
+    }
+    lines = [
+        f"{machine()}. {IMAGES} images, float32, forward and backward in one `tf.function`; the",
+        "forms take turns, ten calls at a time; ms is the median call, the ratio the median over",
+        "turns. Errors are of single terms CE(z, p) against 50-digit arithmetic, the largest where",
+        "the true number exceeds 1e-3; logits are uniform in ±100, one image in ten has only large",
+        "ones. `rescale` is another function on purpose.",
+        "",
+        "| Tree | Form | ms | ÷ exact | value error | gradient error | negative | not finite |",
+        f"|{'---|' * 2}{'---:|' * 6}",
+    ]
+    for title, (tree, tree_rounds, tree_images) in trees.items():
+        taken, wrong = times(tree, tree_rounds), errors(tree, tree_images)
+        for name, (milliseconds, ratio) in taken.items():
+            cells = [title, name, f"{milliseconds:.2f}", f"{ratio:.2f}"]
+            if name in wrong:
+                each = wrong[name]
+                cells += [f"{each['value']:.1e}", f"{each['gradient']:.1e}"]
+                cells += [f"{each['negative']:.1%}", f"{each['not finite']:.1%}"]
+            else:
+                cells += ["–"] * 4
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="seconds instead of a minute")
+    parser.add_argument("--write", action="store_true", help="put it into docs/performance.md")
+    arguments = parser.parse_args()
+    rounds, images = (4, 20) if arguments.quick else (60, 100)
+    publish("losses", report(rounds, images), arguments.write)
+
+
+if __name__ == "__main__":
+    main()
