@@ -160,7 +160,7 @@ def raw_files(folder: Path, rounds: int, pool) -> dict[str, float]:
         return sum(len(batch) for batch in pool.map(opencv_batch, parts))
 
     def tensorflow() -> int:
-        return sum(len(batch) for batch in batches)
+        return drained(batches)
 
     ways = {
         "CheXNet-Keras' generator (Pillow, one thread)": pillow,
@@ -170,18 +170,28 @@ def raw_files(folder: Path, rounds: int, pool) -> dict[str, float]:
     return take_turns(ways, rounds)
 
 
-def epoch(cache: Cache, augment: Augment, number: int = 0, **options) -> int:
+def drained(batches) -> int:
+    """Run a dataset to its end within TensorFlow, as fit does, and count its images."""
+    return int(batches.reduce(np.int64(0), lambda count, *batch: count + len(first_of(batch))))
+
+
+def first_of(batch: tuple):
+    while isinstance(batch, tuple):
+        batch = batch[0]
+    return batch
+
+
+def epoch(cache: Cache, augment: Augment, images: int = 0, **options) -> int:
+    """One epoch of ours; fewer images than asked for are shown several times."""
     from data.pipeline import train_batches
 
-    rows = np.arange(len(cache))
-    targets = np.zeros((len(cache), 14), np.float32)
-    batches = train_batches(cache, rows, targets, BATCH, 0, number, augment, CROP, **options)
-    return sum(len(images) for images, _ in batches)
+    rows = np.tile(np.arange(len(cache)), max(1, images // len(cache)))
+    targets = np.zeros((len(rows), 14), np.float32)
+    return drained(train_batches(cache, rows, targets, BATCH, 0, 0, augment, CROP, **options))
 
 
-def later_passes(cache: Cache, rounds: int) -> dict[str, float]:
-    mapped = np.concatenate([np.arange(len(cache))])
-    order = np.random.default_rng(0).permutation(mapped)
+def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:
+    order = np.random.default_rng(0).permutation(np.resize(np.arange(len(cache)), images))
 
     def bare() -> int:
         for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -190,9 +200,9 @@ def later_passes(cache: Cache, rounds: int) -> dict[str, float]:
 
     ways = {
         "bare memmap: 256 px batches by NumPy, no crop": bare,
-        "ours, uint8, crop + flip": lambda: epoch(cache, DRAW),
-        "ours, float32, crop + flip": lambda: epoch(cache, DRAW, floats=True),
-        "ours, uint8, crop + flip + affine": lambda: epoch(cache, AFFINE),
+        "ours, uint8, crop + flip": lambda: epoch(cache, DRAW, images),
+        "ours, float32, crop + flip": lambda: epoch(cache, DRAW, images, floats=True),
+        "ours, uint8, crop + flip + affine": lambda: epoch(cache, AFFINE, images // 4),
     }
     return take_turns(ways, rounds)
 
@@ -240,10 +250,9 @@ def growth(folder: Path, sizes: list[int]) -> list[tuple]:
     for turn in range(4):
         for row in rows:  # small before large: what an epoch keeps would show
             start = time.perf_counter()
-            for number in range(sizes[-1] // row[0] if turn else 1):
-                count = epoch(row[1], DRAW, number)
+            count = epoch(row[1], DRAW, sizes[-1])
             if turn:
-                row[4].append((time.perf_counter() - start) / (number + 1) / count * 1e3)
+                row[4].append((time.perf_counter() - start) / count * 1e3)
             row[5] = memory()
     return rows
 
@@ -300,7 +309,7 @@ def main() -> None:
         first = first_pass(folder, unit // 4, rounds, pool)
         raw = raw_files(folder, rounds, pool)
         grown = growth(folder, [unit, 4 * unit, 16 * unit])
-        later = later_passes(grown[-1][1], rounds)
+        later = later_passes(grown[-1][1], 64 * unit, rounds)
         largest = grown[-1][1].folder
         for row in grown:
             row[1] = None  # unmapped, so that its pages can be dropped

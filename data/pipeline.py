@@ -19,7 +19,7 @@ from data import DataError
 from data.augment import AS_STORED, Augment, apply
 from data.cache import Cache
 
-_PARALLEL_CALLS = 2
+_PARALLEL_CALLS = 4
 _READ_AHEAD = 8  # batches
 _CHUNK_BYTES = 1 << 20
 _WINDOW_CHUNKS = 256
