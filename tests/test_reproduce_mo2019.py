@@ -1,0 +1,111 @@
+"""mo2019: what each row learns and reads, and the script run whole on phantoms."""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import labels
+from evaluation import published
+from reproduce import RunError, mo2019
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    found = (generator.random((40, 14)) < 0.1).astype(np.float32)
+    found[:14] = np.maximum(found[:14], np.eye(14))
+    frame = pd.DataFrame(found, columns=list(labels.CHESTXRAY14))
+    frame[labels.NO_FINDING] = 1 - found.max(axis=1)
+    return frame.assign(split=["train"] * 20 + ["val"] * 10 + ["test"] * 10)
+
+
+def rows(frame, **changes):
+    options = argparse.Namespace(fast=True)
+    return {
+        row.name: row for row in mo2019.rows(replace(mo2019.Config(), **changes), options, frame)
+    }
+
+
+def test_rows_are_the_published_ones_and_our_readings(frame):
+    printed = published.load("mo2019")
+    own = printed[(printed["table"] == "Table I") & ~printed["note"].str.startswith("quoted")]
+    names = rows(frame)
+    assert set(own["row"]) < set(names)
+    assert [row.note for row in names.values()].count("") == 3
+    assert names["DenseNet121 proposed loss after CE"].start_from == mo2019.BASELINE
+
+
+def test_fifteen_outputs_teach_and_fourteen_are_scored(frame):
+    for classes in (14, 15):
+        for row in rows(frame, classes=classes).values():
+            assert row.targets.shape == (40, classes)
+            assert row.truth.shape == (40, 14)
+            assert row.probabilities(np.zeros((3, classes))).shape == (3, 14)
+    no_finding = rows(frame)[mo2019.PROPOSED].targets[:, 14]
+    np.testing.assert_array_equal(no_finding, frame[labels.NO_FINDING])
+
+
+def test_softmax_readings_compete_and_the_others_do_not(frame):
+    logits = np.array([[1000.0, *[0.0] * 14], [0.0] * 15])
+    for name, row in rows(frame).items():
+        read = row.probabilities(logits)
+        competes = name.startswith("DenseNet121 proposed") and "+ CE" not in name
+        expected = 1 / 15 if competes else 0.5
+        np.testing.assert_allclose(read[1], expected)
+        assert read[0, 0] == pytest.approx(1)
+        assert read[0, 1] == pytest.approx(0 if competes else 0.5)
+
+
+def test_losses_are_the_readings_and_weigh_by_the_training_images_alone(frame):
+    by_name = {name: row.loss() for name, row in rows(frame, entropy_weight=0.5).items()}
+    readings = {name: getattr(loss, "reading", None) for name, loss in by_name.items()}
+    assert readings[mo2019.BASELINE] is None
+    assert readings[mo2019.PROPOSED] == "as_printed"
+    assert readings[mo2019.OURS] == "detached"
+    assert by_name["DenseNet121 proposed loss + CE"].scale == 0.5
+    train = frame.loc[frame["split"] == "train", list(labels.CHESTXRAY14)].to_numpy()
+    np.testing.assert_allclose(by_name[mo2019.BASELINE].positive[:14], 1 - train.mean(axis=0))
+    np.testing.assert_allclose(by_name[mo2019.BASELINE].negative[:14], train.mean(axis=0))
+    printed, repaired = by_name[mo2019.PROPOSED], by_name[mo2019.OURS]
+    target, start = np.eye(15, dtype=np.float32)[:1], np.zeros((1, 15), np.float32)
+    assert float(printed(target, start)) == pytest.approx(float(repaired(target, start)))
+
+
+@pytest.mark.parametrize("wrong", [{"classes": 13}, {"factors": "negative"}])
+def test_senseless_settings_are_refused(frame, wrong):
+    with pytest.raises(RunError, match=next(iter(wrong))):
+        rows(frame, **wrong)
+
+
+def test_the_script_runs_on_phantoms(tmp_path):
+    wanted = f"{mo2019.BASELINE},{mo2019.PROPOSED},{mo2019.OURS}"
+    command = [
+        *(sys.executable, "-m", "reproduce.mo2019", "--rows", wanted, "--phantoms", "200"),
+        *("--epochs", "1", "--size", "32", "--resamples", "20", "--device", "cpu"),
+        *("--cache-dir", tmp_path / "cache", "--results-dir", tmp_path / "results"),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "drawn phantoms, not comparable" in done.stdout
+    assert "Table I, DenseNet121 proposed loss: ours is reading A" in done.stdout
+    assert "with our repair in its place" in done.stdout
+    folder = tmp_path / "results" / "mo2019" / "chestxray14-phantoms"
+    table = pd.read_csv(folder / "table.csv")
+    of_us = table[table["ours"].notna()]
+    assert set(of_us["row"]) == {mo2019.BASELINE, mo2019.PROPOSED, mo2019.OURS}
+    quoted = table[table["row"] == "Wang et al. [5]"]
+    assert set(quoted["verdict"]) == {"quoted"}
+    claims, repaired = (pd.read_csv(folder / f"{name}.csv") for name in ("claims", "claims-ours"))
+    assert set(repaired["left_row"]) == {mo2019.PROPOSED}
+    both = claims.merge(repaired, on=["claim", "left_row", "right_row", "column"])
+    compared = both[both["claim"] == "proposed-beats-baseline"]
+    assert len(compared) == 1
+    assert compared["margin_x"].item() != compared["margin_y"].item()
+    figure = (folder / "figure-1.svg").read_text()
+    assert figure.count("mean AUC") == 3
