@@ -9,11 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError
+from data import DataError, dicom
 
 # A 16-bit file usually holds fewer bits. Its depth is taken as the smallest of these that holds its
 # brightest pixel: 12-bit film scans in 16-bit files keep their contrast, and one file is enough.
 _DEPTHS = (8, 10, 12, 14, 16)
+
+# What a chest radiograph is not: smaller, longer, or coloured over more than its annotations.
+SMALLEST = 32  # pixels
+LONGEST = 2.0  # times its short side
+COLOURED, COLOURED_SHARE = 0.12, 0.05  # difference of two channels, share of the pixels
 
 
 class BadImage(DataError):
@@ -29,6 +34,28 @@ def read_gray(path, size: int) -> np.ndarray:
 
     The image is squashed to the square as the papers do; its aspect ratio is not kept.
     """
+    return _to_8_bit(_decoded(path, cv2.IMREAD_ANYDEPTH), size)
+
+
+def unlike_radiograph(path) -> str:
+    """Why a readable file is no gray radiograph of a chest, "" where nothing speaks against it."""
+    image = _decoded(path, cv2.IMREAD_UNCHANGED)
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST:
+        return f"has {width} x {height} pixels; {SMALLEST} on each side are the least"
+    if max(height, width) > LONGEST * min(height, width):
+        return f"has {width} x {height} pixels, which is no chest radiograph's shape"
+    if image.ndim == 3 and image.shape[2] >= 3:  # gray is often stored as three equal channels
+        channels = image[..., :3].astype(np.float32) / np.iinfo(image.dtype).max
+        if (np.ptp(channels, axis=2) > COLOURED).mean() > COLOURED_SHARE:
+            return "is in colour; radiographs are gray"
+    if image.min() == image.max():
+        return "is a single shade of gray"
+    return ""
+
+
+def _decoded(path, flags: int) -> np.ndarray:
+    """The file's 8- or 16-bit pixels, as OpenCV's flags ask for them; DICOM is always gray."""
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -36,18 +63,20 @@ def read_gray(path, size: int) -> np.ndarray:
         raise BadImage(path, f"cannot be read: {error.strerror}") from error
     if not data:
         raise BadImage(path, "is empty")
+    if dicom.is_dicom(data):
+        return dicom.pixels(path, data)
     if not _is_whole(data):
         raise BadImage(path, "is truncated or damaged")
     try:
         # Gray at the file's own depth: palettes are looked up, transparency is dropped.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise BadImage(path, f"cannot be decoded: {error.err}") from error
     if image is None:
         raise BadImage(path, "cannot be decoded as an image")
     if image.dtype not in (np.uint8, np.uint16):
         raise BadImage(path, f"holds {image.dtype} pixels; 8 and 16 bits are read")
-    return _to_8_bit(image, size)
+    return image
 
 
 def _to_8_bit(image: np.ndarray, size: int) -> np.ndarray:
