@@ -1,0 +1,171 @@
+"""Pictures of single predictions as PNG: Grad-CAM overlays, probabilities and the label tree."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from evaluation import grad_cam
+
+DISCLAIMER = "For research only. Not a medical device; not for diagnosis."
+DPI = 130
+COLOURS = matplotlib.colormaps["YlOrRd"]
+INK, FAINT = "#222222", "#777777"
+
+
+def percent(probability: float, spread: float | None = None) -> str:
+    """A probability, and what members or passes differ by, as whole percents."""
+    text = f"{100 * probability:.0f} %"
+    return text if spread is None else f"{100 * probability:.0f} ± {100 * spread:.0f} %"
+
+
+def activations(
+    path: str | Path,
+    image: np.ndarray,
+    heat: np.ndarray,
+    labels: Sequence[str],
+    probabilities: np.ndarray,
+    spread: np.ndarray | None,
+    true: Sequence[str],
+    columns: int = 7,
+    title: str = "",
+) -> Path:
+    """Asadi's Figure 3: a tile a label with its Grad-CAM, probability and uncertainty.
+
+    `image` (H, H), `heat` (labels, h, w); the names of `true` labels are bold.
+    """
+    rows = -(-len(labels) // columns)
+    figure = Figure((1.75 * columns, 2.12 * rows + 0.75), layout="constrained")
+    tiles = figure.subplots(rows, columns, squeeze=False).ravel()
+    for tile in tiles[len(labels) :]:
+        tile.set_axis_off()
+    for k, (tile, label) in enumerate(zip(tiles, labels, strict=False)):
+        _picture(tile, grad_cam.overlay(image, heat[k]))
+        of_label = None if spread is None else spread[k]
+        tile.set_title(
+            f"{label}\n{percent(probabilities[k], of_label)}",
+            fontsize=7.5,
+            fontweight="bold" if label in true else "normal",
+        )
+    figure.suptitle(title, fontsize=9)
+    return _save(figure, path)
+
+
+def prediction(
+    path: str | Path,
+    image: np.ndarray,
+    labels: Sequence[str],
+    probabilities: np.ndarray,
+    spread: np.ndarray | None,
+    shown: Sequence[int],
+    heat: np.ndarray,
+    parents: np.ndarray,
+    title: str = "",
+    note: str = "",
+) -> Path:
+    """One image's page: the picture, its likeliest labels, where they come from, the label tree.
+
+    `image` (H, H); `heat` (shown, h, w) are the maps of the `shown` labels; `parents` (labels,
+    labels) is 1 at [child, parent].
+    """
+    figure = Figure((12, 7.6), layout="constrained")
+    above, below, foot = figure.subfigures(3, 1, height_ratios=(4.6, 2.75, 0.25))
+    picture, bars, tree = above.subplots(1, 3, width_ratios=(1.1, 1, 1.15))
+    _picture(picture, image)
+    picture.set_title(title, fontsize=10, loc="left")
+    _bars(bars, labels, probabilities, spread)
+    _tree(tree, labels, probabilities, spread, parents)
+    for place, tile in enumerate(below.subplots(1, 6)):
+        if place >= len(shown):
+            tile.set_axis_off()
+            continue
+        label = shown[place]
+        _picture(tile, grad_cam.overlay(image, heat[place]))
+        of_label = None if spread is None else spread[label]
+        tile.set_title(f"{labels[label]}\n{percent(probabilities[label], of_label)}", fontsize=8)
+    below.suptitle("Where the likeliest labels come from (Grad-CAM above half its maximum)", size=9)
+    foot.text(0.01, 0.5, note, size=7.5, color=FAINT, va="center")
+    foot.text(0.99, 0.5, DISCLAIMER, size=8.5, color="#B00020", va="center", ha="right")
+    return _save(figure, path)
+
+
+def _picture(tile, pixels: np.ndarray) -> None:
+    tile.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
+    tile.set(xticks=(), yticks=())
+    for side in tile.spines.values():
+        side.set_visible(False)
+
+
+def _bars(tile, labels, probabilities: np.ndarray, spread: np.ndarray | None, most: int = 10):
+    """The likeliest labels, the first on top, with whiskers of one standard deviation."""
+    likeliest = np.argsort(-probabilities, kind="stable")[:most]
+    places = np.arange(len(likeliest))
+    values = probabilities[likeliest]
+    tile.barh(places, values, 0.62, color=COLOURS(values), edgecolor="#999999", linewidth=0.4)
+    if spread is not None:
+        reach = spread[likeliest]
+        low, high = values - np.maximum(values - reach, 0), np.minimum(values + reach, 1) - values
+        tile.errorbar(values, places, xerr=(low, high), fmt="none", ecolor=INK, elinewidth=0.9)
+    for place, label in zip(places, likeliest, strict=True):
+        text = percent(probabilities[label], None if spread is None else spread[label])
+        tile.text(1.03, place, text, va="center", fontsize=8)
+    tile.set_yticks(places, [labels[label] for label in likeliest], fontsize=8)
+    tile.set(xlim=(0, 1), ylim=(max(len(places), 6) - 0.4, -0.6), xticks=(0, 0.5, 1))
+    tile.tick_params(axis="x", labelsize=7)
+    tile.spines[["top", "right"]].set_visible(False)
+    tile.set_title("Likeliest labels", fontsize=10)
+
+
+def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
+    """The hierarchy as an indented list, each label on a ground of its probability's colour."""
+    lines = outline(parents)
+    height = max(len(lines), 14)
+    for place, (label, level) in enumerate(lines):
+        left = 0.04 * level
+        box = matplotlib.patches.FancyBboxPatch(
+            (left, place + 0.09), 0.035, 0.82 - 0.18,
+            boxstyle="round,pad=0.004", mutation_aspect=height,
+            facecolor=COLOURS(probabilities[label]), edgecolor="#999999", linewidth=0.4,
+        )  # fmt: skip
+        tile.add_patch(box)
+        of_label = None if spread is None else spread[label]
+        weight = "bold" if probabilities[label] >= 0.5 else "normal"
+        style = {"fontsize": 7.8, "va": "center", "fontweight": weight, "color": INK}
+        tile.text(left + 0.055, place + 0.43, labels[label], **style)
+        tile.text(1.0, place + 0.43, percent(probabilities[label], of_label), ha="right", **style)
+    tile.set(xlim=(-0.01, 1), ylim=(height, 0))
+    tile.set_axis_off()
+    tile.set_title("All labels" if not parents.any() else "Label tree", fontsize=10)
+
+
+def outline(parents: np.ndarray) -> list[tuple[int, int]]:
+    """(label, level) in the order of an indented list; of several parents, the deepest counts."""
+    count = len(parents)
+    level = np.zeros(count, int)
+    for _ in range(count):  # the longest way down to every label
+        for child, parent in np.argwhere(parents > 0):
+            level[child] = max(level[child], level[parent] + 1)
+    above = [max(np.flatnonzero(of), key=lambda p: level[p], default=-1) for of in parents > 0]
+    lines: list[tuple[int, int]] = []
+
+    def walk(parent: int, depth: int) -> None:
+        children = [label for label in range(count) if above[label] == parent]
+        # what leads further comes last, so that a list of leaves is not torn apart
+        for label in sorted(children, key=lambda label: label in above):
+            lines.append((label, depth))
+            walk(label, depth + 1)
+
+    walk(-1, 0)
+    return lines
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+    partial.replace(path)
+    return path
