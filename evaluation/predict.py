@@ -4,6 +4,7 @@ A file holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with
 members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network).
 """
 
+import functools
 import json
 import os
 import zipfile
@@ -82,6 +83,7 @@ def dropped_out(passes: int, seed: int = 0) -> Callable:
     return of_each
 
 
+@functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked
 def _always_dropping(model):
     """A network of the same layers and weights that always drops, alike for every image."""
     import keras
@@ -99,7 +101,8 @@ def _always_dropping(model):
         masks.append(Mask(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy))
         return masks[-1]
 
-    drawn = keras.models.clone_model(model, clone_function=share)
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # not compiled
+    drawn = keras.models.clone_model(bare, clone_function=share)
     if not any(mask.rate for mask in masks):
         raise EvaluationError(
             f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."

@@ -196,7 +196,7 @@ def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, option
             continue
         if options.device == "cpu":
             os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-        with _quiet():
+        with quiet():
             from reproduce import training  # imports TensorFlow
 
             device = training.set_up(options.device)
@@ -214,7 +214,7 @@ def _data_of(row: Row | Combined, data: Data) -> Data:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Hold back what a backend's libraries write while they start, unless it fails."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -25,7 +25,7 @@ from data import pipeline
 from evaluation import predict
 from models import classifier, fast
 from reproduce import RunError
-from reproduce.run import Clock, Data, Run, write_whole
+from reproduce.run import Clock, Data, Row, Run, write_whole
 
 
 def train(run: Run, weights: Path | None, data: Data, config, options, clock: Clock) -> None:
@@ -114,21 +114,24 @@ def set_up(device: str) -> str:
     return ", ".join(gpus) or "cpu"
 
 
+def network(row: Row, config, options) -> keras.Model:
+    """The network of a row, with the weights that it starts from."""
+    if row.model:
+        return row.model()
+    return classifier.build(
+        config.backbone,
+        len(row.labels),
+        config.size,
+        config.weights,
+        precision=config.precision,
+        fast=options.fast,
+    )
+
+
 def _compiled(run: Run, weights: Path | None, config, options) -> keras.Model:
     keras.utils.clear_session()
     keras.utils.set_random_seed(run.seed)
-    model = (
-        run.row.model()
-        if run.row.model
-        else classifier.build(
-            config.backbone,
-            len(run.row.labels),
-            config.size,
-            config.weights,
-            precision=config.precision,
-            fast=options.fast,
-        )
-    )
+    model = network(run.row, config, options)
     if weights is not None:
         classifier.load_weights(model, weights)
     if run.row.head_only:
