@@ -109,7 +109,7 @@ def report(
     printed = published.load(paper)
     named = scored | {name: scored[row] for name, row in (aliases or {}).items() if row in scored}
     ours = values(named)
-    side = published.compare(printed, _printed_cells(ours, printed, aliases or {}), not_comparable)
+    side = published.compare(printed, _printed_cells(ours, printed), not_comparable)
     runs = {
         name: " ".join(each.relative_to(folder).as_posix() for each in of_row.folders)
         for name, of_row in named.items()
@@ -142,12 +142,14 @@ def check(
         print(f"{heading}\n{'-' * len(heading)}\n{text}")
 
 
-def _printed_cells(
-    ours: pd.DataFrame, printed: pd.DataFrame, aliases: dict[str, str]
-) -> pd.DataFrame:
-    """Groups and labels that some table of the paper has; an alias has its printed cells only."""
-    columns = pd.MultiIndex.from_frame(printed[["column", "metric"]])
-    cells = pd.MultiIndex.from_frame(printed[["row", "column", "metric"]])
+def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
+    """Our numbers that have a place in some table of the paper; values.csv has all of them.
+
+    A row that the paper prints has the columns of the tables that print it, any other has all.
+    """
+    columns = printed[["table", "column", "metric"]].drop_duplicates()
+    places = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
+    cells = pd.MultiIndex.from_frame(places[["row", "column", "metric"]])
     ran = pd.MultiIndex.from_frame(ours[["row", *KEYS]])
-    own = ~ours["row"].isin(aliases) & ran.droplevel("row").isin(columns)
-    return ours[own | ran.isin(cells)]
+    ours_alone = ~ours["row"].isin(printed["row"]) & ran.droplevel("row").isin(cells.droplevel(0))
+    return ours[ours_alone | ran.isin(cells)]
