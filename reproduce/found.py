@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation import EvaluationError, published
+from evaluation import published
 
 DATASETS = {"plco": "PLCO", "chexpert": "CheXpert", "chestxray14": "ChestX-ray14"}
 RELEASED = "released"  # where rescore puts what it makes of the authors' own predictions
@@ -102,7 +102,7 @@ def result_sets(results: Path) -> list[ResultSet]:
     sets = [
         read(folder, results)
         for paper in sorted(results.iterdir())
-        if paper.is_dir() and paper.name != published.FOLDER.name
+        if paper.is_dir() and paper.name != published.FOLDER.name and paper.name[0] != "."
         for folder in sorted(paper.iterdir())
         if folder.is_dir()
     ]
@@ -192,13 +192,3 @@ def test_images(run: Run) -> str:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return ""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def not_run(paper: str) -> pd.DataFrame | None:
-    """The published tables alone, in the form of table.csv; None where none are transcribed."""
-    try:
-        printed = published.load(paper)
-    except EvaluationError:
-        return None
-    nothing = pd.DataFrame(columns=[*published.CELL, "split", "value"]).astype({"value": float})
-    return published.compare(printed, nothing)

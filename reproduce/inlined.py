@@ -42,7 +42,7 @@ def svg(path: Path, prefix: str, label: str) -> str:
                 element.set(name, kept)
     width = root.attrib.pop("width", "")
     root.attrib.pop("height", None)
-    root.set("style", f"max-width: {width}" if re.fullmatch(r"[\d.]+(pt|px)?", width) else "")
+    root.set("style", f"width: {width}" if re.fullmatch(r"[\d.]+(pt|px)?", width) else "")
     root.set("role", "img")
     root.set("aria-label", label)
     return ElementTree.tostring(root, encoding="unicode")

@@ -99,7 +99,7 @@ function toCsv(table) {
     for (const row of table.tBodies[0].rows)
       [...row.cells].slice(1).forEach((cell, i) => {
         if (cell.dataset.c !== undefined)
-          lines.push([name(row.cells[0]), columns[i], ...cell.dataset.c.split("|"), cell.dataset.w]);
+          lines.push([name(row.cells[0]), columns[i], ...cell.dataset.c.split("|"), cell.dataset.w || "not published"]);
       });
   }
   return lines.map((line) => line.map(quoted).join(",")).join("\n") + "\n";

@@ -34,21 +34,23 @@ def paper(name: str, sets: list[found.ResultSet], numbers: itertools.count, out:
     ledger = LEDGERS / f"{name}.md"
     text = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
     heading, _, rest = text.partition("\n")
-    printed = found.not_run(name)
     shown = [result_set(each, numbers, out) for each in sets]
-    if not any(each["tables"] for each in shown) and printed is not None:
-        shown.append(nothing_run(name, printed, numbers))
+    transcribed = name in published.papers()
+    if transcribed and not any(each["tables"] for each in shown):
+        shown.append(nothing_run(name, numbers))
     return {
         "name": name,
         "title": heading.removeprefix("# ").strip() if heading.startswith("# ") else "",
         "sets": shown,
-        "audit": findings(name) if printed is not None else [],
+        "audit": audit.report([name])["findings"] if transcribed else [],
         "ledger": inlined.markdown(rest, ledger.parent, out) if text else "",
     }
 
 
-def nothing_run(name: str, printed: pd.DataFrame, numbers: itertools.count) -> dict:
+def nothing_run(name: str, numbers: itertools.count) -> dict:
     """The printed tables and claims of a paper that has no table of its own yet."""
+    nothing = pd.DataFrame(columns=[*published.CELL, "split", "value"]).astype({"value": float})
+    printed = published.compare(published.load(name), nothing)
     return {
         "title": "Not run yet",
         "id": f"{name}-published",
@@ -73,7 +75,7 @@ def result_set(each: found.ResultSet, numbers: itertools.count, out: Path) -> di
         except (OSError, ValueError) as error:
             problems.append(f"{base}/{path.name} cannot be shown ({error}).")
             continue
-        figures.append((path.stem.replace("-", " ").capitalize(), drawing))
+        figures.append((path.stem.replace("-", " "), drawing))
     runs = [
         {"id": run_ids[run.path], "run": run, "href": inlined.link(run.folder, out)}
         for run in each.runs
@@ -127,10 +129,6 @@ def claims(frame: pd.DataFrame) -> list[dict]:
         {"claim": name, "quote": quote, "lines": list(group)}
         for (name, quote), group in itertools.groupby(lines, key)
     ]
-
-
-def findings(name: str) -> list[dict]:
-    return audit.report([name])["findings"]
 
 
 def other(stem: str, frame: pd.DataFrame, numbers: itertools.count) -> dict:

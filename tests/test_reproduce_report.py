@@ -1,0 +1,273 @@
+import html.parser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import published
+from reproduce import found, inlined, matrix
+from tests.report_results import COMMIT, HOSTILE, SVG, values_of, write_results
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    return write_results(tmp_path_factory.mktemp("results"))
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page, and the text inside each element with an id."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements, self.texts, self.open = [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.elements.append((tag, attrs))
+        if tag not in ("meta", "link", "br", "input"):
+            self.open.append((tag, attrs.get("id")))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for _, name in self.open:
+            if name:
+                self.texts[name] = self.texts.get(name, "") + data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(results) -> Page:
+    return Page((results / "index.html").read_text("utf-8"))
+
+
+# What the page holds
+
+
+def test_text_from_files_is_text(results, page):
+    text = (results / "index.html").read_text("utf-8")
+    assert len(page.all("script")) == 1  # ours
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;alert(") >= 4  # the row, its run, the claim, the further CSV
+    assert not [attrs for _, attrs in page.elements for name in attrs if name.startswith("on")]
+
+
+def test_nothing_is_loaded(results, page):
+    loading = [attrs.get("src") or attrs.get("xlink:href", "") for _, attrs in page.elements]
+    assert not [source for source in loading if not source.startswith(("#", "data:")) and source]
+    assert not page.all("link")
+    assert not re.search(r"@import|url\((?!#)", (results / "index.html").read_text("utf-8"))
+    policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_ids_are_unique_and_every_link_within_the_page_arrives(page):
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = [attrs.get("href") or attrs.get("xlink:href") or "" for _, attrs in page.elements]
+    inner = {target[1:] for target in targets if target.startswith("#")}
+    assert inner
+    assert inner <= set(ids)
+    named = {name for _, attrs in page.elements if (name := attrs.get("aria-labelledby"))}
+    assert named <= set(ids)
+
+
+def test_every_table_has_a_caption_and_scoped_headings(page):
+    tables_of_data = [attrs for attrs in page.all("table") if "data-name" in attrs]
+    captions = [tag for tag, _ in page.elements].count("caption")
+    assert len(tables_of_data) == captions > 10
+    names = [attrs for tag, attrs in page.elements if tag == "th"]
+    ledgers = [attrs for attrs in names if "scope" not in attrs]  # Markdown's tables
+    assert len(ledgers) < len(names) / 4
+
+
+def test_every_number_of_ours_leads_to_its_run(results, page):
+    side = pd.read_csv(results / "chen2019" / "plco" / "table.csv")
+    cells = [attrs for attrs in page.all("td") if "data-c" in attrs]
+    ours = [attrs for attrs in cells if attrs["data-c"].split("|")[1] and "data-w" in attrs]
+    assert len(ours) > side["ours"].notna().sum() > 10
+    runs = {name: text for name, text in page.texts.items() if re.fullmatch(r"run-\d+", name)}
+    links = {attrs["href"][1:] for attrs in page.all("a") if attrs["href"].startswith("#run-")}
+    assert links == {name for name, text in runs.items() if "finished" in text} - unlinked(runs)
+    text = next(text for text in runs.values() if "HLCP/seed-0" in text)
+    assert COMMIT in text
+    assert text.strip().startswith("HLCP7finished2")  # row, seed, state, epochs
+    assert "bench" in text
+
+
+def unlinked(runs: dict[str, str]) -> set[str]:
+    """Runs of which no number stands in a table: unfinished ones, and those of a broken table."""
+    return {name for name, text in runs.items() if "not finished" in text or "pham2019" in text}
+
+
+def test_unfinished_and_unreadable_results_are_said(page):
+    broken = page.texts["pham2019-chexpert"]
+    assert "pham2019/chexpert/table.csv cannot be read (" in broken
+    assert "bash reproduce/pham2019.sh writes it again." in broken
+    assert "pham2019/chexpert/roc.svg cannot be shown (no whole SVG" in broken
+    assert "pham2019/chexpert/U-Ones/seed-0: config.json cannot be read" in broken
+    assert "not finished: epoch 2 of 3" in page.texts["chen2019-plco"]
+    assert "3 of 4 rows finished" in page.texts["chen2019-plco"]
+
+
+def test_published_tables_stand_alone_where_nothing_ran(page):
+    printed = page.texts["asadi2025-published"]
+    assert ".903" in printed
+    assert "not run" in printed
+
+
+def test_drawn_phantoms_carry_their_band_and_real_images_do_not(page):
+    words = "Drawn phantoms, not comparable."
+    assert words in page.texts["ge2018-chestxray14-phantoms"]
+    assert words in page.texts["mo2019-chestxray14-phantoms"]
+    assert words not in page.texts["chen2019-plco"]
+
+
+def test_overview_counts_verdicts(results, page):
+    verdicts = pd.read_csv(results / "chen2019" / "plco" / "table.csv")["verdict"]
+    found_words = " ".join(page.texts["overview"].split())
+    assert f"{(verdicts == 'within').sum()} within" in found_words
+    assert "3 of 4 rows finished" in found_words
+    assert "2026-01-02 10:00 bench, x86_64, 2 cores, cpu" in found_words
+    assert "bash reproduce/asadi2025.sh" in found_words
+
+
+def test_across_papers_says_whether_the_test_images_are_the_same(results, page):
+    assert "Not on the same test images" in page.texts["across"]
+    place = results / "mo2019" / "chestxray14-phantoms"
+    sets = found.result_sets(results)
+    (drawn,) = [each for each in matrix.across(sets, iter(range(99))) if each["phantom"]]
+    assert drawn["same_images"] is False
+    assert [name for name, _ in drawn["grid"]["lines"]] == ["Hernia", "Mass"]  # no averages
+    assert len(drawn["grid"]["columns"]) == 4
+    same = [each for each in sets if each.paper == "ge2018"]
+    again = found.read(place.parents[1] / "ge2018" / place.name, results)
+    again.paper = "copy"
+    (drawn,) = matrix.across([*same, again], iter(range(99)))
+    assert drawn["same_images"] is True
+
+
+def test_wide_tables_have_their_labels_down_the_page():
+    many = {f"label {i}": i / 20 for i in range(9)}
+    (grid,) = matrix.printed_tables(side_by_side(many), iter(range(9)))
+    assert grid["columns"] == ["A"]
+    assert [name for name, _ in grid["lines"]] == list(many)
+    (grid,) = matrix.printed_tables(side_by_side({"mean": 0.5}), iter(range(9)))
+    assert grid["columns"] == ["mean"]
+
+
+def side_by_side(labels: dict[str, float]) -> pd.DataFrame:
+    printed = values_of(["A"], labels).rename(columns={"group": "column", "value": "number"})
+    printed = printed.assign(table="Table 1", split="test", dataset="x")
+    printed["value"] = printed["number"].map("{:.3f}".format)
+    ours = values_of(["A"], {label: value + 0.02 for label, value in labels.items()})
+    return published.compare(printed.drop(columns=["low", "high"]), ours)
+
+
+def test_a_cell_is_worked_by_hand():
+    (grid,) = matrix.printed_tables(side_by_side({"mean": 0.5, "Mass": 0.6}), iter(range(9)))
+    cell = grid["lines"][0][1][0]
+    assert (cell["printed"], cell["ours"], cell["interval"]) == (".500", ".520", "[.510, .530]")
+    assert (cell["difference"], cell["verdict"]) == ("+.020", "below")
+    # the scale reaches from .5 to .63
+    assert cell["bar"] == {"low": "7.7", "width": "15.4", "ours": "15.4", "printed": "0.0"}
+
+
+# What stands in it from elsewhere
+
+
+def test_svg_keeps_its_drawing_and_nothing_else(tmp_path):
+    (tmp_path / "a.svg").write_text(SVG)
+    drawn = inlined.svg(tmp_path / "a.svg", "s1-", 'A "label"')
+    for gone in ("script", "<style", "onload", "example.org", "alert"):
+        assert gone not in drawn
+    for kept in (
+        'id="s1-m"',
+        'xlink:href="#s1-m"',
+        "url(#s1-c)",
+        "url(#s1-m)",
+        'd="M 0.12 1 L 2 3.98"',
+    ):
+        assert kept in drawn
+    assert "AUC &lt;b&gt;" in drawn
+    assert 'aria-label="A &quot;label&quot;"' in drawn
+    (tmp_path / "b.svg").write_text("<html/>")
+    with pytest.raises(ValueError, match="not an SVG"):
+        inlined.svg(tmp_path / "b.svg", "", "")
+
+
+def test_markdown_is_escaped_and_its_links_lead_on(tmp_path):
+    links = "[a](../data.md#x) [b](javascript:1) <img src=x>"
+    text = f"## Loss\n<!-- hidden -->\n{links}\n\n|a|\n|-|\n|1|\n"
+    made = inlined.markdown(text, tmp_path / "docs" / "papers", tmp_path / "results" / "i.html")
+    assert "<h5>Loss</h5>" in made
+    assert 'href="../docs/data.md#x"' in made
+    assert "&lt;img src=x&gt;" in made
+    assert "hidden" not in made
+    assert 'href="javascript' not in made
+    assert "<td>1</td>" in made
+
+
+# The command
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    start = [sys.executable, "-m", "reproduce.report", *arguments]
+    return subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_no_results_are_one_sentence(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        ended = command("--results-dir", str(folder))
+        assert ended.returncode == 2
+        assert len(ended.stderr.strip().splitlines()) == 1
+        assert "bash reproduce/chen2019.sh" in ended.stderr
+
+
+def test_the_page_is_written_whole_and_without_a_network_framework(results, tmp_path):
+    code = (
+        "import sys; from reproduce import report\n"
+        f"report.main(['--results-dir', {str(results)!r}, '--out', {str(tmp_path / 'a.html')!r}])\n"
+        "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_colours_can_be_read_on_their_ground():
+    style = (ROOT / "reproduce" / "report.css").read_text()
+    light, dark, *_ = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    for scheme in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#\w+);", scheme))
+        for name in ("ink", "soft", "link", "within", "below", "above", "good", "fault"):
+            assert contrast(colours[name], colours["ground"]) >= 4.5, name
+        for stripe in ("band", "band-stripe"):
+            assert contrast(colours["band-ink"], colours[stripe]) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio."""
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
