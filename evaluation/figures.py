@@ -116,6 +116,31 @@ def roc_by_row(
     return _save(figure, path, title, phantom)
 
 
+def examples(
+    path: str | Path,
+    images: Sequence[np.ndarray],
+    overlays: Sequence[np.ndarray],
+    captions: Sequence[str],
+    title: str = "",
+    phantom: bool = False,
+) -> Path:
+    """Images (H, W) above the same with a heatmap (H, W, 3); a caption's first line is bold."""
+    lines = max(caption.count("\n") for caption in captions)
+    figure = Figure((PANEL * len(images), 2 * PANEL + 0.9 + 0.12 * lines), layout="constrained")
+    panels = figure.subplots(2, len(images), squeeze=False)
+    for above, below, image, overlay, caption in zip(
+        *panels, images, overlays, captions, strict=True
+    ):
+        heading, _, more = caption.partition("\n")
+        above.imshow(image, cmap="gray", vmin=0, vmax=255)
+        above.set_title(heading, fontsize=8, fontweight="bold")
+        below.imshow(overlay)
+        below.set_xlabel(more, fontsize=6)
+        for panel in (above, below):
+            panel.set(xticks=(), yticks=())
+    return _save(figure, path, title, phantom)
+
+
 def auc_comparison(
     path: str | Path,
     compared: pd.DataFrame,

@@ -70,9 +70,8 @@ DEMO = {
     "weights": "none",
     "size": 64,
     "resize": 72,
-    "epochs": 6,
-    "learning_rate": 2e-3,
-    "step": 4,
+    "epochs": 4,
+    "learning_rate": 1e-3,
     "projection": 64,
     "reduce": 64,
 }

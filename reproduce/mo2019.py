@@ -57,8 +57,7 @@ DEMO = {
     "densenet": "tiny",
     "weights": "none",
     "size": 64,
-    "epochs": 8,
-    "learning_rate": 2e-3,
+    "epochs": 5,
 }
 
 

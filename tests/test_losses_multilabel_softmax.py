@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losses.multilabel_softmax import multilabel_softmax
+from losses.masking import masked_bce
+from losses.multilabel_softmax import FineGrained, multilabel_softmax
 from tests.gradients import values_and_gradients
 
 
@@ -68,3 +69,30 @@ def test_a_wrong_answer_of_any_size_keeps_its_gradient():
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match="form is one of corrected, as_printed"):
         multilabel_softmax(np.zeros((1, 2)), np.zeros((1, 2)), "printed")
+
+
+@pytest.mark.parametrize("labels", ["sum", "mean"])
+def test_eq_5_weighs_three_losses_on_three_parts(labels):
+    generator = np.random.default_rng(4)
+    y = generator.normal(size=(6, 12)).astype(np.float32)
+    z = generator.choice([0, 1, np.nan], (6, 4)).astype(np.float32)
+    loss = FineGrained(0.2, 0.6, labels=labels, reduction=None)
+    values, gradients = values_and_gradients(lambda x: loss(z, x), y)
+    ce, ce_slope = values_and_gradients(lambda x: masked_bce(z, x, labels), y[:, :4])
+    msml, msml_slope = values_and_gradients(lambda x: multilabel_softmax(z, x), y[:, 4:8])
+    fce, fce_slope = values_and_gradients(lambda x: masked_bce(z, x, labels), y[:, 8:])
+    np.testing.assert_allclose(values, 0.2 * (ce + msml) + 0.6 * fce, rtol=1e-5)
+    slopes = np.concatenate([0.2 * ce_slope, 0.2 * msml_slope, 0.6 * fce_slope], axis=1)
+    np.testing.assert_allclose(gradients, slopes, atol=1e-6)
+    again = FineGrained.from_config(loss.get_config())
+    np.testing.assert_array_equal(values, values_and_gradients(lambda x: again(z, x), y)[0])
+
+
+def test_eq_5_without_a_weight_leaves_that_part_alone():
+    y, z = np.zeros((1, 6), np.float32), np.array([[1.0, 0.0]], np.float32)
+    _, streams = values_and_gradients(lambda x: FineGrained(1, 0)(z, x), y)
+    assert np.all(streams[:, :4] != 0)
+    np.testing.assert_array_equal(streams[:, 4:], 0)
+    _, pooled = values_and_gradients(lambda x: FineGrained(0, 1)(z, x), y)
+    np.testing.assert_array_equal(pooled[:, :4], 0)
+    assert np.all(pooled[:, 4:] != 0)
