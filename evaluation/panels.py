@@ -38,7 +38,7 @@ def activations(
     `image` (H, H), `heat` (labels, h, w); the names of `true` labels are bold.
     """
     rows = -(-len(labels) // columns)
-    figure = Figure((1.75 * columns, 2.12 * rows + 0.75), layout="constrained")
+    figure = Figure((1.75 * columns, 2.06 * rows + 0.35), layout="constrained")
     tiles = figure.subplots(rows, columns, squeeze=False).ravel()
     for tile in tiles[len(labels) :]:
         tile.set_axis_off()
@@ -47,7 +47,7 @@ def activations(
         of_label = None if spread is None else spread[k]
         tile.set_title(
             f"{label}\n{percent(probabilities[k], of_label)}",
-            fontsize=7.5,
+            fontsize=7.2,
             fontweight="bold" if label in true else "normal",
         )
     figure.suptitle(title, fontsize=9)
@@ -75,6 +75,7 @@ def prediction(
     above, below, foot = figure.subfigures(3, 1, height_ratios=(4.6, 2.75, 0.25))
     picture, bars, tree = above.subplots(1, 3, width_ratios=(1.1, 1, 1.15))
     _picture(picture, image)
+    picture.set_anchor("N")
     picture.set_title(title, fontsize=10, loc="left")
     _bars(bars, labels, probabilities, spread)
     _tree(tree, labels, probabilities, spread, parents)
@@ -116,7 +117,7 @@ def _bars(tile, labels, probabilities: np.ndarray, spread: np.ndarray | None, mo
     tile.set(xlim=(0, 1), ylim=(max(len(places), 6) - 0.4, -0.6), xticks=(0, 0.5, 1))
     tile.tick_params(axis="x", labelsize=7)
     tile.spines[["top", "right"]].set_visible(False)
-    tile.set_title("Likeliest labels", fontsize=10)
+    tile.set_title("Likeliest labels", fontsize=10, loc="left")
 
 
 def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
@@ -138,7 +139,7 @@ def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
         tile.text(1.0, place + 0.43, percent(probabilities[label], of_label), ha="right", **style)
     tile.set(xlim=(-0.01, 1), ylim=(height, 0))
     tile.set_axis_off()
-    tile.set_title("All labels" if not parents.any() else "Label tree", fontsize=10)
+    tile.set_title("Label tree" if parents.any() else "All labels", fontsize=10, loc="left")
 
 
 def outline(parents: np.ndarray) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ every run of every paper, ensembles and fusions included. Writes predictions.csv
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ class Images:
         """(files, images by run folder) of each batch."""
         from tqdm import tqdm
 
-        with tqdm(self.files, unit="image", disable=len(self.files) < 2, delay=1) as bar:
+        with tqdm(self.files, unit="image", disable=not sys.stderr.isatty()) as bar:
+            self.say = functools.partial(bar.write, file=sys.stdout)
             for start in range(0, len(self.files), self.batch):
                 chunk = self.files[start : start + self.batch]
                 usable = [(path, pixels) for path in chunk if (pixels := self._read(path, bar))]
@@ -142,9 +144,9 @@ def panel(path, source, run, models, of_run, names, found, spread, note) -> None
 
 def table(paths: Sequence[Path], names, mean: np.ndarray, spread: np.ndarray | None):
     """image, a column a label, and of several members a column `LABEL ±` of their deviation."""
-    frame = pd.DataFrame(mean, columns=list(names))
+    frame = pd.DataFrame(mean.round(6), columns=list(names))
     if spread is not None:
-        frame = frame.join(pd.DataFrame(spread, columns=[f"{name} ±" for name in names]))
+        frame = frame.join(pd.DataFrame(spread.round(6), columns=[f"{name} ±" for name in names]))
     frame.insert(0, "image", [str(path) for path in paths])
     return frame
 
@@ -156,7 +158,7 @@ def said(path: Path, names, mean: np.ndarray, spread: np.ndarray | None) -> str:
     likeliest = np.argsort(-mean, kind="stable")[:3]
     each = (None if spread is None else spread[k] for k in likeliest)
     texts = [f"{names[k]} {percent(mean[k], of)}" for k, of in zip(likeliest, each, strict=True)]
-    return f"{path.name}: {', '.join(texts)}"
+    return f"{path}: {', '.join(texts)}"
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -180,7 +182,7 @@ def predict(options: argparse.Namespace) -> int:
         for place, path in enumerate(paths):
             of_image = None if spread is None else spread[place]
             if len(files) <= 20:
-                print(said(path, found.labels, found.mean[place], of_image), flush=True)
+                images.say(said(path, found.labels, found.mean[place], of_image))
             if options.heatmaps:
                 stem = path.stem if path.stem not in stems else f"{path.stem}-{len(stems)}"
                 stems.add(stem)

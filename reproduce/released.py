@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from data import labels
-from evaluation import EvaluationError
+from evaluation import EvaluationError, predict
+from reproduce.run import Combined, Run
 
 CHUNK = 1 << 16
 TIMEOUT = 30  # seconds without a byte
@@ -91,6 +92,23 @@ def read(paper: str, folder: Path) -> Released:
     """The paper's released predictions from the files somewhere in `folder`."""
     found = find(paper, folder)
     return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](found)
+
+
+def as_run(paper: str, place: Path, folder: Path, name: str) -> Run:
+    """The authors' own predictions as a finished row, to stand in a table beside trained ones."""
+    found = read(paper, place)
+    row = Combined(name, (), None, "released by the authors, not trained")
+    folder.mkdir(parents=True, exist_ok=True)
+    predict.save(
+        folder / "predictions.npz",
+        np.arange(len(found.targets)).astype(str),
+        found.patients,
+        found.labels,
+        found.targets,
+        found.probabilities[None],
+        {"row": row.name},
+    )
+    return Run(row, 0, folder, {})
 
 
 def _read_pham(paths: list[Path]) -> Released:
