@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from data import DataError
 from evaluation import EvaluationError
@@ -45,11 +45,14 @@ def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
     how.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
     how.add_argument("--phantoms", type=_positive, metavar="N", help="images to draw for the demo")
     what = parser.add_argument_group("settings, with the paper's value [the demo's] and its origin")
+    allowed = get_type_hints(config)
     for field, origin in _origins(config).items():
         default = getattr(config, field)
         kind: dict[str, Any] = {"type": type(default), "metavar": ""}
         if isinstance(default, bool):
             kind = {"action": yes_no}
+        elif get_origin(allowed[field]) is Literal:
+            kind = {"type": type(default), "choices": get_args(allowed[field])}
         shown = f"{default} [{demo[field]}]" if field in demo else f"{default}"
         flag = "--" + field.replace("_", "-")
         what.add_argument(flag, help=f"{shown}: {origin}".replace("%", "%%"), **kind, default=None)

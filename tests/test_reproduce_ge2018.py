@@ -131,8 +131,10 @@ def test_the_script_runs_on_phantoms(tmp_path):
     assert shares["counted"].between(0, 1).all()
 
 
-def test_a_split_that_is_none_is_refused():
-    command = [sys.executable, "-m", "reproduce.ge2018", "--split", "patients"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "--split is random or official, not patients."
+@pytest.mark.parametrize("flag", ["--split", "--msml", "--over-labels"])
+def test_settings_that_are_none_are_refused(monkeypatch, capsys, flag):
+    monkeypatch.setattr("sys.argv", ["ge2018", flag, "other"])
+    with pytest.raises(SystemExit) as end:
+        ge2018.main()
+    assert end.value.code == 2
+    assert f"{flag}: invalid choice: 'other'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ class Config:
     rate: float = 1e-4  # unstated; ours
     flip: bool = True  # §4
     finetune: int = 2  # ours
+    form: Literal["exact", "naive"] = "exact"  # eq. 2
 
 
 def parsed(monkeypatch, *words: str):
@@ -35,14 +37,15 @@ def test_no_data_means_the_demo_and_data_the_paper(monkeypatch):
 
 
 def test_every_field_is_a_flag_and_beats_the_preset(monkeypatch):
-    config, options = parsed(
-        monkeypatch, "--epochs", "3", "--no-flip", "--rate", "0.5", "--seeds", "2,0,2"
-    )
-    assert config == Config(epochs=3, rate=0.5, flip=False)
+    words = "--epochs 3 --no-flip --rate 0.5 --seeds 2,0,2 --form naive"
+    config, options = parsed(monkeypatch, *words.split())
+    assert config == Config(epochs=3, rate=0.5, flip=False, form="naive")
     assert options.seeds == (2, 0)
 
 
-@pytest.mark.parametrize("words", [["--epoch", "3"], ["--rates", "1"], ["--resamples", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--epoch", "3"], ["--rates", "1"], ["--resamples", "0"], ["--form", "other"]]
+)
 def test_unknown_flags_and_senseless_values_fail(monkeypatch, capsys, words):
     with pytest.raises(SystemExit) as end:
         parsed(monkeypatch, *words)
