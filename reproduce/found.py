@@ -120,7 +120,10 @@ def read(folder: Path, results: Path) -> ResultSet:
     for path in sorted(folder.glob("*.csv")):
         kind = path.stem.partition("-")[0] if path.stem.startswith("claims") else path.stem
         try:
-            frame = read_csv(path, NEEDED.get(kind, ()))
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if kind == "table" and "group" in frame:  # rescore's, of somebody's own predictions
+                kind = ""
+            frame = typed(frame, NEEDED.get(kind, ()))
         except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             found.problems.append(
@@ -146,9 +149,8 @@ def natural(path: Path) -> tuple:
     return path.parent.name, len(path.name), path.name  # seed-2 before seed-10
 
 
-def read_csv(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+def typed(frame: pd.DataFrame, needed: tuple[str, ...]) -> pd.DataFrame:
     """Text as text, numbers as numbers; a row may be called None or NA."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in needed if name not in frame]:
         raise ValueError(f"no column {', '.join(missing)}")
     if not needed:

@@ -118,10 +118,12 @@ def _grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=Non
     fullest = cells[cells["row"] == cells["row"].value_counts(sort=False).idxmax()]
     columns = list(dict.fromkeys([*fullest["heading"], *cells["heading"]]))
     decimals = cells["printed"].fillna("").map(_decimals).max() or tables.DECIMALS
-    scales = {metric: _scale(of_metric) for metric, of_metric in cells.groupby("metric")}
+    # bars compare methods on one label or group; a lone method's compare its labels
+    scale_of = "heading" if len(rows) > 1 else "metric"
+    scales = {name: _scale(alike) for name, alike in cells.groupby(scale_of)}
     records = cells.to_dict("records")
     by_place = {
-        (record["row"], record["heading"]): _cell(record, decimals, scales[record["metric"]], links)
+        (record["row"], record["heading"]): _cell(record, decimals, scales[record[scale_of]], links)
         for record in records
     }
     if turned is None:
@@ -154,7 +156,7 @@ def _decimals(printed: str) -> int:
 
 
 def _scale(cells: pd.DataFrame) -> tuple[float, float]:
-    """What the bars of a metric reach from and to."""
+    """What the bars of these cells reach from and to."""
     ran = cells[~cells["verdict"].isin(IDLE)]
     known = ran[["published", "ours", "low", "high"]].stack()
     return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

@@ -37,7 +37,7 @@ def paper(name: str, sets: list[found.ResultSet], numbers: itertools.count, out:
     shown = [result_set(each, numbers, out) for each in sets]
     transcribed = name in published.papers()
     if transcribed and not any(each["tables"] for each in shown):
-        shown.append(nothing_run(name, numbers))
+        shown.append(nothing_run(name, numbers, "As published" if shown else "Not run yet"))
     return {
         "name": name,
         "title": heading.removeprefix("# ").strip() if heading.startswith("# ") else "",
@@ -47,12 +47,12 @@ def paper(name: str, sets: list[found.ResultSet], numbers: itertools.count, out:
     }
 
 
-def nothing_run(name: str, numbers: itertools.count) -> dict:
-    """The printed tables and claims of a paper that has no table of its own yet."""
+def nothing_run(name: str, numbers: itertools.count, title: str) -> dict:
+    """The printed tables and claims of a paper that has no table of ours yet."""
     nothing = pd.DataFrame(columns=[*published.CELL, "split", "value"]).astype({"value": float})
     printed = published.compare(published.load(name), nothing)
     return {
-        "title": "Not run yet",
+        "title": title,
         "id": f"{name}-published",
         "phantom": False,
         "facts": {},
