@@ -204,7 +204,7 @@ def tiny_plain(x):
 
 def tiny(x):
     """A small DenseNet for demonstrations and tests."""
-    return _dense(x, depths=(2, 4, 4), growth=16)
+    return _dense(x, depths=(1, 4, 4), growth=16)
 
 
 def tiny_deep(x):
@@ -283,7 +283,7 @@ BACKBONES: dict[str, Backbone] = {
     "nasnetlarge": _published(
         "NASNetLarge", "nasnet_large_no_top.h5", SYMMETRIC, 331, 32, 84_916_818
     ),
-    "tiny": Backbone(_drawn(tiny), SYMMETRIC_GRAY, 64, 16, 81_920),
+    "tiny": Backbone(_drawn(tiny), SYMMETRIC_GRAY, 64, 16, 68_656),
     "tiny_deep": Backbone(_drawn(tiny_deep), SYMMETRIC_GRAY, 64, 16, 67_856),
     "tiny_wide": Backbone(_drawn(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),
     "tiny_separable": Backbone(_drawn(tiny_separable), SYMMETRIC_GRAY, 64, 16, 28_800),

@@ -264,7 +264,7 @@ def test_the_fused_operations_are_used(fast_run):
         graph = traced.get_concrete_function(tf.zeros((2, 32, 32, 1))).graph
         return [operation.type for operation in graph.get_operations()]
 
-    assert operations(fast_run[0]).count("FusedBatchNormV3") == 13
+    assert operations(fast_run[0]).count("FusedBatchNormV3") == 12
     assert "FusedBatchNormV3" not in operations(classifier.build("tiny", 4, 32, fast=False))
 
 

@@ -1,0 +1,255 @@
+"""Training: stock Keras on TensorFlow against models.fast, and against PyTorch where there is one.
+
+Every way runs in a process of its own and they take turns, so that what else the machine does
+falls on all of them alike.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from bench import machine, publish
+
+LABELS = 14
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: `how` is stock, fast or torch."""
+
+    how: str
+    backbone: str = "densenet121"
+    size: int = 224
+    batch: int = 32
+    precision: str = "float32"
+
+
+class Worker:
+    """A process that builds its way, takes one step, and then steps on demand."""
+
+    def __init__(self, way: Way, python: str = sys.executable):
+        self.way, self.seconds = way, []
+        self.process = subprocess.Popen(
+            [python, "-m", "bench.train", "--worker", json.dumps(asdict(way))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            text=True,
+        )
+        self.first_step = self._answer()
+
+    def _answer(self) -> float:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.way} ended: run its --worker line by hand to see why")
+        return float(line)
+
+    def take(self, steps: int) -> None:
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        self.seconds.append(self._answer())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work(way: Way) -> None:
+    """What runs in the process: seconds from nothing built to the first step's end, then a step."""
+    steps_of = torch_steps if way.how == "torch" else keras_steps
+    prepare = steps_of(way)  # imports are over
+    start = time.perf_counter()
+    step = prepare()
+    step(1)
+    print(time.perf_counter() - start, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        step(int(line))
+        print((time.perf_counter() - start) / int(line), flush=True)
+
+
+def keras_steps(way: Way):
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from models import classifier, fast
+
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (way.batch, way.size, way.size, 1), "uint8")
+    targets = draw.integers(0, 2, (way.batch, LABELS)).astype("float32")
+    batches = tf.data.Dataset.from_tensors((images, targets)).repeat()
+
+    def prepare():
+        is_fast = way.how == "fast"
+        model = classifier.build(
+            way.backbone, LABELS, way.size, precision=way.precision, fast=is_fast
+        )
+        adam = (fast.Adam if is_fast else keras.optimizers.Adam)(1e-4)
+        model.compile(adam, keras.losses.BinaryCrossentropy(from_logits=True))
+        if is_fast:
+            fast.build_optimizer(model)
+        return lambda steps: model.fit(batches, steps_per_epoch=steps, verbose=0)
+
+    return prepare
+
+
+def torch_steps(way: Way):
+    """DenseNet-121 as plain PyTorch writes it, channels last, Adam, autocast for bfloat16."""
+    import torch
+    from torch import nn
+
+    class Layer(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.layers = nn.Sequential(
+                *[nn.BatchNorm2d(channels), nn.ReLU(inplace=True)],
+                nn.Conv2d(channels, 128, 1, bias=False),
+                *[nn.BatchNorm2d(128), nn.ReLU(inplace=True)],
+                nn.Conv2d(128, 32, 3, padding=1, bias=False),
+            )
+
+        def forward(self, x):
+            return torch.cat([x, self.layers(x)], 1)
+
+    def densenet121():
+        channels = 64
+        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+        layers += [nn.MaxPool2d(3, 2, 1)]
+        for block, depth in enumerate((6, 12, 24, 16)):
+            if block:
+                layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+                layers += [nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
+                channels //= 2
+            layers += [Layer(channels + 32 * i) for i in range(depth)]
+            channels += 32 * depth
+        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, LABELS))
+
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (way.batch, 1, way.size, way.size), dtype=torch.uint8)
+    targets = torch.randint(0, 2, (way.batch, LABELS)).float()
+
+    def prepare():
+        model = densenet121().to(memory_format=torch.channels_last).train()
+        assert sum(p.numel() for p in model.parameters()) == 6_953_856 + 1025 * LABELS
+        adam, loss = torch.optim.Adam(model.parameters(), 1e-4), nn.BCEWithLogitsLoss()
+
+        def step(steps):
+            for _ in range(steps):
+                x = (images / 127.5 - 1).expand(-1, 3, -1, -1)
+                x = x.contiguous(memory_format=torch.channels_last)
+                with torch.autocast("cpu", torch.bfloat16, enabled=way.precision == "bfloat16"):
+                    logits = model(x)
+                adam.zero_grad()
+                loss(logits.float(), targets).backward()
+                adam.step()
+
+        return step
+
+    return prepare
+
+
+def first_steps(ways: list[Way], repeats: int) -> dict[str, list[float]]:
+    """Seconds to the first step, each in a fresh process, in turn."""
+    seconds = {way.how: [] for way in ways}
+    for way in itertools.chain.from_iterable([ways] * repeats):
+        worker = Worker(way)
+        worker.close()
+        seconds[way.how].append(worker.first_step)
+        print(f"  {way.how}: first step after {worker.first_step:.1f} s", file=sys.stderr)
+    return seconds
+
+
+def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | None) -> dict:
+    """Seconds a step, in turn, after a turn that does not count."""
+    pythons = {"torch": torch_python}
+    workers = [
+        Worker(way, pythons.get(way.how, sys.executable))
+        for way in ways
+        if way.how != "torch" or torch_python
+    ]
+    for turn in range(turns + 1):
+        for worker in workers:
+            worker.take(steps)
+        taken = ", ".join(f"{w.way.how} {1e3 * w.seconds[-1]:.0f} ms" for w in workers)
+        print(f"  {ways[0].backbone} {ways[0].precision}, turn {turn}: {taken}", file=sys.stderr)
+    for worker in workers:
+        worker.close()
+    return {worker.way.how: worker.seconds[1:] for worker in workers}
+
+
+def ratio(slow: list[float] | None, quick: list[float]) -> str:
+    """Median of the ratios of neighbours in turn, which a busy machine disturbs least."""
+    if slow is None:
+        return "–"
+    return f"{statistics.median(a / b for a, b in zip(slow, quick, strict=True)):.2f}×"
+
+
+def row(what: str, seconds: dict[str, list[float]], show, goal: str) -> str:
+    shown = [
+        show(statistics.median(seconds[how])) if how in seconds else "–"
+        for how in ("stock", "fast", "torch")
+    ]
+    ratios = [ratio(seconds.get(how), seconds["fast"]) for how in ("stock", "torch")]
+    return f"| {' | '.join([what, *shown, *ratios, goal])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small images, one turn: a smoke run")
+    parser.add_argument("--write", action="store_true", help="put the table in the documentation")
+    parser.add_argument("--torch", metavar="PYTHON", help="an interpreter that has PyTorch")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(Way(**json.loads(options.worker)))
+        return
+
+    torch_python = options.torch
+    if torch_python is None and importlib.util.find_spec("torch"):
+        torch_python = sys.executable
+    if torch_python is None:
+        print("PyTorch is not installed here: its columns stay empty (--torch)", file=sys.stderr)
+
+    repeats, turns, size, batch = (1, 1, 64, 8) if options.quick else (3, 5, 224, 32)
+    hows = ("stock", "fast", "torch")
+    lines = [
+        f"{machine()}. Ratios are medians over {turns} turns ({repeats} fresh processes for the "
+        "first step).",
+        "",
+        "| | stock Keras | fast | PyTorch | stock / fast | PyTorch / fast | goal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+    def milliseconds(seconds):
+        return f"{1e3 * seconds:.0f} ms"
+
+    first = first_steps([Way(how, size=64, batch=8) for how in hows[:2]], repeats)
+    lines.append(row("DenseNet-121, build to first step (64 px)", first, "{:.1f} s".format, "≥ 4×"))
+    for precision, goal in (("float32", "≥ 1.2×, ≥ 1× PyTorch"), ("bfloat16", "≥ 1.8×")):
+        ways = [Way(how, size=size, batch=batch, precision=precision) for how in hows]
+        seconds = steady_steps(ways, turns, 1, torch_python)
+        what = f"DenseNet-121, {precision} step ({size} px, batch {batch})"
+        lines.append(row(what, seconds, milliseconds, goal))
+    small = [Way(how, "tiny", 64, 32) for how in hows[:2]]
+    first = first_steps(small, repeats)
+    lines.append(row("`tiny`, build to first step", first, "{:.1f} s".format, "< 10 s"))
+    seconds = steady_steps(small, turns, 5 if options.quick else 60, None)
+    lines.append(
+        row("`tiny`, training (64 px, batch 32)", seconds, lambda s: f"{32 / s:.0f} images/s",
+            "≥ 350 images/s")
+    )  # fmt: skip
+    publish("train", "\n".join(lines), options.write)
+
+
+if __name__ == "__main__":
+    main()
