@@ -54,18 +54,12 @@ class Config:
     step: int = 3  # §3: epochs until the rate is divided by 10
     alpha: float = 0.2  # eq. 5
     beta: float = 0.6  # eq. 5
-    msml: Literal["corrected", "as_printed"] = (
-        "corrected"  # eq. 2 with the -log that its derivative has; or as_printed
-    )
-    over_labels: Literal["sum", "mean"] = (
-        "sum"  # eq. 1; "mean" makes CE and FCE 14 times smaller beside MSML
-    )
+    msml: Literal["corrected", "as_printed"] = "corrected"  # eq. 2, with the -log of its slope
+    over_labels: Literal["sum", "mean"] = "sum"  # eq. 1; a mean makes MSML weigh 14 times more
     projection: int = 512  # §2.3's 1x1 convolution, channels unstated; ours
     reduce: int = 512  # ours: a map with more channels is reduced to them
     sketch: int = 0  # ours: 0 for the outer product, else the dimensions of its count sketch
-    split: Literal["random", "official"] = (
-        "random"  # §3: 70/10/20 by patient; "official" is the released test list
-    )
+    split: Literal["random", "official"] = "random"  # §3, 70/10/20; or the released test list
     precision: str = "float32"  # unstated; ours
 
 

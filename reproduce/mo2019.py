@@ -46,9 +46,7 @@ class Config:
     epochs: int = 50  # §IV-B
     learning_rate: float = 1e-3  # §IV-B, Adam; no schedule is stated, so it stays
     classes: Literal[15, 14] = 15  # eq. 2's nclass is unstated; 15 with No Finding, 14 without
-    factors: Literal["both", "positive"] = (
-        "both"  # §III-B names both; "positive" weighs the first term of eq. 1 alone
-    )
+    factors: Literal["both", "positive"] = "both"  # §III-B has both; or that of positives alone
     entropy_weight: float = 1.0  # ours: of eq. 2 beside eq. 1, reading D
     precision: str = "float32"  # unstated; ours
 
