@@ -30,7 +30,7 @@ from data import chexpert, label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import figures, hierarchy, metrics, predict
 from models import backbones
-from reproduce import flags, radiologists, results, run
+from reproduce import examples, flags, radiologists, results, run
 
 NAMES, FIVE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION
 TABLE_1 = {  # the printed row: its policy for uncertain labels, and whether it is trained by CT
@@ -241,6 +241,7 @@ def main() -> None:
     results.report(
         "pham2019", folder, scored | beside, data.not_comparable, {"Ours": ENSEMBLE + TTA}
     )
+    title = "Pham et al. 2019, Figure"
     found = scored[best].predictions[0]
     columns = [NAMES.index(label) for label in FIVE]
     figures.roc_curves(
@@ -248,9 +249,12 @@ def main() -> None:
         found.targets[:, columns],
         found.mean[:, columns],
         FIVE,
-        title=f"Pham et al. 2019, Figure 4: {best}",
+        title=f"{title} 4: {best}",
         phantom=phantom,
     )
+    for each in runs:
+        if each.row.name == BEST and each.seed == options.seeds[0]:
+            examples.draw(folder / "figure-5.svg", each, data, config, FIVE, f"{title} 5: {BEST}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def report(
         decisions,
     )
     table = scored[best].table
-    table = table[table["group"].isin([*labels, "mean"]) & (table["metric"] == "AUC")]
+    table = table[table["metric"] == "AUC"].set_index("group").loc[[*labels, "mean"]].reset_index()
     if decisions:
         table = pd.concat([table, rescore.readers_below(shown, resamples, seed=0)])
     title = f"Public test set, {len(found.ids):,} studies: {best}"
