@@ -19,8 +19,12 @@ def values_and_gradients(loss, logits):
     elif backend == "jax":
         import jax
 
-        values = loss(jax.numpy.asarray(logits))
-        gradients = jax.grad(lambda y: ops.sum(loss(y)))(jax.numpy.asarray(logits))
+        def total(y):
+            values = loss(y)
+            return ops.sum(values), values
+
+        # compiled as a whole: one operation at a time, JAX compiles each for each shape
+        gradients, values = jax.jit(jax.grad(total, has_aux=True))(jax.numpy.asarray(logits))
     else:
         import torch
 
