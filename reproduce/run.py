@@ -236,7 +236,8 @@ def _wanted(rows: Sequence[Row | Combined], names: Sequence[str] | None) -> list
     by_name = {row.name: row for row in rows}
     if not names:
         return list(rows)
-    asked, needed = [name.strip() for text in names for name in text.split(",")], set()
+    given = [[text] if text in by_name else text.split(",") for text in names]  # names may have one
+    asked, needed = [name.strip() for texts in given for name in texts], set()
     while asked:
         if (name := asked.pop()) not in by_name:
             raise RunError(f"There is no row {name!r}; the rows are {', '.join(by_name)}.")

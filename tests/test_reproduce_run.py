@@ -136,6 +136,8 @@ def test_wanted_rows_bring_what_they_need():
     rows = [row("HLCP"), row("fine", start_from="HLCP"), row("c"), row("d"), fusion]
     assert [one.name for one in run._wanted(rows, ["fusion"])] == ["HLCP", "fine", "c", "fusion"]
     assert [one.name for one in run._wanted(rows, ["d,c"])] == ["c", "d"]
+    with_comma = [row("c"), row("c, longer")]
+    assert [one.name for one in run._wanted(with_comma, ["c, longer"])] == ["c, longer"]
     with pytest.raises(RunError, match=r"no row 'e'; the rows are HLCP, fine"):
         run._wanted(rows, ["e"])
 
