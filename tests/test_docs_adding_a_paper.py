@@ -1,0 +1,91 @@
+"""The walk-through of docs/adding-a-paper.md, wang2017: its pieces are the files', and they run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import labels
+from evaluation import predict, published
+from reproduce import wang2017
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "adding-a-paper.md").read_text()
+FILES = {
+    "python": "reproduce/wang2017.py",
+    "bash": "reproduce/wang2017.sh",
+    "csv": "results/published/wang2017.csv",
+}
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_quoted_pieces_are_those_of_the_files(kind):
+    file = (ROOT / FILES[kind]).read_text()
+    pieces = [piece for found, piece in BLOCKS if found == kind]
+    assert pieces
+    assert all(piece in file for piece in pieces)
+
+
+def test_the_page_shows_all_of_the_script_but_its_head():
+    script = (ROOT / FILES["python"]).read_text()
+    code = script[script.index("@dataclass") :]
+    shown = "".join(piece for kind, piece in BLOCKS if kind == "python")
+    assert [line for line in code.split("\n") if line] == [
+        line for line in shown.split("\n") if line
+    ]
+
+
+def test_the_audit_says_what_the_page_says():
+    command = [sys.executable, "-m", "evaluation.published", "audit", "wang2017"]
+    wide = os.environ | {"COLUMNS": "100"}
+    done = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True)
+    said = [line.rstrip() for line in done.stdout.strip().splitlines()]
+    assert "\n".join(said) in PAGE
+
+
+def test_the_numbers_are_those_of_the_papers_that_quote_them():
+    own = published.load("wang2017").set_index(["table", "column"])["value"]
+    mo, ge = published.load("mo2019"), published.load("ge2018")
+    mo = mo[mo["row"] == "Wang et al. [5]"].set_index("column")["value"]
+    assert own["Mo 2019, Table I"].to_dict() == mo.to_dict()
+    ge = ge[ge["row"] == "Wang et al. [1]"].set_index("column")["value"]
+    assert own["Ge 2018, Table 3"].to_dict() == ge.to_dict()
+
+
+def test_one_pair_of_factors_for_all_labels():
+    """Nine zeros in ten: an error on a one weighs nine times as much, whatever its label."""
+    targets = np.zeros((20, 14), np.float32)
+    targets[:10, :2], targets[10:18, 2] = 1, 1
+    frame = pd.DataFrame(targets, columns=list(labels.CHESTXRAY14))
+    frame["split"] = ["train"] * 20
+    weighted, plain = (row.loss() for row in wang2017.rows(wang2017.Config(), None, frame))
+    one, zero = np.eye(1, 14, 2, dtype=np.float32), np.zeros((1, 14), np.float32)
+    logits = np.zeros((1, 14), np.float32)
+    # at logit 0 every term is log 2, times its factor: 0.9 for a one, 0.1 for a zero
+    assert float(weighted(one, logits)) == pytest.approx((0.9 + 13 * 0.1) * np.log(2), rel=1e-5)
+    assert float(weighted(zero, logits)) == pytest.approx(14 * 0.1 * np.log(2), rel=1e-5)
+    assert float(plain(one, logits)) == pytest.approx(14 * np.log(2), rel=1e-5)
+
+
+def test_wang2017_runs_on_phantoms(tmp_path):
+    command = [sys.executable, "-m", "reproduce.wang2017", "--phantoms", "150", "--epochs", "1"]
+    command += ["--size", "32", "--resamples", "20", "--device", "cpu"]
+    command += ["--rows", "R-50 weighted CE"]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "drawn phantoms, not comparable" in done.stdout
+    folder = tmp_path / "results" / "wang2017" / "chestxray14-phantoms"
+    table = pd.read_csv(folder / "table.csv")
+    mine = table[table["row"] == "R-50 weighted CE"]
+    assert len(mine) == 16
+    assert set(mine["verdict"]) <= {"not comparable (drawn phantoms)", "undefined"}
+    found = predict.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
+    assert found.probabilities.shape[2] == 14
+    assert np.isfinite(found.probabilities).all()
