@@ -55,7 +55,10 @@ def checkup(options) -> Iterator[Finding]:
         "cache": (options.cache_dir, sum(need.cache for need in needs)),
         "results": (options.results_dir, sum(need.results for need in needs)),
     }
-    yield from machine.places(folders)
+    if options.data_dir:
+        yield from machine.places(folders)
+    else:  # the demos need next to nothing
+        yield from machine.places(folders, short=WARNING, needs="for all papers on whole datasets")
     rate = facts.get("images_a_second")
     if rate:
         text = (
@@ -68,10 +71,8 @@ def checkup(options) -> Iterator[Finding]:
         fix = f"Look at the whole error: {sys.executable} -m reproduce.doctor_speed"
         yield Finding(PROBLEM, "speed", f"cannot train: {facts.get('ended')}", fix)
     for need in needs:
-        text = (
-            f"{need.epochs:,} epochs of {need.training:,} images at {need.pixels} px, "
-            f"{machine.size(need.cache)} of cache"
-        )
+        text = f"{need.epochs:,} epochs of {need.training:,} images at {need.pixels} px"
+        text = f"{'at most ' * need.may_stop}{text}, {machine.size(need.cache)} of cache"
         if rate:
             text = f"about {data.duration(data.time_needed(need, rate, 224))}: {text}"
         yield Finding(OK, need.paper, text)

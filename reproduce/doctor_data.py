@@ -182,6 +182,7 @@ class Need(NamedTuple):
     dataset: str
     images: int  # to be decoded
     epochs: int  # over all rows, one seed
+    may_stop: bool  # whether training can end earlier
     training: int  # images an epoch
     pixels: int  # a side, of what the networks see
     cache: float  # bytes
@@ -219,6 +220,7 @@ def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | No
         dataset,
         total,
         sum(row.epochs for row in trained),
+        any(row.stop is not Row.stop for row in trained),
         training,
         config.size,
         total * getattr(config, "resize", config.size) ** 2,

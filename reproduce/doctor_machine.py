@@ -181,31 +181,31 @@ def wheels() -> set[str]:
     return {package.metadata["Name"].lower() for package in distributions() if package.metadata}
 
 
-def places(folders: Mapping[str, tuple[Path, float]]) -> Iterator[Finding]:
+def places(
+    folders: Mapping[str, tuple[Path, float]], short: str = PROBLEM, needs: str = "needed"
+) -> Iterator[Finding]:
     """Each folder's disk against the bytes it will need; those on one disk share its space."""
     taken: dict[int, float] = {}
     for what, (folder, needed) in folders.items():
-        there = next(
-            place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
-        )
+        above = (folder.absolute(), *folder.absolute().parents)
+        there = next(place for place in above if place.exists())
+        other = f"give another --{what}-dir."
         try:
             with tempfile.TemporaryFile(dir=there):
                 disk, free = os.stat(there).st_dev, shutil.disk_usage(there).free
         except OSError as error:
-            yield Finding(
-                PROBLEM,
-                what,
-                f"{folder} cannot be written: {error.strerror}",
-                f"Make it writable, or give another --{what}-dir.",
-            )
+            text = f"{folder} cannot be written: {error.strerror}"
+            yield Finding(PROBLEM, what, text, f"Make it writable, or {other}")
             continue
-        free -= taken.get(disk, 0)
+        left = free - taken.get(disk, 0)
         taken[disk] = taken.get(disk, 0) + needed
-        text = f"{folder}: about {size(needed)} needed, {size(max(free, 0))} free"
-        if free > needed:
+        text = f"{folder}: about {size(needed)} {needs}, {size(free)} free"
+        if left < free:
+            text += ", less the cache's"
+        if left > needed:
             yield Finding(OK, what, text)
         else:
-            yield Finding(PROBLEM, what, text, f"Make room, or give another --{what}-dir.")
+            yield Finding(short, what, text, f"Make room, or {other}")
 
 
 def size(count: float) -> str:

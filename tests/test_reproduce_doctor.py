@@ -133,6 +133,7 @@ def test_folders_on_one_disk_share_its_space(tmp_path):
     cache, results = doctor_machine.places(folders)
     assert (cache.state, results.state) == (OK, PROBLEM)
     assert "another --results-dir" in results.fix
+    assert [found.state for found in doctor_machine.places(folders, WARNING)] == [OK, WARNING]
     assert not (tmp_path / "new").exists()  # looking leaves nothing behind
     assert not list(tmp_path.iterdir())
 
@@ -256,6 +257,7 @@ def test_needs_follow_from_the_scripts():
     assert doctor_data.time_needed(wang, 100, 224) == pytest.approx(20 * 86_524 / 100)
     assert doctor_data.time_needed(wang, 100, 112) == pytest.approx(4 * 20 * 86_524 / 100)
     assert needs["chen2019"].cache == needs["chen2019"].images * 256**2
+    assert (needs["asadi2025"].may_stop, wang.may_stop) == (True, False)
 
 
 @pytest.mark.parametrize(
