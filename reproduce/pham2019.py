@@ -26,11 +26,11 @@ import pandas as pd
 
 import losses
 import models
-from data import chexpert, label_tree, labels, policies, splits
+from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import figures, hierarchy, metrics, predict
+from evaluation import hierarchy, metrics, predict
 from models import backbones
-from reproduce import examples, flags, radiologists, results, run
+from reproduce import flags, pham2019_results, run
 
 NAMES, FIVE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION
 TABLE_1 = {  # the printed row: its policy for uncertain labels, and whether it is trained by CT
@@ -216,45 +216,8 @@ def main() -> None:
     centre = functools.cache(lambda: run.decode(options, frame, attrs, config.resize))
     runs = run.train("pham2019", rows(config, options, data.frame, centre), data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
-    studies = dict(zip(data.frame["image_path"], data.frame["study_id"], strict=True))
-
-    def score(of: str) -> dict[str, results.Scored]:
-        """Of studies; where one has several images, their predictions are averaged."""
-        return results.score(
-            finals,
-            lambda names: [metrics.Group("mean", FIVE)],
-            options.resamples,
-            of,
-            lambda found: predict.pooled(found, [studies[image] for image in found.ids]),
-        )
-
-    folder = run.paper_folder("pham2019", options, data)
-    scored, beside = score("predictions"), {}
-    best = next(name for name in (ENSEMBLE + TTA, ENSEMBLE, BEST, *scored) if name in scored)
-    phantom = data.not_comparable == run.PHANTOMS
-    if (split == "public").any():
-        public = score("predictions-public")
-        readers = chexpert.radiologists(attrs["folder"])
-        table = radiologists.report(folder, public, best, FIVE, readers, options.resamples, phantom)
-        if best == ENSEMBLE + TTA:
-            beside["Ours (test)"] = public[best]._replace(table=table[table["group"] == "mean"])
-    results.report(
-        "pham2019", folder, scored | beside, data.not_comparable, {"Ours": ENSEMBLE + TTA}
-    )
-    title = "Pham et al. 2019, Figure"
-    found = scored[best].predictions[0]
-    columns = [NAMES.index(label) for label in FIVE]
-    figures.roc_curves(
-        folder / "figure-4.svg",
-        found.targets[:, columns],
-        found.mean[:, columns],
-        FIVE,
-        title=f"{title} 4: {best}",
-        phantom=phantom,
-    )
-    for each in runs:
-        if each.row.name == BEST and each.seed == options.seeds[0]:
-            examples.draw(folder / "figure-5.svg", each, data, config, FIVE, f"{title} 5: {BEST}")
+    best_first = (ENSEMBLE + TTA, ENSEMBLE, BEST)
+    pham2019_results.report(finals, data, config, options, attrs["folder"], best_first)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 
 from data import DataError, chexpert, label_tree, labels, phantom
 from evaluation import EvaluationError, predict, published
-from reproduce import pham2019, radiologists
+from reproduce import pham2019, pham2019_results
 from reproduce.pham2019 import BEST, CENTRE_CROP, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
 
 ROOT = Path(__file__).parents[1]
@@ -233,7 +233,7 @@ def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
     assert [*only] == ["bc6"]
     pd.testing.assert_frame_equal(only["bc6"], found["bc6"])
     with pytest.raises(DataError, match=r"bc6.csv lacks 1 of the 2 test studies, such as nobody"):
-        radiologists._of_studies("bc6", found["bc6"], [found["bc6"].index[0], "nobody"])
+        pham2019_results.of_studies("bc6", found["bc6"], [found["bc6"].index[0], "nobody"])
 
 
 def run_script(drawn: Path, place: Path, *words: str) -> str:
@@ -262,6 +262,8 @@ def test_the_script(drawn, tmp_path):
     assert 0 <= ours["ours"]["radiologists below the curve"] <= 3
     assert table[table["verdict"] == "quoted"]["row"].nunique() == 9
     assert STEP_1 not in " ".join(table["row"])
+    assert "radiologists below the curve" in (folder / "public.md").read_text()
+    assert "ensemble (TTA), seed 0" in (folder / "studies.md").read_text()
 
     def weights(row: str) -> dict[str, np.ndarray]:
         found = {}
