@@ -1,0 +1,171 @@
+"""Asadi 2025: the 21 targets, the released schedule, what a zero gradient means, one whole run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import labels
+from evaluation import predict, published
+from reproduce import asadi2025, penalty_tables
+from reproduce.asadi2025 import MC, ORIGINAL, PAPER, Config
+
+ROOT = Path(__file__).parents[1]
+
+
+def frame_of(released: dict[str, list[float]], split: str = "train") -> pd.DataFrame:
+    """Images with these labels, all others 0."""
+    count = len(next(iter(released.values())))
+    table = pd.DataFrame(0.0, index=range(count), columns=list(labels.CHEXPERT)).assign(**released)
+    return table.assign(split=split, image_path=[f"{split}/{n}" for n in range(count)])
+
+
+def rows_of(frame: pd.DataFrame, **settings) -> dict:
+    options = SimpleNamespace(fast=True, dataset="chexpert")
+    return {row.name: row for row in asadi2025.rows(Config(**settings), options, frame)}
+
+
+def test_21_targets_by_hand():
+    released = {
+        "Pneumonia": [1, 0, 0, 0],
+        "Cardiomegaly": [0, 1, 0, 0],
+        "No Finding": [0, 0, 1, 0],
+        "Support Devices": [0, 0, 1, 0],
+    }
+    found = asadi2025.truth_of(frame_of(released), "ones")
+    positive = [{labels.ASADI[k] for k in np.flatnonzero(of_image)} for of_image in found]
+    assert positive == [
+        {"Pneumonia", "Abnormal", "Opacity", "Fluid Accumulation"},
+        {"Cardiomegaly", "Abnormal", "Cardiac"},
+        {"No Finding", "Support Devices", "Other"},  # Abnormal is what No Finding denies
+        {"Uncertain"},
+    ]
+
+
+def test_unknown_labels_leave_open_what_depends_on_them():
+    nan = np.nan
+    released = {"Edema": [-1, -1, -1], "Pneumonia": [0, 1, 0], "No Finding": [0, 0, 1]}
+    found = pd.DataFrame(asadi2025.truth_of(frame_of(released), "ignore"), columns=labels.ASADI)
+    assert found["Fluid Accumulation"].tolist()[1] == 1
+    np.testing.assert_array_equal(found["Fluid Accumulation"], [nan, 1, nan])
+    np.testing.assert_array_equal(found["Uncertain"], [nan, 0, 0])
+    np.testing.assert_array_equal(found["Abnormal"], [nan, 1, 0])
+    np.testing.assert_array_equal(found["Cardiac"], [0, 0, 0])
+
+
+def test_21_targets_are_those_that_the_authors_released(shared_data):
+    name = "asadi2025_default_model_predictions_vs_groundtruth_with_errors.csv"
+    table = pd.read_csv(shared_data / "released" / name)
+    theirs = table[[f"{label}_GT" for label in labels.ASADI]].to_numpy(np.float32)
+    ours = asadi2025.derived(theirs[:, :14])
+    differ = {labels.ASADI[label] for label in np.flatnonzero((ours != theirs).any(axis=0))}
+    assert differ == {"Abnormal"}  # docs/papers/asadi2025.md: they counted Uncertain as Abnormal
+    uncertain, abnormal = (labels.ASADI.index(name) for name in ("Uncertain", "Abnormal"))
+    np.testing.assert_array_equal(ours[:, abnormal] + ours[:, uncertain], theirs[:, abnormal])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rate_and_end_are_keras_callbacks(seed):
+    """ReduceLROnPlateau(factor .9, patience 1) and EarlyStopping(patience 10), as released."""
+    random = np.random.default_rng(seed)
+    losses = 1 / np.arange(1, 60) ** 0.3 + random.normal(0, 0.02, 59)
+    losses[20:23] = losses[19] - np.array([5e-5, 6e-5, 2e-4])  # improvements that do not count
+    model = SimpleNamespace(optimizer=keras.optimizers.Adam(1e-4), stop_training=False)
+    plateau = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.9, patience=1, min_lr=1e-8)
+    ending = keras.callbacks.EarlyStopping("val_loss", patience=10)
+    for callback in (plateau, ending):
+        callback.set_model(model)
+        callback.on_train_begin()
+    row, history = rows_of(frame_of({"Edema": [0, 1]}))["BCE"], []
+    for epoch, loss in enumerate(losses):
+        rate = row.learning_rate(epoch, history)
+        assert rate == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
+        assert row.stop(history) == model.stop_training
+        if model.stop_training:
+            break
+        history.append({"val_loss": loss})
+        for callback in (plateau, ending):
+            callback.on_epoch_end(epoch, {"val_loss": loss, "loss": loss})
+    assert sum(asadi2025.stale(history)) > 3
+
+
+def test_data_driven_penalties_are_of_training_labels_and_recorded():
+    train = frame_of({"Consolidation": [0, 0, 0, 1], "Pneumonia": [1, 0, 0, 1]})
+    test = frame_of({"Consolidation": [0] * 5, "Pneumonia": [1] * 5}, "test")
+    rows = rows_of(pd.concat([train, test], ignore_index=True))
+    name = "Consolidation > Pneumonia"
+    assert rows[PAPER].settings["penalties"][name] == pytest.approx(0.5 * (1 - 1 / 3), abs=1e-5)
+    assert rows[f"{PAPER} 1.0"].settings["penalties"][name] == pytest.approx(2 / 3, abs=1e-5)
+    assert rows["HBCE fixed 0.1"].settings["penalties"][name] == 0.1
+    assert len(rows["HBCE fixed 0.1"].settings["penalties"]) == 20
+
+
+def test_claims_and_tables_find_their_rows():
+    rows = rows_of(frame_of({"Edema": [0, 1]}))
+    claims = published.claims("asadi2025")
+    assert {*claims["left_row"], *claims["right_row"]} <= rows.keys()
+    assert list(rows["BCE on 14 labels"].labels) == list(ORIGINAL)
+    augment = rows["BCE"].augment
+    assert (augment.flip, augment.upside_down, augment.degrees) == (True, True, 360 * 0.05)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> tuple[Path, str]:
+    place = tmp_path_factory.mktemp("asadi2025")
+    command = [sys.executable, "-m", "reproduce.asadi2025", "--phantoms", "160", "--epochs", "2"]
+    command += ["--size", "32", "--passes", "3", "--batch-size", "64", "--resamples", "20"]
+    command += ["--rows", "BCE", MC, "--results-dir", place / "results", "--cache-dir", place]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place / "results" / "asadi2025" / "chexpert-phantoms", done.stdout
+
+
+def test_a_whole_run_writes_tables_and_figures(results):
+    folder, said = results
+    for name in ("table.md", "rows.csv", "effect.csv", "violations.csv", "uncertainty.csv"):
+        assert (folder / name).stat().st_size > 100
+    assert (folder / "figure-3.png").read_bytes().startswith(b"\x89PNG")
+    assert "drawn phantoms" in (folder / "figure-2.svg").read_text()
+    assert "not comparable" in said
+    recorded = json.loads((folder / "HBCE-data-driven" / "seed-0" / "config.json").read_text())
+    assert recorded["settings"]["form"] == "as_released"
+    assert recorded["settings"]["penalties"]["Abnormal > Opacity"] > 0.4
+
+
+def test_the_released_penalty_trains_what_bce_trains(results):
+    """Its gradient is zero: with equal rates, the weights of every epoch are the same bits."""
+    folder, _ = results
+    penalised, plain = (
+        pd.read_csv(folder / row / "seed-0" / "history.csv") for row in ("HBCE-data-driven", "BCE")
+    )
+    assert (penalised["val_loss"] > plain["val_loss"]).any()  # the value has the penalty in it
+    effect = pd.read_csv(folder / "effect.csv").set_index("row")
+    if effect["same until"][PAPER] == effect["epoch kept"][PAPER] == effect["BCE kept"][PAPER]:
+        assert effect["largest |Δp|"][PAPER] == 0
+    assert effect["Δ mean AUC"][PAPER] == pytest.approx(0, abs=0.2)
+
+
+def test_dropout_passes_differ_and_their_mean_is_scored(results):
+    folder, _ = results
+    found = predict.load(folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz")
+    plain = predict.load(folder / "HBCE-data-driven" / "seed-0" / "predictions.npz")
+    assert found.probabilities.shape[0] == 3
+    assert found.probabilities.std(axis=0).max() > 1e-4
+    table = penalty_tables.of_passes(found, plain).set_index("label")
+    assert table.loc["mean", "mean spread"] == pytest.approx(
+        found.probabilities.std(axis=0).mean(), rel=1e-4
+    )
+    assert table["ECE"].between(0, 1).all()
+
+
+def test_same_until_counts_epochs_with_equal_rates():
+    one = pd.DataFrame({"learning_rate": [1, 1, 0.9, 0.9]})
+    other = pd.DataFrame({"learning_rate": [1, 1, 1]})
+    assert penalty_tables._same_until(one, other) == 2
+    assert penalty_tables._same_until(one, one) == 4
