@@ -3,7 +3,7 @@
 Pham, Le, Tran, Ngo, Nguyen. 2019. Tables 1 and 2, Figures 4 and 5, the radiologists of section 4.6.
 
     bash reproduce/pham2019.sh                                    on drawn phantoms, minutes
-    bash reproduce/pham2019.sh --data-dir CheXpert-v1.0-small     the paper's, some two GPU days
+    bash reproduce/pham2019.sh --data-dir CheXpert-v1.0-small     the paper's, about two GPU days
 
 Conditional training (CT) learns a label where its parent is positive, first all layers on the child
 labels, then the last layer on all of them; the chain rule makes the probabilities unconditional.
