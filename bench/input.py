@@ -172,13 +172,13 @@ def raw_files(folder: Path, rounds: int, pool) -> dict[str, float]:
 
 def drained(batches) -> int:
     """Run a dataset to its end within TensorFlow, as fit does, and count its images."""
-    return int(batches.reduce(np.int64(0), lambda count, *batch: count + len(first_of(batch))))
+    import tensorflow as tf
 
+    def add(count, batch):
+        images = batch[0] if isinstance(batch, tuple) else batch
+        return count + tf.shape(images)[0]
 
-def first_of(batch: tuple):
-    while isinstance(batch, tuple):
-        batch = batch[0]
-    return batch
+    return int(batches.reduce(0, add))
 
 
 def epoch(cache: Cache, augment: Augment, images: int = 0, **options) -> int:
