@@ -60,7 +60,10 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
         what = (module or script).rstrip("`.,;:)")
         if what.split(".")[0] in OF_OTHERS or "NAME" in what:
             continue
-        line = "" if what != (module or script) else re.split(r"[`|#;]|&&| → ", words or more)[0]
+        line = (
+            "" if what != (module or script) else re.split(r"[`#;]| \| |&&| → ", words or more)[0]
+        )
+        line = re.sub(r"[\[\]]", " ", line)  # what may be left out
         try:
             found.append((what, shlex.split(line)))
         except ValueError:  # an apostrophe of running text
@@ -121,7 +124,7 @@ def test_commands_can_be_typed(document):
 
 def test_what_counts_as_a_command():
     text = "Run `python -m data.phantom sheet --out x.png`, or\n"
-    text += "    bash reproduce/all.sh --plco D   # all of them --really\n"
+    text += "    bash reproduce/all.sh [--plco D]   # all of them --really\n"
     assert commands(text) == [
         ("data.phantom", ["sheet", "--out", "x.png"]),
         ("reproduce/all.sh", ["--plco", "D"]),

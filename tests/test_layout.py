@@ -98,7 +98,7 @@ def test_tables_and_readers_import_no_tensorflow():
 def test_help_comes_at_once_and_without_tensorflow(script):
     code = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
-        f"try: runpy.run_module('{script}', run_name='__main__')\n"
+        f"try: runpy.run_module('{script}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end: assert not end.code\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
