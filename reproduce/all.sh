@@ -11,6 +11,7 @@ declare -A dataset=([chen2019]=plco [pham2019]=chexpert [mo2019]=chestxray14 [ge
     [asadi2025]=chexpert)
 flags=() places=()
 while (($#)); do
+    [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
         --help | -h) sed -n '2,5s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
         --plco | --chexpert | --chestxray14)
