@@ -1,6 +1,6 @@
 """What lies in a results folder, read as it is: a half-written or broken file is a problem to name.
 
-PAPER/SET/table.csv, values.csv, claims*.csv, *.csv, *.svg    of one paper on one dataset
+PAPER/SET/table.csv, values.csv, claims*.csv, *.csv, *.svg, *.png    of one paper on one dataset
 PAPER/SET/ROW/seed-N/config.json, history.csv, predictions.npz    of each run
 """
 
@@ -116,7 +116,7 @@ def read(folder: Path, results: Path) -> ResultSet:
         for path in sorted(folder.glob("*/*/config.json"), key=lambda path: natural(path.parent))
     ]
     found = ResultSet(folder.parent.name, folder.name, folder, runs)
-    found.figures = sorted(folder.glob("*.svg"))
+    found.figures = sorted([*folder.glob("*.svg"), *folder.glob("*.png")])
     for path in sorted(folder.glob("*.csv")):
         kind = path.stem.partition("-")[0] if path.stem.startswith("claims") else path.stem
         try:

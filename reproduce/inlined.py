@@ -1,5 +1,7 @@
-"""Other people's SVG and Markdown as HTML that can stand in one page and load nothing."""
+"""Other people's figures and Markdown as HTML that can stand in one page and load nothing."""
 
+import base64
+import html
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -48,6 +50,15 @@ def svg(path: Path, prefix: str, label: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def png(path: Path, label: str) -> str:
+    """A picture inside the page; ValueError where it is none."""
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("not a PNG")
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{data}">'
+
+
 def _attribute(name: str, value: str, prefix: str) -> str | None:
     """The value as it may stay: no scripts, no addresses, ids renamed, points to a hundredth."""
     if name == "id":
@@ -76,8 +87,8 @@ def markdown(text: str, folder: Path, page: Path) -> str:
         for inner in token.children or []:
             if inner.type == "link_open":
                 inner.attrSet("href", _target(str(inner.attrGet("href")), folder, page))
-    html = parser.renderer.render(tokens, parser.options, {})
-    return html.replace("<table>", '<div class="scroll"><table class="plain">').replace(
+    made = parser.renderer.render(tokens, parser.options, {})
+    return made.replace("<table>", '<div class="scroll"><table class="plain">').replace(
         "</table>", "</table></div>"
     )
 

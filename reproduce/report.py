@@ -71,7 +71,10 @@ def result_set(each: found.ResultSet, numbers: itertools.count, out: Path) -> di
     for path in each.figures:
         label = f"{each.paper}, {each.title}: {path.stem}"
         try:
-            drawing = inlined.svg(path, f"s{next(numbers)}-", label)
+            if path.suffix == ".png":
+                drawing = inlined.png(path, label)
+            else:
+                drawing = inlined.svg(path, f"s{next(numbers)}-", label)
         except (OSError, ValueError) as error:
             problems.append(f"{base}/{path.name} cannot be shown ({error}).")
             continue

@@ -210,6 +210,15 @@ def test_svg_keeps_its_drawing_and_nothing_else(tmp_path):
         inlined.svg(tmp_path / "b.svg", "", "")
 
 
+def test_pictures_stand_in_the_page(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n...")
+    drawn = inlined.png(tmp_path / "a.png", 'A "label"')
+    assert drawn.startswith('<img alt="A &quot;label&quot;" src="data:image/png;base64,iVBOR')
+    (tmp_path / "b.png").write_bytes(b"<svg/>")
+    with pytest.raises(ValueError, match="not a PNG"):
+        inlined.png(tmp_path / "b.png", "")
+
+
 def test_markdown_is_escaped_and_its_links_lead_on(tmp_path):
     links = "[a](../data.md#x) [b](javascript:1) <img src=x>"
     text = f"## Loss\n<!-- hidden -->\n{links}\n\n|a|\n|-|\n|1|\n"
