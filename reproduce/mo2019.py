@@ -174,12 +174,13 @@ def main() -> None:
         repaired = {**scored, PROPOSED: scored[OURS]}
         heading = f"Claims of the proposed loss with our repair in its place ({OURS})"
         results.check("mo2019", folder, repaired, "claims-ours", PROPOSED, heading)
-    figures.roc_by_row(
+    figure = figures.roc_by_row(
         folder / "figure-1.svg",
         {name: scored[name].predictions[0] for name in FIGURE_1 if name in scored},
         title="Mo et al. 2019, Figure 1",
         phantom=data.not_comparable == run.PHANTOMS,
     )
+    print(f"Figure 1: {figure}")
 
 
 if __name__ == "__main__":

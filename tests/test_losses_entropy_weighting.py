@@ -55,6 +55,21 @@ def test_descent_from_uniform_ends_where_the_gradient_says(reading, ends):
     assert ends[0] <= softmax(y)[0, 0] <= ends[1]
 
 
+def test_the_repaired_loss_lets_the_most_frequent_class_take_all():
+    """Without evidence from the image, p_i grows by p_i (f_i - Σ f_j p_j): rare classes die out."""
+    frequencies = np.array([0.3, 0.6, 0.1])
+    z, y = np.eye(3), np.zeros((1, 3))
+    for _ in range(40):
+        _, gradients = values_and_gradients(
+            lambda x: entropy_weighting(z, ops.repeat(x, 3, axis=0), "detached") * frequencies, y
+        )
+        p = softmax(y)
+        np.testing.assert_allclose(-gradients, p * (frequencies - p @ frequencies), atol=1e-12)
+        y = y - 10 * gradients
+    assert softmax(y)[0, 1] > 0.97
+    assert softmax(y)[0, 2] < 0.01  # its share of the images is 0.1
+
+
 def test_the_confusion_reading_weights_every_class_by_its_entropy():
     y, z = np.array([[1.0, -1.0, 0.0]]), np.array([[1.0, 0.0, 0.0]])
     p = softmax(y)
