@@ -62,9 +62,9 @@ DEMO = {
     "backbone": "tiny",
     "size": 64,
     "batch_size": 32,
-    "epochs": 12,
+    "epochs": 8,
     "learning_rate": 2e-3,
-    "patience": 4,
+    "patience": 3,
 }
 
 
@@ -193,7 +193,7 @@ def groups(names) -> tuple[Group, ...]:
 def read(options, config: Config) -> pd.DataFrame:
     """CheXpert with the training labels asked for."""
     try:
-        return run.read(options, config, phantoms=1600, labels=config.labels)
+        return run.read(options, config, phantoms=1200, labels=config.labels)
     except DataError as error:
         if config.labels == "visualchexbert" and chexpert.VISUALCHEXBERT in str(error):
             raise DataError(f"{error}\nWithout that file: --labels chexpert.") from error
