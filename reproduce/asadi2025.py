@@ -111,7 +111,7 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     def stop(history: list[dict]) -> bool:
         return len(history) >= config.patience and all(stale(history)[-config.patience :])
 
-    def row(name, loss, of=slice(None), settings=None, **more):
+    def row(name, loss, of=slice(None), **more):
         names = labels.ASADI[of]
 
         def network():
@@ -138,14 +138,13 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
             augment=Augment(flip=True, upside_down=True, degrees=18, scale=0.05, shift=0.05),
             model=network,
             stop=stop,
-            settings=settings or {},
             **{"epochs": config.epochs, "unused": unused} | more,
         )
 
     def bce():
         return losses.masking.MaskedBCE("mean")
 
-    def hbce(name, weights, **more):
+    def hbce(name, weights):
         def loss(form):
             return lambda: losses.hierarchical_penalty.HierarchicalPenalty(weights, form)
 
@@ -153,16 +152,13 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
             f"{labels.ASADI[parent]} > {labels.ASADI[child]}": round(weights[child, parent], 6)
             for child, parent in np.argwhere(PARENTS > 0)
         }
-        form = {"form": "as_released", "penalties": penalties}
-        ours = {"form": "differentiable", "penalties": penalties}
+        released, ours = (
+            {"form": form, "penalties": penalties} for form in ("as_released", "differentiable")
+        )
+        note = "a penalty with a gradient, ours"
         return (
-            row(name, loss("as_released"), settings=form),
-            row(
-                f"{name} (differentiable)",
-                loss("differentiable"),
-                settings=ours,
-                note="a penalty with a gradient, ours",
-            ),
+            row(name, loss("as_released"), settings=released),
+            row(f"{name} (differentiable)", loss("differentiable"), settings=ours, note=note),
         )
 
     fixed, of_data = losses.penalties.fixed, losses.penalties.data_driven

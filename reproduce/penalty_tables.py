@@ -50,10 +50,12 @@ def effect(scored: dict[str, Scored], baseline: str, group: str = "mean") -> pd.
     `same until` is the last epoch up to which both were trained at equal rates.
     """
     frames = []
+    of_baseline = scored.get(baseline)
     for row, of_row in scored.items():
-        if row == baseline or baseline not in scored:
+        if of_baseline is None or of_row is of_baseline:
             continue
-        of_baseline = scored[baseline]
+        if len(of_row.folders) != len(of_baseline.folders):
+            continue  # the authors' predictions are of one run, whatever --seeds says
         pairs = zip(of_row.predictions, of_baseline.predictions, strict=True)
         places = zip(of_row.folders, of_baseline.folders, strict=True)
         for (found, plain), (folder, beside) in zip(pairs, places, strict=True):
