@@ -18,12 +18,14 @@ Deviations, each explained in docs/papers/chen2019.md:
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 import losses
 from data import label_tree, labels, plco, policies, splits
+from data.augment import Augment
 from evaluation import delong, figures, hierarchy, metrics, predict, tables
 from reproduce import flags, results, run
 
@@ -47,9 +49,11 @@ class Config:
     finetune_epochs: int = 5  # unstated; ours, all layers
     finetune_learning_rate: float = 1e-5  # unstated; ours
     precision: str = "float32"  # unstated; ours
-    hlup: str = "exact"  # eqs. 5-7; "powerset" is their printed form, of equal value
+    hlup: Literal["exact", "powerset"] = (
+        "exact"  # eqs. 5-7; "powerset" is their printed form, of equal value
+    )
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
-    uncertain: str = "ones"  # ours, CheXpert alone: zeros, ones or ignore
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
 
 
 DEMO = {
@@ -120,6 +124,7 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
             select=mean_leaf_auc,
             epochs=config.finetune_epochs if start_from else config.epochs,
             learning_rate=lambda epoch, history: rate,
+            augment=Augment(random_crop=True),
             probabilities=probabilities,
             start_from=start_from,
             unused=() if start_from else ("finetune_epochs", "finetune_learning_rate"),
@@ -168,7 +173,8 @@ def figure_3(folder, scored: dict, dataset: str, phantom: bool) -> None:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(DATASETS))
-    frame = run.read(options, config, phantoms=2400)
+    which = {"deleted": config.deleted} if options.dataset == "plco" else {}
+    frame = run.read(options, config, phantoms=2400, **which)
     attrs = frame.attrs
     if options.dataset == "plco":
         frame = splits.as_released(frame)  # §3: 70/10/20 by patient, as the authors drew it

@@ -58,10 +58,14 @@ def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
         what.add_argument(flag, help=f"{shown}: {origin}".replace("%", "%%"), **kind, default=None)
     given = vars(parser.parse_args())
     chosen = {field: given.pop(field) for field in _origins(config)}
+    chosen = {field: value for field, value in chosen.items() if value is not None}
     options = argparse.Namespace(**given)
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
-    preset = demo if options.preset == "demo" else {}
-    return config(**preset | {k: v for k, v in chosen.items() if v is not None}), options
+    preset = config(**demo) if options.preset == "demo" else config()
+    if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
+        # what is cut out of the decoded image stays the same share of it
+        chosen["resize"] = round(preset.resize * chosen["size"] / preset.size)
+    return dataclasses.replace(preset, **chosen), options
 
 
 def _origins(config: type) -> dict[str, str]:

@@ -20,6 +20,8 @@ class Config:
     rate: float = 1e-4  # unstated; ours
     flip: bool = True  # §4
     finetune: int = 2  # ours
+    size: int = 224  # §2
+    resize: int = 256  # §2
     form: Literal["exact", "naive"] = "exact"  # eq. 2
 
 

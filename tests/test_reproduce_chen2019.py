@@ -1,0 +1,188 @@
+"""chen2019: what its rows learn from and what is scored, and the script from end to end."""
+
+import argparse
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import label_tree, labels, plco
+from evaluation import predict
+from reproduce import chen2019
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIG = chen2019.Config()
+KEYS = ["group", "metric"]
+
+
+def plco_frame(rows: list[dict[str, float]], deleted: tuple[str, ...] = ()) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(labels.PLCO), dtype=np.float32).fillna(0)
+    values = label_tree.close(frame.to_numpy(), label_tree.PLCO)
+    frame = pd.DataFrame(values, columns=list(labels.PLCO))
+    preserved = {mark: np.float32(label not in deleted) for label, mark in zip(
+        labels.PLCO, plco.PRESERVE, strict=True
+    )}  # fmt: skip
+    return frame.assign(**preserved)
+
+
+def rows(frame: pd.DataFrame, dataset: str = "plco") -> dict:
+    options = argparse.Namespace(dataset=dataset, fast=True)
+    return {row.name: row for row in chen2019.rows(CONFIG, options, frame)}
+
+
+def column(name: str, names=labels.PLCO) -> int:
+    return list(names).index(name)
+
+
+def test_the_tables_rows_and_what_they_start_from():
+    made = rows(plco_frame([{"Nodule": 1}]))
+    fine = {name for name, row in made.items() if row.start_from == "HLCP"}
+    assert fine == {
+        "HLUP-finetune", "HLUP-finetune (naive)", "HLUP-finetune (rescale)", "HLCP, same budget"
+    }  # fmt: skip
+    assert len(made["BR-leaf"].labels) == 14
+    assert made["BR-leaf"].targets.shape == (1, 14)
+    assert made["HLUP-finetune"].epochs == CONFIG.finetune_epochs
+    assert made["HLUP"].learning_rate(0, []) == CONFIG.learning_rate
+
+
+def test_probabilities_follow_the_chain_rule():
+    made = rows(plco_frame([{"Nodule": 1}]))
+    logits = np.random.default_rng(0).normal(size=(3, 19))
+    conditional = predict.sigmoid(logits)
+    path = [column(n) for n in ("Infiltration", "Opacity", "Pulmonary", "Abnormal")]
+    expected = conditional[:, path].prod(axis=1)
+    np.testing.assert_allclose(made["HLCP"].probabilities(logits)[:, path[0]], expected)
+    rescaled = (0.02 + 0.98 * conditional[:, path]).prod(axis=1)
+    found = made["HLUP (rescale)"].probabilities(logits)[:, path[0]]
+    np.testing.assert_allclose(found, rescaled)
+    np.testing.assert_allclose(made["BR-all"].probabilities(logits), conditional)
+
+
+def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
+    frame = plco_frame([{"Nodule": 1}, {"Mass": 1}], deleted=("Nodule", "Abnormal", "COPD"))
+    row = rows(frame)["HLCP"]
+    assert np.isnan(row.targets[:, column("Nodule")]).all()
+    assert np.isnan(row.targets[:, column("COPD")]).all()
+    assert not np.isnan(row.truth).any()
+    # Abnormal was deleted, but a preserved Mass gives it away
+    assert row.targets[1, column("Abnormal")] == 1
+
+
+def test_other_datasets_get_their_inner_labels_from_the_leaves():
+    names = labels.CHESTXRAY14_HIERARCHY
+    frame = pd.DataFrame([[1.0] + [0.0] * 13, [0.0] * 14], columns=list(labels.CHESTXRAY14))
+    truth = chen2019.truth_of(frame, "chestxray14", CONFIG)
+    above = {"Atelectasis", "Opacity", "Pulmonary", "Abnormal"}
+    assert {name for name, value in zip(names, truth[0], strict=True) if value == 1} == above
+    assert not truth[1].any()
+
+
+def test_an_ignored_uncertain_label_leaves_abnormal_unknown():
+    from dataclasses import replace
+
+    frame = pd.DataFrame([[np.nan] * 13 + [-1.0]] * 2, columns=list(labels.CHEXPERT))
+    frame.loc[0, "Edema"] = -1.0
+    frame.loc[1, "Edema"] = 1.0
+    truth = chen2019.truth_of(frame, "chexpert", replace(CONFIG, uncertain="ignore"))
+    abnormal = truth[:, column("Abnormal", labels.CHEXPERT_HIERARCHY)]
+    assert np.isnan(abnormal[0])
+    assert abnormal[1] == 1
+
+
+def test_the_real_validation_list_is_learnt_as_it_is(shared_data, tmp_path):
+    found = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
+    with gzip.open(found) as file:
+        frame = pd.read_csv(file)
+    row = rows(frame)["HLCP"]
+    np.testing.assert_array_equal(row.truth, frame[list(labels.PLCO)].to_numpy())
+    deleted = frame[list(plco.PRESERVE)].to_numpy() == 0
+    assert deleted.mean() > 0.03
+    assert np.isnan(row.targets[deleted]).mean() > 0.5  # the rest is implied by what is below
+    known = ~np.isnan(row.targets)
+    np.testing.assert_array_equal(row.targets[known], row.truth[known])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The script on a few phantoms, twice, in an empty folder."""
+    folder = tmp_path_factory.mktemp("demo")
+
+    def script(*words: str) -> subprocess.CompletedProcess:
+        command = [
+            "bash", str(REPOSITORY / "reproduce" / "chen2019.sh"), "--phantoms", "160", "--size",
+            "32", "--epochs", "1", "--finetune-epochs", "1", "--resamples", "40",
+            "--results-dir", "results", "--cache-dir", "cache",
+            "--rows", "BR-leaf", "BR-all", "HLUP-finetune", *words,
+        ]  # fmt: skip
+        environment = os.environ | {"CXR_PYTHON": sys.executable}
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+        )
+
+    first = script()
+    assert first.returncode == 0, first.stderr
+    return folder / "results" / "chen2019" / "plco-phantoms", first, script
+
+
+def test_the_demo_prints_both_tables_marked_as_drawn(demo):
+    folder, first, _ = demo
+    assert "drawn phantoms, not comparable with the published values" in first.stdout
+    for word in ("Table 1", "Table 2", "HLUP-finetune (ours)", "Claims", "Figure 3"):
+        assert word in first.stdout
+    assert "Traceback" not in first.stdout + first.stderr
+    table = pd.read_csv(folder / "table.csv")
+    ran = table[table["ours"].notna() & table["published"].notna()]
+    assert set(ran["verdict"]) == {"not comparable (drawn phantoms)"}
+    assert {"BR-leaf", "BR-all", "HLCP", "HLUP-finetune"} <= set(ran["row"])
+    assert (folder / "figure-3.svg").exists()
+
+
+def test_every_number_can_be_recomputed_from_the_predictions(demo, tmp_path):
+    folder, *_ = demo
+    run = folder / "HLUP-finetune" / "seed-0"
+    command = [
+        sys.executable, "-m", "reproduce.rescore", "--predictions", str(run / "predictions.npz"),
+        "--tree", "plco", "--resamples", "40", "--out", str(tmp_path),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    measured = pd.read_csv(run / "metrics.csv")
+    again = pd.read_csv(tmp_path / "table.csv")
+    both = measured.merge(again, "inner", KEYS, suffixes=("", "_again"))
+    assert len(both) >= 2 * (19 + 3)
+    for value in ("value", "low", "high"):
+        np.testing.assert_allclose(both[value], both[f"{value}_again"])
+
+
+def test_a_second_run_trains_nothing(demo):
+    folder, _, script = demo
+    before = (folder / "HLCP/seed-0/predictions.npz").stat().st_mtime_ns
+    again = script()
+    assert "4 of 4 runs are finished and stay" in again.stdout
+    assert "epoch" not in again.stdout
+    assert (folder / "HLCP/seed-0/predictions.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--data-dir", "nowhere"], "There is no folder nowhere"),
+        (["--rows", "HLXP"], "There is no row 'HLXP'"),
+        (["--backbone", "densenet99"], "There is no backbone 'densenet99'"),
+        (["--device", "gpu"], "sees no GPU"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_sentence(demo, words, sentence):
+    *_, script = demo
+    if words[0] == "--device" and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    result = script(*words, "--epochs", "2")
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
