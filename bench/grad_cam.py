@@ -44,7 +44,8 @@ def play(run: rebuild.Rebuilt, folder: Path) -> pd.DataFrame:
     if not paths:
         raise RunError(f"{folder} has none of the images that {run.folder} was tested on.")
     with quiet():
-        models = {each.folder: rebuild.network(each) for each in run.networks}
+        from reproduce import training  # noqa: F401  imports TensorFlow
+    models = {each.folder: rebuild.network(each) for each in run.networks}
     maps = []
     for start in range(0, len(paths), 64):
         batch = paths[start : start + 64]

@@ -167,7 +167,8 @@ def predict(options: argparse.Namespace) -> int:
 
     run, files = rebuild.load(options.run), files_of(options.images)
     with quiet():
-        models = {each.folder: rebuild.network(each) for each in run.networks}
+        from reproduce import training  # noqa: F401  imports TensorFlow
+    models = {each.folder: rebuild.network(each) for each in run.networks}
     passes = rebuild.passes_of(options.mc, options.tta, GENTLE)
     images = Images(files, run.networks, run.networks[0].config.batch_size)
     how = f"{options.mc} dropout passes" if options.mc else ""
