@@ -220,11 +220,18 @@ def main() -> None:
     if torch_python is None:
         print("PyTorch is not installed here: its columns stay empty (--torch)", file=sys.stderr)
 
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > cores / 2:
+        print(
+            f"This machine is busy (load {load:.1f} on {cores} cores): its figures mean little, "
+            "PyTorch's least of all, whose threads spin while they wait.",
+            file=sys.stderr,
+        )
     repeats, turns, size, batch = (1, 1, 64, 8) if options.quick else (3, 5, 224, 32)
     hows = ("stock", "fast", "torch")
     lines = [
-        f"{machine()}. Ratios are medians over {turns} turns ({repeats} fresh processes for the "
-        "first step).",
+        f"{machine()}, load {load:.1f} at the start. Ratios are medians over {turns} turns "
+        f"({repeats} fresh processes for the first step).",
         "",
         "| | stock Keras | fast | PyTorch | stock / fast | PyTorch / fast | goal |",
         "|---|---|---|---|---|---|---|",
