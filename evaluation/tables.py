@@ -67,8 +67,9 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )
             lines[row, shown] = printed.loc[row]
-        if ran and len(words) == 1 and (word := words.pop()).startswith("not "):
-            lines[row, f"ours, {word}"] = ours.loc[row]
+        told = words - {"undefined"}  # those cells say so themselves: n/a
+        if told in ({"not comparable"}, {"not published"}):
+            lines[row, f"ours, {told.pop()}"] = ours.loc[row]
         elif ran:
             lines[row, "ours"] = ours.loc[row]
             lines[row, "verdict"] = verdicts.loc[row]

@@ -200,7 +200,7 @@ def normal_shares(scored: dict[str, results.Scored]) -> pd.DataFrame:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    frame = run.read(options, config, phantoms=2400)
+    frame = run.read(options, config, phantoms=1800)
     attrs = frame.attrs
     if config.split == "random":
         frame = splits.by_patient(frame, seed=0)
