@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from bench import machine, publish
 
@@ -194,6 +195,13 @@ def ratio(slow: list[float] | None, quick: list[float]) -> str:
     return f"{statistics.median(a / b for a, b in zip(slow, quick, strict=True)):.2f}×"
 
 
+def bfloat16() -> str:
+    """Whether this processor computes in bfloat16 or has it emulated, which is slower than none."""
+    flags = Path("/proc/cpuinfo").read_text()
+    has = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "with bfloat16 instructions" if has else "without bfloat16 instructions (emulated)"
+
+
 def row(what: str, seconds: dict[str, list[float]], show, goal: str) -> str:
     shown = [
         show(statistics.median(seconds[how])) if how in seconds else "–"
@@ -230,7 +238,7 @@ def main() -> None:
     repeats, turns, size, batch = (1, 1, 64, 8) if options.quick else (3, 5, 224, 32)
     hows = ("stock", "fast", "torch")
     lines = [
-        f"{machine()}, load {load:.1f} at the start. Ratios are medians over {turns} turns "
+        f"{machine()}, load {load:.1f} at the start, {bfloat16()}. Ratios are medians over {turns} turns "
         f"({repeats} fresh processes for the first step).",
         "",
         "| | stock Keras | fast | PyTorch | stock / fast | PyTorch / fast | goal |",
