@@ -238,8 +238,8 @@ def main() -> None:
     repeats, turns, size, batch = (1, 1, 64, 8) if options.quick else (3, 5, 224, 32)
     hows = ("stock", "fast", "torch")
     lines = [
-        f"{machine()}, load {load:.1f} at the start, {bfloat16()}. Ratios are medians over {turns} turns "
-        f"({repeats} fresh processes for the first step).",
+        f"{machine()}, load {load:.1f} at the start, {bfloat16()}. Ratios are medians "
+        f"over {turns} turns ({repeats} fresh processes for the first step).",
         "",
         "| | stock Keras | fast | PyTorch | stock / fast | PyTorch / fast | goal |",
         "|---|---|---|---|---|---|---|",
