@@ -5,8 +5,8 @@ Pham, Le, Tran, Ngo, Nguyen. 2019. Tables 1 and 2, Figures 4 and 5, the radiolog
     bash reproduce/pham2019.sh                                    on drawn phantoms, minutes
     bash reproduce/pham2019.sh --data-dir CheXpert-v1.0-small     the paper's, about two GPU days
 
-Conditional training (CT) learns a label where its parent is positive, first all layers on the child
-labels, then the last layer on all of them; the chain rule makes the probabilities unconditional.
+Conditional training (CT) learns a label where its parent is positive, first with all layers, then
+again with the last one alone; the chain rule makes the probabilities unconditional.
 Label smoothing (LSR) turns an uncertain label into a random target. Six networks are averaged, each
 over ten drawn views (TTA), on lungs found by template matching.
 
@@ -85,23 +85,18 @@ DEMO = {  # six small networks in the place of the paper's, learning from nothin
 
 
 def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
-    """Targets where a label's parent is positive, NaN elsewhere; not `own`: where all parents are.
+    """Targets where a label's own parent is positive, roots everywhere, NaN elsewhere.
 
+    Not `own`: child labels where all parents are positive, of which then nothing is left to learn.
     An uncertain parent is what the policy made of it; an ignored one is unknown, so it masks.
     """
     positive = targets > 0.5
     if own:
-        learnt = (~positive).astype(np.float32) @ parents.T == 0  # roots always
+        learnt = (~positive).astype(np.float32) @ parents.T == 0
     else:
-        learnt = positive[:, parents.any(axis=0)].all(axis=1, keepdims=True)
+        parent = parents.any(axis=0)
+        learnt = positive[:, parent].all(axis=1, keepdims=True) & ~parent
     return np.where(learnt, targets, np.float32(np.nan))
-
-
-def child_labels(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
-    """Step 1's targets: the same, without the labels that are parents and no child themselves."""
-    parent, child = parents.any(axis=0), parents.any(axis=1)
-    left_out = parent & ~child if own else parent  # where all parents are positive, none is news
-    return np.where(left_out, np.float32(np.nan), conditional(targets, parents, own))
 
 
 def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
@@ -155,7 +150,7 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
         closed = label_tree.close(targets_of(policy), tree)
         step_1 = row(
             name + STEP_1,
-            child_labels(closed, parents, config.own_parent),
+            conditional(closed, parents, config.own_parent),
             select=lambda truth, p, loss: -loss,
             start_from=warm if config.warm_start else "",
             unused=unused | {"masked", "product"},
