@@ -118,7 +118,7 @@ def build(
             part.trainable = not frozen
             x = _last_convolution(part, backbone)
             if not sketch and x.shape[-1] > reduce:
-                x = keras.layers.Conv2D(reduce, 1, name=f"reduce{number}")(x)
+                x = keras.layers.Conv2D(reduce, 1, name=f"stream{number}_reduce")(x)
             maps.append(x)
         pooled = BilinearPooling(sketch, name="bilinear")([maps[0], maps[-1]])
         pooled = keras.layers.Dense(projection, name="projection", dtype="float32")(pooled)
@@ -144,8 +144,10 @@ def _twin(stream: keras.Model, image) -> keras.Model:
 
 
 def _own_head(features, labels: int, number: int):
-    pooled = keras.layers.GlobalAveragePooling2D(name=f"pool{number}", dtype="float32")(features)
-    return keras.layers.Dense(labels, name=f"logits{number}", dtype="float32")(pooled)
+    pooled = keras.layers.GlobalAveragePooling2D(name=f"stream{number}_pool", dtype="float32")(
+        features
+    )
+    return keras.layers.Dense(labels, name=f"stream{number}_logits", dtype="float32")(pooled)
 
 
 def _last_convolution(stream: keras.Model, backbone: str):

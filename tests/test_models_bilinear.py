@@ -192,12 +192,22 @@ def test_wide_maps_are_reduced_and_sketches_need_not_be():
     assert built("tiny_residual", reduce=64).get_layer("projection").kernel.shape[0] == 64 * 64
     sketched = built("tiny", reduce=16, sketch=40)
     assert sketched.get_layer("projection").kernel.shape[0] == 40
-    assert "reduce1" not in {layer.name for layer in sketched.layers}
+    assert "stream1_reduce" not in {layer.name for layer in sketched.layers}
 
 
-def test_vgg_is_pooled_at_its_last_convolution():
-    model = bilinear.build("vgg16", 3, 32, projection=4, reduce=8)
-    assert model.get_layer("reduce1").input.shape[1:] == (2, 2, 512)  # before the last max-pooling
+@pytest.mark.parametrize(
+    ("backbone", "pooled"),
+    [
+        ("resnet18", (1, 1, 512)),
+        ("vgg16", (2, 2, 512)),  # before the last max-pooling
+        ("densenet121", (1, 1, 1024)),
+    ],
+)
+def test_the_papers_networks_have_two_streams(backbone, pooled):
+    model = bilinear.build(backbone, 3, 32, streams=2, projection=4, reduce=8)
+    assert model.output.shape == (None, 9)
+    for stream in ("stream1", "stream2"):
+        assert model.get_layer(f"{stream}_reduce").input.shape[1:] == pooled
 
 
 def test_one_stream_gives_logits_and_three_are_refused():
