@@ -312,6 +312,8 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_shards(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a script that runs in the background hands on that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "cache").glob("*/*.npy")):
         time.sleep(0.005)
