@@ -1,8 +1,8 @@
 """Whether Grad-CAM points at what was drawn: the pointing game on phantoms, whose places are known.
 
-    bash reproduce/asadi2025.sh --rows BCE
-    python -m bench.grad_cam --run results/asadi2025/chexpert-phantoms/BCE/seed-0 \\
-        --phantoms .cache/phantoms/chexpert-1600-128px
+    bash reproduce/chen2019.sh --rows BR-all --epochs 20
+    python -m bench.grad_cam --run results/chen2019/plco-phantoms/BR-all/seed-0 \\
+        --phantoms .cache/phantoms/plco-2400-128px
 
 A hit: the cell with a map's maximum touches a box of that finding. Chance is the share of cells
 that would; `elsewhere` the hits of the same label's maxima in other test images, which knows where
@@ -23,13 +23,15 @@ from reproduce.run import RunError, quiet
 
 def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """(rows, columns) bool: the cells that one of the boxes (x, y, width, height) touches."""
+
+    def within(start: float, length: float, cells: int) -> np.ndarray:
+        return (np.arange(1, cells + 1) > start * cells) & (
+            np.arange(cells) < (start + length) * cells
+        )
+
     hit = np.zeros((rows, columns), bool)
     for x, y, width, height in boxes:
-        across = (np.arange(columns) + 1 > x * columns) & (
-            np.arange(columns) < (x + width) * columns
-        )
-        down = (np.arange(rows) + 1 > y * rows) & (np.arange(rows) < (y + height) * rows)
-        hit |= down[:, None] & across
+        hit |= within(y, height, rows)[:, None] & within(x, width, columns)
     return hit
 
 
