@@ -145,8 +145,13 @@ def tiny_residual(x):
     return _residual(x, stages=(16, 32, 64), blocks=1, kernel=3)
 
 
+def tiny_residual_deep(x):
+    """The same with twice the blocks."""
+    return _residual(x, stages=(16, 32, 64), blocks=2, kernel=3)
+
+
 def tiny_separable(x):
-    """The same with depthwise and pointwise convolutions, in the manner of Xception."""
+    """A small ResNet of depthwise and pointwise convolutions, in the manner of Xception."""
     return _residual(x, stages=(24, 48, 96), blocks=1, kernel=3, separable=True)
 
 
@@ -288,5 +293,6 @@ BACKBONES: dict[str, Backbone] = {
     "tiny_wide": Backbone(_drawn(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),
     "tiny_separable": Backbone(_drawn(tiny_separable), SYMMETRIC_GRAY, 64, 16, 28_800),
     "tiny_plain": Backbone(_drawn(tiny_plain), SYMMETRIC_GRAY, 64, 16, 104_096),
+    "tiny_residual_deep": Backbone(_drawn(tiny_residual_deep), SYMMETRIC_GRAY, 64, 16, 175_440),
     "tiny_residual": Backbone(_drawn(tiny_residual), SYMMETRIC_GRAY, 64, 16, 77_776),
 }

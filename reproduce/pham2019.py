@@ -74,7 +74,7 @@ class Config:
 
 DEMO = {  # six small networks in the place of the paper's, learning from nothing
     "backbone": "tiny",
-    "members": "tiny,tiny_deep,tiny_wide,tiny_residual,tiny_separable,tiny_plain",
+    "members": "tiny,tiny_deep,tiny_wide,tiny_residual,tiny_residual_deep,tiny_separable",
     "weights": "none",
     "size": 64,
     "resize": 73,
