@@ -83,7 +83,10 @@ def driver() -> str | None:
 def ask_keras(seconds: float, patience: float = START) -> dict:
     """The facts of reproduce.doctor_speed; with `ended` if it did not come to its end."""
     command = [sys.executable, "-m", "reproduce.doctor_speed", "--seconds", str(seconds)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "1"}  # it says there why it sees no GPU
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "1",  # it says there why it sees no GPU
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     began = subprocess.Popen(
         command,
         cwd=ROOT,
