@@ -78,6 +78,7 @@ DEMO = {  # six small networks in the place of the paper's, learning from nothin
     "weights": "none",
     "size": 64,
     "resize": 73,
+    "epochs": 4,
     "learning_rate": 2e-3,
     "decay": 0.7,
     "held_out": 0.1,
