@@ -31,10 +31,9 @@ def per_image(losses, counted, labels="sum"):
     """(images,) sum or mean of the (images, labels) losses over the labels that count."""
     if labels not in ("sum", "mean"):
         raise ValueError(f'labels is "sum" or "mean", not {labels!r}')
-    total = ops.sum(ops.where(counted, losses, ops.zeros_like(losses)), axis=-1)
-    if labels == "sum":
-        return total
-    return total / ops.maximum(ops.sum(ops.cast(counted, total.dtype), axis=-1), 1)
+    counted = ops.cast(counted, losses.dtype)
+    total = ops.sum(losses * counted, axis=-1)  # every loss is finite, also where it is unknown
+    return total if labels == "sum" else total / ops.maximum(ops.sum(counted, axis=-1), 1)
 
 
 def masked_bce(targets, logits, labels="sum"):
