@@ -109,13 +109,14 @@ def _csvs(places: list[Path], labels: str) -> dict[str, Path]:
         if present:
             csvs[split] = present
     if labels == "visualchexbert" and "train" not in csvs:
-        raise reading.layout_error(
+        error = reading.layout_error(
             folder,
             "CheXpert with VisualCheXbert labels",
             VISUALCHEXBERT,
             (VISUALCHEXBERT, *_EXPECTED[1:]),
             (VISUALCHEXBERT,),
         )
+        raise DataError(f"{error}\nWithout that file: --labels chexpert.")
     if not csvs:
         marks = [name for choices in names.values() for name in choices]
         raise reading.layout_error(

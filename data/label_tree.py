@@ -60,6 +60,21 @@ def close(targets: np.ndarray, tree: Tree) -> np.ndarray:
     return np.where(implied > 0, np.fmax(targets, implied), targets)
 
 
+def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
+    """Targets where a label's own parent is positive, roots everywhere, NaN elsewhere.
+
+    Not `own`: child labels where all parents are positive, of which then nothing is left to learn.
+    An uncertain parent is what the policy made of it; an ignored one is unknown, so it masks.
+    """
+    positive = targets > 0.5
+    if own:
+        learnt = (~positive).astype(np.float32) @ parents.T == 0
+    else:
+        parent = parents.any(axis=0)
+        learnt = positive[:, parent].all(axis=1, keepdims=True) & ~parent
+    return np.where(learnt, targets, np.float32(np.nan))
+
+
 def violations(targets: np.ndarray, tree: Tree) -> np.ndarray:
     """(images, labels) bool: a positive label with an ancestor that is known and not positive."""
     targets = np.asarray(targets, np.float32)

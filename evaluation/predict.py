@@ -110,6 +110,12 @@ def _always_dropping(model):
     return drawn, masks
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of classes that exclude one another."""
+    exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))

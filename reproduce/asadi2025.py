@@ -18,27 +18,18 @@ Deviations, each explained in docs/papers/asadi2025.md:
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import losses
-import models
-from data import DataError, chexpert, label_tree, labels, policies, splits
+from data import hierarchies, label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import figures, metrics, predict
-from evaluation.metrics import Group
-from reproduce import activations, flags, penalty_tables, released, results, run
+from evaluation import predict
+from reproduce import asadi2025_results, flags, run, schedules
 
-ORIGINAL = labels.ASADI[:14]
-PARENTS = label_tree.parent_matrix(label_tree.ASADI)
 PAPER = "HBCE data-driven"  # Figure 2: the data-driven penalty, scaled by 0.5
 MC = f"{PAPER} (MC dropout)"
-OF_14 = (
-    Group("mean of the 14 CheXpert labels", ORIGINAL),
-    Group("weighted mean of the 14 CheXpert labels", ORIGINAL, mean="positives"),
-)
 
 
 @dataclass(frozen=True)
@@ -68,76 +59,26 @@ DEMO = {
 }
 
 
-def derived(known: np.ndarray) -> np.ndarray:
-    """The 21 targets of the 14 CheXpert labels (images, 14), in ASADI's order; NaN where open.
-
-    Uncertain: none of the 14. Abnormal: neither No Finding nor Uncertain. The rest: any below.
-    """
-
-    def any_of(columns) -> np.ndarray:
-        unknown = np.isnan(known[:, columns]).any(axis=1)
-        return np.where((known[:, columns] == 1).any(axis=1), 1, np.where(unknown, np.nan, 0))
-
-    below = label_tree.ancestor_matrix(label_tree.ASADI)[:14].T > 0  # (21, 14)
-    uncertain = 1 - any_of(slice(None))
-    none = known[:, ORIGINAL.index(labels.NO_FINDING)]
-    abnormal = np.where((none == 1) | (uncertain == 1), 0, 1 - (none + uncertain))
-    above = [any_of(below[labels.ASADI.index(name)]) for name in labels.ASADI[16:]]
-    return np.column_stack([known, uncertain, abnormal, *above]).astype(np.float32)
-
-
-def truth_of(frame: pd.DataFrame, uncertain: str) -> np.ndarray:
-    """(images, 21) 0, 1 or NaN."""
-    return derived(policies.apply(frame[list(ORIGINAL)].to_numpy(np.float32), uncertain))
-
-
-def stale(history: list[dict], least: float = 0.0) -> list[bool]:
-    """Of every epoch, whether its validation loss was no lower than all before, by `least`."""
-    best, found = np.inf, []
-    for line in history:
-        found.append(not line["val_loss"] < best - least)
-        best = best if found[-1] else line["val_loss"]
-    return found
-
-
 def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     """BCE on 14 and 21 labels; HBCE with every penalty, in both forms; the paper's with dropout."""
-    truth = truth_of(frame, config.uncertain)
+    released = frame[list(labels.ASADI[:14])].to_numpy(np.float32)
+    parents = label_tree.parent_matrix(label_tree.ASADI)
+    truth = hierarchies.asadi(policies.apply(released, config.uncertain))
     train = (frame["split"] == "train").to_numpy()
 
-    def rate(epoch: int, history: list[dict]) -> float:  # Keras' ReduceLROnPlateau, as released
-        return max(config.learning_rate * 0.9 ** sum(stale(history, 1e-4)), 1e-8)
-
-    def stop(history: list[dict]) -> bool:
-        return len(history) >= config.patience and all(stale(history)[-config.patience :])
-
     def row(name, loss, of=slice(None), **more):
-        names = labels.ASADI[of]
-
-        def network():
-            return models.classifier.build(
-                config.backbone,
-                len(names),
-                config.size,
-                config.weights,
-                config.dropout,
-                config.precision,
-                head="asadi2025",
-                fast=options.fast,
-            )
-
         unused = ["released", "passes", *["uncertain"] * (config.labels != "chexpert")]
         return run.Row(
             name,
-            names,
+            labels.ASADI[of],
             truth[:, of],
             truth[:, of],
             loss,
             select=lambda truth, probabilities, loss: -loss,
-            learning_rate=rate,
+            learning_rate=schedules.plateau(config.learning_rate, 0.9, 1e-4, 1e-8),
             augment=Augment(flip=True, upside_down=True, degrees=18, scale=0.05, shift=0.05),
-            model=network,
-            stop=stop,
+            network={"head": "asadi2025", "dropout": config.dropout},
+            stop=schedules.patience(config.patience),
             **{"epochs": config.epochs, "unused": unused} | more,
         )
 
@@ -150,7 +91,7 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
 
         penalties = {  # in config.json
             f"{labels.ASADI[parent]} > {labels.ASADI[child]}": round(weights[child, parent], 6)
-            for child, parent in np.argwhere(PARENTS > 0)
+            for child, parent in np.argwhere(parents > 0)
         }
         released, ours = (
             {"form": form, "penalties": penalties} for form in ("as_released", "differentiable")
@@ -165,10 +106,10 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     return [
         row("BCE on 14 labels", bce, slice(14)),
         row("BCE", bce),
-        *hbce("HBCE fixed 0.1", fixed(PARENTS, 0.1)),
-        *hbce("HBCE fixed 0.5", fixed(PARENTS, 0.5)),
-        *hbce(PAPER, of_data(truth[train], PARENTS, 0.5)),
-        *hbce(f"{PAPER} 1.0", of_data(truth[train], PARENTS, 1.0)),
+        *hbce("HBCE fixed 0.1", fixed(parents, 0.1)),
+        *hbce("HBCE fixed 0.5", fixed(parents, 0.5)),
+        *hbce(PAPER, of_data(truth[train], parents, 0.5)),
+        *hbce(f"{PAPER} 1.0", of_data(truth[train], parents, 1.0)),
         row(
             MC,
             bce,
@@ -181,60 +122,19 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     ]
 
 
-def groups(names) -> tuple[Group, ...]:
-    """Means over 21 and over 14 labels; a network with 14 outputs has only the latter."""
-    return (*metrics.ASADI, *OF_14) if len(names) == len(labels.ASADI) else OF_14
-
-
-def read(options, config: Config) -> pd.DataFrame:
-    """CheXpert with the training labels asked for."""
-    try:
-        return run.read(options, config, phantoms=1200, labels=config.labels)
-    except DataError as error:
-        if config.labels == "visualchexbert" and chexpert.VISUALCHEXBERT in str(error):
-            raise DataError(f"{error}\nWithout that file: --labels chexpert.") from error
-        raise
-
-
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
-    frame = read(options, config)
+    frame = run.read(options, config, phantoms=1200, labels=config.labels)
     attrs = frame.attrs
-    if public := (frame["split"] == "test").any():
+    other = None if config.labels == "visualchexbert" else "CheXpert's own training labels"
+    if (frame["split"] == "test").any():
         frame = splits.as_released(frame)  # as the authors did, the 234 images of valid as val
     else:
-        frame = splits.held_out(frame, 0.1, seed=0, test="valid")
+        frame, other = splits.held_out(frame, 0.1, seed=0, test="valid"), "the validation set"
     data = run.decode(options, frame, attrs, config.size)
     runs = run.train("asadi2025", rows(config, options, data.frame), data, config, options)
-    folder = run.paper_folder("asadi2025", options, data)
-    if config.released != "none":
-        theirs = folder / "released-predictions" / "seed-0"
-        place = Path(config.released)
-        runs.append(released.as_run("asadi2025", place, theirs, "HBCE (authors' predictions)"))
-    scored = results.score(runs, groups, options.resamples)
-    reason = None if config.labels == "visualchexbert" else "CheXpert's own training labels"
-    reason = data.not_comparable or (reason if public else "the validation set")
-    results.report("asadi2025", folder, scored, reason, {"HBCE": PAPER})
-    means = [group.name for group in (*metrics.ASADI, *OF_14)]
-    penalty_tables.report(folder, scored, labels.ASADI, PARENTS, means, "BCE", (MC, PAPER))
-    phantom = data.not_comparable == run.PHANTOMS
-    if PAPER in scored:
-        found = scored[PAPER].predictions[0]
-        title = f"Asadi et al. 2025, Figure 2: {PAPER}, scale 0.5"
-        figure = folder / "figure-2.svg"
-        figures.roc_curves(
-            figure, found.targets, found.mean, found.labels, title=title, phantom=phantom
-        )
-    if MC in scored:
-        title = f"Asadi et al. 2025, Figure 3: {PAPER}; labels that are true are bold"
-        activations.figure(
-            folder / "figure-3.png",
-            scored[MC].folders[0],
-            Path(attrs["folder"]),
-            [*range(15, 21), 14, *range(14)],  # as printed: high-level labels and Uncertain on top
-            ORIGINAL,
-            f"{title} ({figures.PHANTOM_WARNING})" if phantom else title,
-        )
+    reason, home = data.not_comparable or other, attrs["folder"]
+    asadi2025_results.report(runs, data, config, options, home, reason, ("BCE", PAPER, MC))
 
 
 if __name__ == "__main__":

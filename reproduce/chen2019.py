@@ -24,17 +24,10 @@ import numpy as np
 import pandas as pd
 
 import losses
-from data import label_tree, labels, plco, policies, splits
+from data import hierarchies, label_tree, plco, splits
 from data.augment import Augment
-from evaluation import delong, figures, hierarchy, metrics, predict, tables
-from reproduce import flags, results, run
-
-DATASETS = {
-    "plco": (labels.PLCO, label_tree.PLCO),
-    "chexpert": (labels.CHEXPERT_HIERARCHY, label_tree.CHEXPERT_HIERARCHY),
-    "chestxray14": (labels.CHESTXRAY14_HIERARCHY, label_tree.CHESTXRAY14_HIERARCHY),
-}
-PRINTED_NAMES = {"HLUP (ours)": "HLUP", "HLUP-finetune (ours)": "HLUP-finetune"}  # Table 2
+from evaluation import hierarchy, predict
+from reproduce import chen2019_results, flags, run
 
 
 @dataclass(frozen=True)
@@ -49,9 +42,7 @@ class Config:
     finetune_epochs: int = 5  # unstated; ours, all layers
     finetune_learning_rate: float = 1e-5  # unstated; ours
     precision: str = "float32"  # unstated; ours
-    hlup: Literal["exact", "powerset"] = (
-        "exact"  # eqs. 5-7; "powerset" is their printed form, of equal value
-    )
+    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
 
@@ -68,26 +59,12 @@ DEMO = {
 }
 
 
-def truth_of(frame: pd.DataFrame, dataset: str, config: Config) -> np.ndarray:
-    """(images, labels) 0, 1 or NaN, closed under the dataset's hierarchy."""
-    names, tree = DATASETS[dataset]
-    leaves_and_more = [name for name in names if name in frame]
-    known = frame[leaves_and_more].to_numpy(np.float32)
-    if dataset == "chexpert":
-        known = policies.apply(known, config.uncertain)
-    # what is not released of the hierarchy is positive where something below it is
-    unknown = np.isnan(known).any(axis=1, keepdims=True)
-    above = np.where(unknown, np.nan, 0).repeat(len(names) - known.shape[1], axis=1)
-    return label_tree.close(np.concatenate([known, above], axis=1), tree)
-
-
 def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Combined]:
     """Tables 1 and 2, and the controls of deviation 3."""
-    names, tree = DATASETS[options.dataset]
+    names, tree = hierarchies.OF[options.dataset]
     parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
     leaves = label_tree.leaves(tree)
-    truth = truth_of(frame, options.dataset, config)
-    targets = truth
+    targets = truth = hierarchies.truth(frame, options.dataset, config.uncertain)
     if options.dataset == "plco":  # deleted labels are unknown in training, as in Chen's extension
         preserved = frame[list(plco.PRESERVE)].to_numpy() == 1
         targets = label_tree.close(np.where(preserved, truth, np.nan), tree)
@@ -108,22 +85,21 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
         return lambda: losses.hierarchical.HLUP(ancestors, form)
 
     def row(name, loss, probabilities=chain_rule, start_from="", of=slice(None)):
-        def mean_leaf_auc(
-            truth, probabilities, loss
-        ):  # §3: what the searches optimised, on validation
-            leaf_columns = np.isin(np.arange(len(names))[of], leaves)
-            return metrics.macro_mean(metrics.auroc(truth, probabilities)[leaf_columns])
+        def mean_leaf_auc(truth, probabilities, loss):  # §3: what the searches optimised
+            leaf = np.isin(np.arange(len(names))[of], leaves)
+            return run.mean_auc(truth[:, leaf], probabilities[:, leaf], loss)
 
-        rate = config.finetune_learning_rate if start_from else config.learning_rate
+        stage = "finetune_" if start_from else ""
+        rate = getattr(config, f"{stage}learning_rate")
         return run.Row(
             name,
             np.array(names)[of].tolist(),
             targets[:, of],
             truth[:, of],
             loss,
-            select=mean_leaf_auc,
-            epochs=config.finetune_epochs if start_from else config.epochs,
+            epochs=getattr(config, f"{stage}epochs"),
             learning_rate=lambda epoch, history: rate,
+            select=mean_leaf_auc,
             augment=Augment(random_crop=True),
             probabilities=probabilities,
             start_from=start_from,
@@ -145,34 +121,8 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
     ]
 
 
-def groups(predicted: list[str], dataset: str):
-    """Table 1's columns; BR-leaf has no high-level labels, and any leaf means Abnormal."""
-    names, tree = DATASETS[dataset]
-    leaves = [names[label] for label in label_tree.leaves(tree)]
-    if len(predicted) == len(leaves):
-        given = metrics.Group("leaf given Abnormal", given=metrics.ANY)
-        return (metrics.Group("leaf"), given)
-    return metrics.chen(leaves, [names[label] for label in label_tree.inner(tree)])
-
-
-def figure_3(folder, scored: dict, dataset: str, phantom: bool) -> None:
-    """Figure 3: BR-all against HLUP-finetune on every label, by DeLong's test; the first seed's."""
-    if not {"BR-all", "HLUP-finetune"} <= scored.keys():
-        return
-    baseline, ours = (scored[name].predictions[0] for name in ("BR-all", "HLUP-finetune"))
-    names, tree = DATASETS[dataset]
-    compared = delong.table(ours.targets, baseline.mean, ours.mean, names)
-    tables.to_csv(compared, folder / "figure-3.csv")  # with Holm's and Benjamini-Hochberg's p
-    inner = [names[label] for label in label_tree.inner(tree)]
-    title = "Chen et al. 2019, Figure 3"
-    figure = figures.auc_comparison(
-        folder / "figure-3.svg", compared, ("BR-all", "HLUP-finetune"), inner, title, phantom
-    )
-    print(f"Figure 3: {figure}")
-
-
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(DATASETS))
+    config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(hierarchies.OF))
     which = {"deleted": config.deleted} if options.dataset == "plco" else {}
     frame = run.read(options, config, phantoms=2400, **which)
     attrs = frame.attrs
@@ -181,18 +131,11 @@ def main() -> None:
     elif options.dataset == "chestxray14":
         frame = splits.held_out(frame, 1 / 8, seed=0, train="train_val")
     else:
-        frame = splits.held_out(
-            frame[frame["view"].str.startswith("Frontal")], 0.1, seed=0, test="valid"
-        )
+        frame = frame[frame["view"].str.startswith("Frontal")]
+        frame = splits.held_out(frame, 0.1, seed=0, test="valid")
     data = run.decode(options, frame, attrs, config.resize)
     runs = run.train("chen2019", rows(config, options, data.frame), data, config, options)
-    scored = results.score(runs, lambda names: groups(names, options.dataset), options.resamples)
-    reason = data.not_comparable
-    if options.dataset != "plco":
-        reason = reason or f"{options.dataset}, not PLCO"
-    folder = run.paper_folder("chen2019", options, data)
-    results.report("chen2019", folder, scored, reason, PRINTED_NAMES)
-    figure_3(folder, scored, options.dataset, data.not_comparable == run.PHANTOMS)
+    chen2019_results.report(runs, data, options)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from models import backbones
 from reproduce.run import PHANTOMS, Data, Run
 
 
-def draw(path: Path, of: Run, data: Data, config, labels: Sequence[str], title: str) -> None:
+def draw(path: Path, of: Run, data: Data, config, options, labels: Sequence[str], title: str):
     """For each label, the test image that has it and is called with most confidence.
 
     The network is needed again, so a figure that is newer than its predictions stays.
@@ -28,8 +28,9 @@ def draw(path: Path, of: Run, data: Data, config, labels: Sequence[str], title: 
         data.cache.images(data.cache.rows(found.ids[images])), config.size
     )  # (examples, size, size, 1)
     from models import classifier  # imports Keras
+    from reproduce import training
 
-    network = of.row.model()
+    network = training.network(of.row, config, options)
     classifier.load_weights(network, of.folder / "best.weights.h5")
     layer = backbones.find(of.settings["backbone"]).feature_layer
     heat = grad_cam.heatmaps(network, pixels, columns, layer)  # (examples, labels, h, w)

@@ -29,15 +29,10 @@ import losses
 import models
 from data import labels, splits
 from data.augment import Augment
-from evaluation import metrics, predict, published, tables
-from reproduce import flags, results, run
+from evaluation import predict
+from reproduce import flags, ge2018_results, run
 
 CE, MSML, FCE = range(3)  # the outputs of a two-stream network
-PRINTED_NAMES = {  # Table 2
-    "R18-F-MSML Local": "R18 + R18-F-MSML Local alone",
-    "R18-F-MSML Local-Fixed": "R18 + R18-F-MSML Local-Fixed alone",
-    "R18-F-MSML Global": "R18 + R18-F-MSML",
-}
 
 
 @dataclass(frozen=True)
@@ -103,33 +98,24 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
     def rate(epoch, history) -> float:
         return config.learning_rate * 0.1 ** (epoch // config.step)
 
-    def mean_auc(truth, probabilities, loss) -> float:
-        return metrics.macro_mean(metrics.auroc(truth, probabilities))
-
     def row(name, streams, loss=ce, probabilities=predict.sigmoid, frozen=False, **more):
-        backbone = backbones[name.partition("-")[0].partition(" ")[0]]
-        common = {"precision": config.precision, "fast": options.fast}
-
-        def network():
-            start = getattr(config, backbone), len(labels.CHESTXRAY14), config.size, config.weights
-            if not streams:
-                return models.classifier.build(*start, **common)
+        def bilinear(**network):
             above = {key: getattr(config, key) for key in of_head}
-            return models.bilinear.build(*start, streams, frozen=frozen, **above, **common)
+            return models.bilinear.build(**network, **above, streams=streams, frozen=frozen)
 
-        unused = {*backbones.values()} - {backbone}
-        unused |= {*(of_head if not streams else ()), *(of_loss if streams < 2 else ())}
-        settings = {"epochs": config.epochs, "learning_rate": rate, "model": network} | more
-        augment = Augment(random_crop=True)
+        backbone = backbones[name.partition("-")[0].partition(" ")[0]]
+        unused = [*backbones.values(), *of_head * (streams == 0), *of_loss * (streams < 2)]
+        settings = {"epochs": config.epochs, "learning_rate": rate} | more
         return run.Row(
             name,
             labels.CHESTXRAY14,
             truth,
             truth,
             loss,
-            select=mean_auc,
-            augment=augment,
+            augment=Augment(random_crop=True),
             probabilities=probabilities,
+            network={"backbone": getattr(config, backbone)},
+            build=bilinear if streams else None,
             unused=unused,
             **settings,
         )
@@ -143,10 +129,7 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
         )
 
     def fusion(*names, note="") -> run.Combined:
-        def mean(*parts):
-            return np.mean([part.probabilities for part in parts], axis=0)
-
-        return run.Combined(" + ".join(names), names, mean, note)
+        return run.Combined(" + ".join(names), names, note=note)
 
     stage_1 = "R18-F-MSML Local stage 1"
     stage_2 = {"loss": fine_grained(0, 1), "start_from": stage_1, "note": "read at FCE"}
@@ -178,26 +161,6 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row | run.Com
     ]
 
 
-def normal_shares(scored: dict[str, results.Scored]) -> pd.DataFrame:
-    """The share of normal images among negatives that each row's AUC, D-AUC and N-AUC imply.
-
-    Every AUC is a mixture over both kinds of negatives, so this tells which split was scored.
-    """
-    printed = published.load("ge2018").query("table == 'Table 1'")
-    printed = printed.pivot(index="row", columns="column", values="number").reindex(list(scored))
-    ours = results.values(scored).query("metric == 'AUC'")
-    ours = ours.pivot(index="row", columns="group", values="value").reindex(list(scored))
-    table = pd.DataFrame(
-        {
-            name: metrics.normal_share(of["mean"], of["D"], of["N"])
-            for name, of in (("published", printed), ("ours", ours))
-        },
-        pd.Index(list(scored), name="row"),
-    )
-    found = next(iter(scored.values())).predictions[0]
-    return table.assign(counted=metrics.macro_mean(metrics.actual_normal_share(found.targets)))
-
-
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     frame = run.read(options, config, phantoms=1800)
@@ -208,18 +171,7 @@ def main() -> None:
         frame = splits.held_out(frame, 1 / 8, seed=0, train="train_val")
     data = run.decode(options, frame, attrs, config.resize)
     runs = run.train("ge2018", rows(config, options, data.frame), data, config, options)
-    scored = results.score(runs, lambda names: metrics.GE, options.resamples)
-    reason = data.not_comparable
-    if config.split == "official":
-        reason = reason or "another split"
-    folder = run.paper_folder("ge2018", options, data)
-    results.report("ge2018", folder, scored, reason, PRINTED_NAMES)
-    shares = normal_shares(scored)
-    tables.write(shares.reset_index(), folder, "normal-share")
-    heading = (
-        "Share of normal images among a label's negatives: (AUC - D) / (N - D), and counted here"
-    )
-    print(f"{heading}\n{'-' * len(heading)}\n{tables.to_text(shares)}")
+    ge2018_results.report(runs, data, options, config.split)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,13 @@ import numpy as np
 import pandas as pd
 
 import losses
-import models
 from data import labels, splits
 from data.augment import Augment
-from evaluation import figures, metrics, predict
-from reproduce import flags, results, run
+from evaluation import predict
+from reproduce import flags, mo2019_results, run
 
 BASELINE, PROPOSED = "DenseNet121 weighted CE", "DenseNet121 proposed loss"
 OURS = "DenseNet121 proposed (ours)"
-FIGURE_1 = ("VGGNet-16 weighted CE", "ResNet-50 weighted CE", BASELINE, PROPOSED, OURS)
 
 
 @dataclass(frozen=True)
@@ -62,18 +60,10 @@ DEMO = {
 }
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of classes that exclude one another."""
-    exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
 def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     """Table I's three baselines, and eq. (2) in five readings."""
     classes = [*labels.CHESTXRAY14, labels.NO_FINDING]
     targets = frame[classes].to_numpy(np.float32)[:, : config.classes]
-    truth = targets[:, :14]
-    backbones = ("vgg", "resnet", "densenet")
 
     def factors():
         return losses.weighted_bce.factors(targets[frame["split"] == "train"], config.factors)
@@ -88,47 +78,30 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
 
         return loss
 
-    def row(name, backbone, loss, probabilities, note="", start_from="", unused=()):
-        def network():
-            return models.classifier.build(
-                getattr(config, backbone),
-                config.classes,
-                config.size,
-                config.weights,
-                precision=config.precision,
-                fast=options.fast,
-            )
-
-        def mean_auc(truth, probabilities, loss):
-            return metrics.macro_mean(metrics.auroc(truth, probabilities))
-
+    def row(name, backbone, loss, probabilities, **more):
         return run.Row(
             name,
             labels.CHESTXRAY14,
             targets,
-            truth,
+            targets[:, :14],
             loss,
-            select=mean_auc,
             epochs=config.epochs,
             learning_rate=lambda epoch, history: config.learning_rate,
             augment=Augment(flip=True),
             probabilities=lambda logits: probabilities(logits)[..., :14],
-            model=network,
-            start_from=start_from,
-            unused={*backbones, *unused} - {backbone},
-            note=note,
+            network={"backbone": getattr(config, backbone)},
+            unused=["vgg", "resnet", "densenet", "entropy_weight"],
+            **more,
         )
 
     def baseline(name, backbone):
-        return row(name, backbone, weighted_ce, predict.sigmoid, unused=["entropy_weight"])
+        return row(name, backbone, weighted_ce, predict.sigmoid)
 
-    def reading(name, note, loss, probabilities=softmax, **more):
-        unused = ["entropy_weight"] if probabilities is softmax else []
-        return row(name, "densenet", loss, probabilities, note, unused=unused, **more)
+    def reading(name, note, loss, probabilities=predict.softmax, **more):
+        return row(name, "densenet", loss, probabilities, note=note, **more)
 
     printed = entropy_weighting("as_printed")
     both = entropy_weighting("as_printed", config.entropy_weight, with_eq_1=True)
-    by_entropy = entropy_weighting("confusion", with_eq_1=True)
     return [
         baseline("VGGNet-16 weighted CE", "vgg"),
         baseline("ResNet-50 weighted CE", "resnet"),
@@ -150,11 +123,12 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
             "reading D, a guess: eq. (1) plus eq. (2) as printed",
             both,
             predict.sigmoid,
+            settings={"entropy_weight": config.entropy_weight},
         ),
         reading(
             "DenseNet121 CE weighted by entropy",
             "reading E, a guess: eq. (1) with -p log p as the weight of each class",
-            by_entropy,
+            entropy_weighting("confusion", with_eq_1=True),
             predict.sigmoid,
         ),
     ]
@@ -167,20 +141,7 @@ def main() -> None:
     frame = splits.held_out(frame, 1 / 8, seed=0, train="train_val")
     data = run.decode(options, frame, attrs, config.size)
     runs = run.train("mo2019", rows(config, options, data.frame), data, config, options)
-    scored = results.score(runs, lambda names: metrics.MEAN, options.resamples)
-    folder = run.paper_folder("mo2019", options, data)
-    results.report("mo2019", folder, scored, data.not_comparable)
-    if OURS in scored:
-        repaired = {**scored, PROPOSED: scored[OURS]}
-        heading = f"Claims of the proposed loss with our repair in its place ({OURS})"
-        results.check("mo2019", folder, repaired, "claims-ours", PROPOSED, heading)
-    figure = figures.roc_by_row(
-        folder / "figure-1.svg",
-        {name: scored[name].predictions[0] for name in FIGURE_1 if name in scored},
-        title="Mo et al. 2019, Figure 1",
-        phantom=data.not_comparable == run.PHANTOMS,
-    )
-    print(f"Figure 1: {figure}")
+    mo2019_results.report(runs, data, options, PROPOSED, OURS)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ import numpy as np
 import pandas as pd
 
 import losses
-import models
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, metrics, predict
+from evaluation import hierarchy, predict
 from models import backbones
 from reproduce import flags, pham2019_results, run
 
@@ -85,21 +84,6 @@ DEMO = {  # six small networks in the place of the paper's, learning from nothin
 }
 
 
-def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
-    """Targets where a label's own parent is positive, roots everywhere, NaN elsewhere.
-
-    Not `own`: child labels where all parents are positive, of which then nothing is left to learn.
-    An uncertain parent is what the policy made of it; an ignored one is unknown, so it masks.
-    """
-    positive = targets > 0.5
-    if own:
-        learnt = (~positive).astype(np.float32) @ parents.T == 0
-    else:
-        parent = parents.any(axis=0)
-        learnt = positive[:, parent].all(axis=1, keepdims=True) & ~parent
-    return np.where(learnt, targets, np.float32(np.nan))
-
-
 def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
     """Table 1, the effect of template matching, the six networks, their ensemble, and TTA."""
     members = config.members.split(",")
@@ -121,23 +105,13 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
         return losses.masking.MaskedBCE()
 
     def row(name, targets, backbone=config.backbone, template=config.template, **more):
-        def network():
-            return models.classifier.build(
-                backbone,
-                len(NAMES),
-                config.size,
-                config.weights,
-                precision=config.precision,
-                fast=options.fast,
-            )
-
         defaults = {
-            "select": lambda truth, p, loss: metrics.macro_mean(metrics.auroc(truth, p)[five]),
+            "select": lambda truth, p, loss: run.mean_auc(truth[:, five], p[:, five], loss),
             "epochs": config.epochs,
             "learning_rate": lambda epoch, history: config.learning_rate * config.decay**epoch,
-            "model": network,
+            "network": {"backbone": backbone},
             "data": None if template == config.template else centre,
-            "settings": {"backbone": backbone, "template": template},
+            "settings": {"template": template},
         }
         return run.Row(name, NAMES, targets, truth, bce, **defaults | more)
 
@@ -151,7 +125,7 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
         closed = label_tree.close(targets_of(policy), tree)
         step_1 = row(
             name + STEP_1,
-            conditional(closed, parents, config.own_parent),
+            label_tree.conditional(closed, parents, config.own_parent),
             select=lambda truth, p, loss: -loss,
             start_from=warm if config.warm_start else "",
             unused=unused | {"masked", "product"},
@@ -159,7 +133,7 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
         )
         step_2 = row(
             name,
-            conditional(closed, parents) if config.masked else closed,
+            label_tree.conditional(closed, parents) if config.masked else closed,
             start_from=step_1.name,
             head_only=True,
             probabilities=chain_rule if config.product else predict.sigmoid,
@@ -167,9 +141,6 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
             **more,
         )
         return [step_1, step_2]
-
-    def mean(*parts: predict.Predictions) -> np.ndarray:  # (networks, images, labels)
-        return np.stack([of_network.mean for of_network in parts])
 
     plan = []
     for name, (policy, ct) in TABLE_1.items():
@@ -181,7 +152,7 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
             note = "" if name == printed else f"{name} stands in the place of {printed}"
             plan += by_ct(name, TABLE_1[BEST][0], backbone=name, note=note)
     averaged = [BEST if name == config.backbone else name for name in members]
-    plan.append(run.Combined(ENSEMBLE, averaged, mean))
+    plan.append(run.Combined(ENSEMBLE, averaged))
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
     for single in [each for each in plan if each.name in {BEST, *averaged}]:
         plan.append(
@@ -195,7 +166,7 @@ def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
                 unused={"members"},
             )
         )
-    return [*plan, run.Combined(ENSEMBLE + TTA, [name + TTA for name in averaged], mean)]
+    return [*plan, run.Combined(ENSEMBLE + TTA, [name + TTA for name in averaged])]
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def report(runs: Sequence[Run], data: Data, config, options, home: str, rows: Se
     single = next((run for run in runs if run.row.name == rows[-1]), None)
     if single:
         title = f"{TITLE} 5: {single.row.name}"
-        examples.draw(folder / "figure-5.svg", single, data, config, FIVE, title)
+        examples.draw(folder / "figure-5.svg", single, data, config, options, FIVE, title)
 
 
 def by_study(found: predict.Predictions, study_of: dict[str, str], pool=np.mean):

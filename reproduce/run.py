@@ -28,12 +28,17 @@ import pandas as pd
 from data import DataError, chestxray14, chexpert, phantom, plco, prepare, splits, template_crop
 from data.augment import AS_STORED, Augment
 from data.cache import Cache
-from evaluation import predict
+from evaluation import metrics, predict
 from reproduce import RunError
 from reproduce.provenance import provenance
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 PHANTOMS = "drawn phantoms"
+
+
+def mean_auc(truth: np.ndarray, probabilities: np.ndarray, loss: float) -> float:
+    """The exact mean AUC over the labels; Keras' metric is of binned scores."""
+    return metrics.macro_mean(metrics.auroc(truth, probabilities))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +50,14 @@ class Row:
     targets: np.ndarray  # (images, labels) of all images to learn from, in [0, 1] or NaN
     truth: np.ndarray  # (images, labels) of all images to be scored against, 0, 1 or NaN
     loss: Callable  # () -> a Keras loss on logits
-    select: Callable  # (truth, probabilities, loss) of validation -> the best epoch has the most
     epochs: int  # 0: the weights it starts from, read in another way
     learning_rate: Callable  # (epoch, history of the epochs before) -> rate
+    select: Callable = mean_auc  # (truth, probabilities, loss) of validation -> most is best
     augment: Augment = AS_STORED  # what training draws; a crop to Config's size comes before it
     probabilities: Callable = predict.sigmoid  # logits -> probabilities of `labels`
     passes: Callable = predict.once  # how the test set is read: once, or in several draws
-    model: Callable | None = None  # () -> network with linear logits; None: Config's backbone
+    network: dict = dataclasses.field(default_factory=dict)  # what differs from Config's network
+    build: Callable | None = None  # (**network) -> linear logits; None: models.classifier.build
     stop: Callable = lambda history: False  # whether training ends early
     start_from: str = ""  # the row whose best weights it starts from
     head_only: bool = False  # all layers but the last stay as they started
@@ -62,13 +68,18 @@ class Row:
     note: str = ""  # stands under the tables
 
 
+def averaged(*parts: predict.Predictions) -> np.ndarray:
+    """Every part a member: (parts, images, labels), of which the mean is the combination."""
+    return np.stack([part.mean for part in parts])
+
+
 @dataclasses.dataclass(frozen=True)
 class Combined:
     """A row computed from the predictions of others: an ensemble, a fusion, another reading."""
 
     name: str
     of: Sequence[str]
-    combine: Callable  # (Predictions of each) -> probabilities (members, images, labels)
+    combine: Callable = averaged  # (Predictions of each) -> probabilities (members, images, labels)
     note: str = ""
 
 
@@ -266,7 +277,7 @@ def _plan(folder: Path, rows, data: Data, config, seeds: Sequence[int]) -> list[
             if isinstance(row, Row):
                 fields = dataclasses.asdict(config).items()
                 settings |= {name: value for name, value in fields if name not in row.unused}
-                settings |= row.settings
+                settings |= row.network | row.settings
             settings = json.loads(json.dumps(settings))  # as it will be read back
             text = json.dumps(settings, sort_keys=True)
             digests[row.name, seed] = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -27,6 +27,8 @@ from models import classifier, fast
 from reproduce import RunError
 from reproduce.run import Clock, Data, Row, Run, write_whole
 
+NETWORK = ("backbone", "size", "weights", "precision")  # the fields of Config that describe it
+
 
 def train(run: Run, weights: Path | None, data: Data, config, options, clock: Clock) -> None:
     """Train a row to its end, from where it stands, and write its predictions of the test set."""
@@ -116,16 +118,9 @@ def set_up(device: str) -> str:
 
 def network(row: Row, config, options) -> keras.Model:
     """The network of a row, with the weights that it starts from."""
-    if row.model:
-        return row.model()
-    return classifier.build(
-        config.backbone,
-        len(row.labels),
-        config.size,
-        config.weights,
-        precision=config.precision,
-        fast=options.fast,
-    )
+    of_config = {name: getattr(config, name) for name in NETWORK if hasattr(config, name)}
+    given = of_config | {"labels": row.targets.shape[1], "fast": options.fast} | row.network
+    return (row.build or classifier.build)(**given)
 
 
 def _compiled(run: Run, weights: Path | None, config, options) -> keras.Model:

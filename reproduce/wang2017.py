@@ -51,9 +51,6 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
     def plain_ce():
         return losses.masking.MaskedBCE()
 
-    def mean_auc(truth, probabilities, loss):
-        return metrics.macro_mean(metrics.auroc(truth, probabilities))
-
     def row(name, loss):
         return run.Row(
             name,
@@ -61,7 +58,6 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
             targets=targets,
             truth=targets,
             loss=loss,
-            select=mean_auc,
             epochs=config.epochs,
             learning_rate=lambda epoch, history: config.learning_rate,
         )

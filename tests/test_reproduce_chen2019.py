@@ -75,27 +75,6 @@ def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
     assert row.targets[1, column("Abnormal")] == 1
 
 
-def test_other_datasets_get_their_inner_labels_from_the_leaves():
-    names = labels.CHESTXRAY14_HIERARCHY
-    frame = pd.DataFrame([[1.0] + [0.0] * 13, [0.0] * 14], columns=list(labels.CHESTXRAY14))
-    truth = chen2019.truth_of(frame, "chestxray14", CONFIG)
-    above = {"Atelectasis", "Opacity", "Pulmonary", "Abnormal"}
-    assert {name for name, value in zip(names, truth[0], strict=True) if value == 1} == above
-    assert not truth[1].any()
-
-
-def test_an_ignored_uncertain_label_leaves_abnormal_unknown():
-    from dataclasses import replace
-
-    frame = pd.DataFrame([[np.nan] * 13 + [-1.0]] * 2, columns=list(labels.CHEXPERT))
-    frame.loc[0, "Edema"] = -1.0
-    frame.loc[1, "Edema"] = 1.0
-    truth = chen2019.truth_of(frame, "chexpert", replace(CONFIG, uncertain="ignore"))
-    abnormal = truth[:, column("Abnormal", labels.CHEXPERT_HIERARCHY)]
-    assert np.isnan(abnormal[0])
-    assert abnormal[1] == 1
-
-
 def test_the_real_validation_list_is_learnt_as_it_is(shared_data, tmp_path):
     found = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
     with gzip.open(found) as file:

@@ -36,12 +36,12 @@ NO = np.nan
 
 def test_a_label_is_learnt_where_its_parent_is_positive():
     expected = [[1, 1, 0, 0, 1], [1, 0, 1, NO, 0], [0, NO, NO, NO, 1], [NO, NO, NO, 0.7, 0]]
-    found = pham2019.conditional(TARGETS, PARENTS)
+    found = label_tree.conditional(TARGETS, PARENTS)
     np.testing.assert_array_equal(found, np.float32(expected))
 
 
 def test_or_child_labels_only_in_images_with_all_parents_positive():
-    found = pham2019.conditional(TARGETS, PARENTS, own=False)  # A and B are parents
+    found = label_tree.conditional(TARGETS, PARENTS, own=False)  # A and B are parents
     np.testing.assert_array_equal(found, [[NO, NO, 0, 0, 1], *np.full((3, 5), NO)])
 
 
@@ -177,7 +177,7 @@ def test_the_ensemble_averages_final_probabilities(frame):
     np.testing.assert_allclose(combined.mean(axis=0), draws.mean(axis=(0, 1)))
     of_one = plan["nasnetlarge" + TTA]
     assert (of_one.epochs, of_one.start_from) == (0, "nasnetlarge")
-    assert of_one.settings["backbone"] == "nasnetlarge"
+    assert of_one.network["backbone"] == "nasnetlarge"
 
 
 def test_a_wrong_member_is_named_before_anything_is_trained(frame):

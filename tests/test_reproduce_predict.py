@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 import losses
-import models
 from data import label_tree, labels, phantom
 from data.augment import Augment
 from evaluation import hierarchy, predict
@@ -40,25 +39,19 @@ def rows(config, options, frame: pd.DataFrame) -> list:
 
     def row(name, **more):
         settings = {"select": lambda *_: 0, "epochs": 1, "learning_rate": lambda *_: 1e-3}
+        settings["network"] = {"weights": "none"}
         loss = losses.masking.MaskedBCE
-        plain = {"weights": "none", "fast": options.fast}
-        settings["model"] = lambda: models.classifier.build("tiny", 3, config.size, **plain)
         return run.Row(name, NAMES, truth, truth, lambda: loss(), **settings | more)
 
     def chain_rule(logits):
         return hierarchy.path_product(predict.sigmoid(logits), ancestors)
 
-    def deep():
-        return models.classifier.build("tiny", 3, config.size, head="asadi2025", dropout=0.5)
-
-    def mean(one, other):
-        return np.stack([one.mean, other.mean])
-
+    deep = {"weights": "none", "head": "asadi2025", "dropout": 0.5}
     return [
         row("chain", probabilities=chain_rule),
         row("drawn", epochs=0, start_from="chain", passes=predict.drawn(TTA, 2)),
-        row("deep", model=deep, data=getattr(options, "template_data", None)),
-        run.Combined("fusion", ["chain", "deep"], mean),
+        row("deep", network=deep, data=getattr(options, "template_data", None)),
+        run.Combined("fusion", ["chain", "deep"]),
     ]
 
 

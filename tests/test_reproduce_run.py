@@ -82,7 +82,7 @@ def data() -> run.Data:
 
 def row(name: str, **settings) -> run.Row:
     nothing = np.zeros((2, 1))
-    return run.Row(name, ["x"], nothing, nothing, None, None, 1, None, **settings)
+    return run.Row(name, ["x"], nothing, nothing, None, 1, None, **settings)
 
 
 def plan(folder: Path, rows, data, config=Config(), seeds=(0,)):
