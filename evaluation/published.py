@@ -191,7 +191,8 @@ def check_claims(
 
 def is_average(column: str) -> bool:
     """Whether a column is a group's average rather than one label."""
-    return column in AVERAGES or column.startswith("leaf given")
+    named = ("leaf given", "mean of", "weighted mean of")
+    return column in AVERAGES or column.startswith(named)
 
 
 def by_table(printed: pd.DataFrame) -> dict[str, Cells]:

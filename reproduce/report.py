@@ -7,6 +7,7 @@ run behind every number. It reads what lies in the results folder and computes n
 """
 
 import argparse
+import ast
 import base64
 import hashlib
 import itertools
@@ -31,16 +32,20 @@ LONGEST = 300  # lines of a further CSV; beyond that it is only named
 
 def paper(name: str, sets: list[found.ResultSet], numbers: itertools.count, out: Path) -> dict:
     """What the page says of one paper."""
-    ledger = LEDGERS / f"{name}.md"
+    ledger, script = LEDGERS / f"{name}.md", BESIDE / f"{name}.py"
     text = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
     heading, _, rest = text.partition("\n")
+    title = heading.removeprefix("# ").strip() if heading.startswith("# ") else ""
+    if not title and script.is_file():  # the citation on top of it
+        said = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+        title = " ".join(said.split("\n\n")[:2])
     shown = [result_set(each, numbers, out) for each in sets]
     transcribed = name in published.papers()
     if transcribed and not any(each["tables"] for each in shown):
         shown.append(nothing_run(name, numbers, "As published" if shown else "Not run yet"))
     return {
         "name": name,
-        "title": heading.removeprefix("# ").strip() if heading.startswith("# ") else "",
+        "title": title,
         "sets": shown,
         "audit": audit.report([name])["findings"] if transcribed else [],
         "ledger": inlined.markdown(rest, ledger.parent, out) if text else "",
@@ -186,10 +191,10 @@ def build(results: Path, out: Path) -> str:
             "bash reproduce/all.sh, then this again."
         )
     names = {*published.papers(), *(each.paper for each in sets)}
-    numbers = itertools.count(1)
+    numbers, ran = itertools.count(1), {each.paper for each in sets}
     papers = [
         paper(name, [each for each in sets if each.paper == name], numbers, out)
-        for name in sorted(names, key=lambda name: (name[-4:], name))  # by year
+        for name in sorted(names, key=lambda name: (name not in ran, name[-4:], name))  # by year
     ]
     script, style = ((BESIDE / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
