@@ -167,7 +167,9 @@ def predict(options: argparse.Namespace) -> int:
 
     run, files = rebuild.load(options.run), files_of(options.images)
     with quiet():
-        from reproduce import training  # noqa: F401  imports TensorFlow
+        from reproduce import training  # imports TensorFlow
+
+        training.set_up("any")
     models = {each.folder: rebuild.network(each) for each in run.networks}
     passes = rebuild.passes_of(options.mc, options.tta, GENTLE)
     images = Images(files, run.networks, run.networks[0].config.batch_size)

@@ -130,6 +130,15 @@ def test_published_tables_stand_alone_where_nothing_ran(page):
     assert "not run" in printed
 
 
+def test_papers_that_ran_come_first_and_each_says_what_it_is(page):
+    ids = (attrs.get("id", "") for tag, attrs in page.elements if tag == "h2")
+    order = [name.removesuffix("-h") for name in ids]
+    ran = [name for name in order if f"{name}-published" not in page.texts]
+    assert order[1 : 1 + len(ran) - 2] == ran[1:-1]  # between the overview and across papers
+    assert order.index("wang2017") > max(map(order.index, ran[1:-1]))
+    assert "CVPR 2017" in page.texts["wang2017"]  # of the script: it has no ledger
+
+
 def test_drawn_phantoms_carry_their_band_and_real_images_do_not(page):
     words = "Drawn phantoms, not comparable."
     assert words in page.texts["ge2018-chestxray14-phantoms"]
