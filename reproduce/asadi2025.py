@@ -132,9 +132,10 @@ def main() -> None:
     else:
         frame, other = splits.held_out(frame, 0.1, seed=0, test="valid"), "the validation set"
     data = run.decode(options, frame, attrs, config.size)
+    authors = asadi2025_results.authors(data, config, options)  # or an error, before days go by
     runs = run.train("asadi2025", rows(config, options, data.frame), data, config, options)
     reason, home = data.not_comparable or other, attrs["folder"]
-    asadi2025_results.report(runs, data, config, options, home, reason, ("BCE", PAPER, MC))
+    asadi2025_results.report([*runs, *authors], data, options, home, reason, ("BCE", PAPER, MC))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from data import label_tree, labels
 from evaluation import figures, metrics
 from evaluation.metrics import Group
-from reproduce import activations, penalty_tables, released, results
+from reproduce import RunError, activations, penalty_tables, released, results
 from reproduce.run import PHANTOMS, Data, Run, paper_folder
 
 ORIGINAL = labels.ASADI[:14]
@@ -21,10 +21,24 @@ def groups(names: Sequence[str]) -> tuple[Group, ...]:
     return (*metrics.ASADI, *OF_14) if len(names) == len(labels.ASADI) else OF_14
 
 
+def authors(data: Data, config, options) -> list[Run]:
+    """The authors' predictions as a run, where --released names them: beside real images alone."""
+    if config.released == "none":
+        return []
+    place = Path(config.released)
+    if data.not_comparable == PHANTOMS:
+        raise RunError(
+            "--released: the authors' predictions are of radiographs and stand beside no drawn "
+            "ones; give --data-dir as well, or score them alone with python -m reproduce.rescore "
+            f"asadi2025 --released {place}."
+        )
+    theirs = paper_folder("asadi2025", options, data) / "released-predictions" / "seed-0"
+    return [released.as_run("asadi2025", place, theirs, "HBCE (authors' predictions)")]
+
+
 def report(
     runs: Sequence[Run],
     data: Data,
-    config,
     options,
     home: str,
     not_comparable: str | None,
@@ -33,11 +47,6 @@ def report(
     """Every table and figure; `rows` are plain BCE, the printed row, and that with MC dropout."""
     baseline, paper, dropped = rows
     folder = paper_folder("asadi2025", options, data)
-    if config.released != "none":
-        theirs = folder / "released-predictions" / "seed-0"
-        place = Path(config.released)
-        authors = released.as_run("asadi2025", place, theirs, "HBCE (authors' predictions)")
-        runs = [*runs, authors]
     scored = results.score(runs, groups, options.resamples)
     results.report("asadi2025", folder, scored, not_comparable, {"HBCE": paper})
     means = [group.name for group in (*metrics.ASADI, *OF_14)]

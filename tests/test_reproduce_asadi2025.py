@@ -13,8 +13,10 @@ import pytest
 
 from data import labels
 from evaluation import predict, published
-from reproduce import asadi2025, penalty_tables, schedules
+from reproduce import asadi2025, asadi2025_results, penalty_tables, schedules
 from reproduce.asadi2025 import MC, PAPER, Config
+from reproduce.results import score
+from reproduce.run import Data
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,3 +132,23 @@ def test_same_until_counts_epochs_with_equal_rates():
     other = pd.DataFrame({"learning_rate": [1, 1, 1]})
     assert penalty_tables._same_until(one, other) == 2
     assert penalty_tables._same_until(one, one) == 4
+
+
+def test_the_authors_predictions_stand_beside_no_phantoms(tmp_path):
+    command = [sys.executable, "-m", "reproduce.asadi2025", "--phantoms", "60", "--size", "32"]
+    command += ["--released", tmp_path, "--cache-dir", tmp_path, "--results-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "stand beside no drawn ones" in done.stderr
+    assert "epoch" not in done.stdout
+
+
+def test_the_authors_predictions_are_scored_as_a_row(shared_data, tmp_path):
+    config = Config(released=str(shared_data / "released"))
+    options = SimpleNamespace(results_dir=tmp_path, dataset="chexpert")
+    real = Data(None, None, {}, not_comparable=None)
+    authors = asadi2025_results.authors(real, config, options)
+    scored = score(authors, asadi2025_results.groups, resamples=20)
+    table = scored["HBCE (authors' predictions)"].table.set_index(["group", "metric"])["value"]
+    assert table["mean", "AUC"] == pytest.approx(0.8823, abs=5e-5)
+    assert table["weighted mean", "AUC"] == pytest.approx(0.9047, abs=5e-5)
