@@ -18,7 +18,7 @@ import pandas as pd
 import bench
 from evaluation import predict, tables
 from reproduce import flags, rebuild
-from reproduce.run import RunError, quiet
+from reproduce.run import RunError
 
 
 def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -45,9 +45,7 @@ def play(run: rebuild.Rebuilt, folder: Path) -> pd.DataFrame:
     paths = drawn["image_path"].unique().tolist()
     if not paths:
         raise RunError(f"{folder} has none of the images that {run.folder} was tested on.")
-    with quiet():
-        from reproduce import training  # noqa: F401  imports TensorFlow
-    models = {each.folder: rebuild.network(each) for each in run.networks}
+    models = rebuild.networks(run)
     maps = []
     for start in range(0, len(paths), 64):
         batch = paths[start : start + 64]

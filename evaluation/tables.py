@@ -106,13 +106,18 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def titled(title: str, text: str) -> str:
+    """A text under its title, for a terminal."""
+    return f"{title}\n{'-' * len(title)}\n{text}"
+
+
 def to_text(table: pd.DataFrame, width: int = WIDTH) -> str:
     """The same for a terminal: aligned, wide tables continued in further blocks of columns."""
     if not _is_side_by_side(table):
         return "\n\n".join(_text_blocks(table, width)) + "\n"
     parts = [f"*** {warning} ***" for warning in warnings(table)]
     for name, printed in as_printed(table).items():
-        parts += [f"{name}\n{'-' * len(name)}\n" + "\n\n".join(_text_blocks(printed, width))]
+        parts += [titled(name, "\n\n".join(_text_blocks(printed, width)))]
     notes = "\n".join(textwrap.fill(line, width) for line in footnotes(table))
     return "\n\n".join([*parts, notes]).rstrip() + "\n"
 

@@ -23,7 +23,7 @@ def figure(path: Path, folder: Path, root: Path, order: Sequence[int], among: Se
     image = int(np.nansum(found.targets[:, np.isin(found.labels, among)], axis=1).argmax())
     source, order = root / found.ids[image], list(order)
     pixels = rebuild.read(run, source)
-    models = {each.folder: rebuild.network(each) for each in run.networks}
+    models = rebuild.networks(run)
     heat = rebuild.heatmaps(run, models, {each: [pixels] for each in models}, order)[0]
     zoom = -(-DETAIL // run.config.size)
     return panels.activations(

@@ -7,7 +7,7 @@ from data import label_tree, labels
 from evaluation import figures, metrics
 from evaluation.metrics import Group
 from reproduce import RunError, activations, penalty_tables, released, results
-from reproduce.run import PHANTOMS, Data, Run, paper_folder
+from reproduce.run import Data, Run, paper_folder
 
 ORIGINAL = labels.ASADI[:14]
 OF_14 = (
@@ -26,7 +26,7 @@ def authors(data: Data, config, options) -> list[Run]:
     if config.released == "none":
         return []
     place = Path(config.released)
-    if data.not_comparable == PHANTOMS:
+    if data.phantom:
         raise RunError(
             "--released: the authors' predictions are of radiographs and stand beside no drawn "
             "ones; give --data-dir as well, or score them alone with python -m reproduce.rescore "
@@ -52,7 +52,7 @@ def report(
     means = [group.name for group in (*metrics.ASADI, *OF_14)]
     parents = label_tree.parent_matrix(label_tree.ASADI)
     penalty_tables.report(folder, scored, labels.ASADI, parents, means, baseline, (dropped, paper))
-    phantom = data.not_comparable == PHANTOMS
+    phantom = data.phantom
     if paper in scored:
         found = scored[paper].predictions[0]
         title = f"Asadi et al. 2025, Figure 2: {paper}, scale 0.5"

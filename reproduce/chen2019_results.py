@@ -6,7 +6,7 @@ from pathlib import Path
 from data import hierarchies, label_tree
 from evaluation import delong, figures, metrics, tables
 from reproduce import results
-from reproduce.run import PHANTOMS, Data, Run, paper_folder
+from reproduce.run import Data, Run, paper_folder
 
 PRINTED_NAMES = {"HLUP (ours)": "HLUP", "HLUP-finetune (ours)": "HLUP-finetune"}  # Table 2
 BASELINE, OURS = "BR-all", "HLUP-finetune"  # Figure 3
@@ -32,7 +32,7 @@ def report(runs: Sequence[Run], data: Data, options) -> None:
     folder = paper_folder("chen2019", options, data)
     results.report("chen2019", folder, scored, reason, PRINTED_NAMES)
     if {BASELINE, OURS} <= scored.keys():
-        figure_3(folder, scored, names, inner, data.not_comparable == PHANTOMS)
+        figure_3(folder, scored, names, inner, data.phantom)
 
 
 def figure_3(folder: Path, scored: dict, names, inner: Sequence[str], phantom: bool) -> None:

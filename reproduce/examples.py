@@ -8,7 +8,7 @@ import numpy as np
 from data import augment
 from evaluation import figures, grad_cam, predict, tables
 from models import backbones
-from reproduce.run import PHANTOMS, Data, Run
+from reproduce.run import Data, Run
 
 
 def draw(path: Path, of: Run, data: Data, config, options, labels: Sequence[str], title: str):
@@ -40,7 +40,7 @@ def draw(path: Path, of: Run, data: Data, config, options, labels: Sequence[str]
         [grad_cam.overlay(image, heat[k, k]) for k, image in enumerate(pixels)],
         [_caption(found, image, column) for image, column in zip(images, columns, strict=True)],
         title,
-        data.not_comparable == PHANTOMS,
+        data.phantom,
     )
 
 

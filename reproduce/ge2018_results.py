@@ -28,7 +28,7 @@ def report(runs: Sequence[Run], data: Data, options, split: str) -> None:
     heading = (
         "Share of normal images among a label's negatives: (AUC - D) / (N - D), and counted here"
     )
-    print(f"{heading}\n{'-' * len(heading)}\n{tables.to_text(shares)}")
+    print(tables.titled(heading, tables.to_text(shares)))
 
 
 def normal_shares(scored: dict[str, results.Scored]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluation import figures, metrics
 from reproduce import results
-from reproduce.run import PHANTOMS, Data, Run, paper_folder
+from reproduce.run import Data, Run, paper_folder
 
 FIGURE_1 = "weighted CE"  # what its baselines' names end with
 
@@ -23,6 +23,6 @@ def report(runs: Sequence[Run], data: Data, options, proposed: str, ours: str) -
         for name, of_row in scored.items()
         if name.endswith(FIGURE_1) or name in (proposed, ours)
     }
-    phantom = data.not_comparable == PHANTOMS
+    phantom = data.phantom
     figure = figures.roc_by_row(folder / "figure-1.svg", drawn, "Mo et al. 2019, Figure 1", phantom)
     print(f"Figure 1: {figure}")

@@ -144,4 +144,4 @@ def show(title: str, table: pd.DataFrame, folder: Path, stem: str) -> None:
         shown[name] = [
             "" if np.isnan(value) else f"{value:.3f}".replace("0.", ".", 1) for value in table[name]
         ]
-    print(f"{title}\n{'-' * len(title)}\n{tables.to_text(shown, width=150)}")
+    print(tables.titled(title, tables.to_text(shown, width=150)))

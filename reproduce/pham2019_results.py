@@ -16,7 +16,7 @@ from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import figures, metrics, predict, tables
 from reproduce import examples, rescore, results
 from reproduce.released import Released
-from reproduce.run import PHANTOMS, Data, Run, paper_folder
+from reproduce.run import Data, Run, paper_folder
 
 TITLE = "Pham et al. 2019, Figure"
 
@@ -24,7 +24,7 @@ TITLE = "Pham et al. 2019, Figure"
 def report(runs: Sequence[Run], data: Data, config, options, home: str, rows: Sequence[str]):
     """Every table and figure; `rows` are the final model's and the next best's, the single last."""
     folder = paper_folder("pham2019", options, data)
-    phantom = data.not_comparable == PHANTOMS
+    phantom = data.phantom
     study_of = dict(zip(data.frame["image_path"], data.frame["study_id"], strict=True))
 
     def score(of: str) -> dict[str, results.Scored]:
@@ -91,7 +91,7 @@ def views(folder: Path, runs: Sequence[Run], study_of: dict[str, str]) -> None:
     text = f"### {title}\n\n{tables.to_markdown(table)}"
     (folder / "studies.md").write_text(text, encoding="utf-8")
     if len(found.ids) > len(mean.ids):
-        print(f"\n{title}\n{'-' * len(title)}\n{tables.to_text(table)}")
+        print("\n" + tables.titled(title, tables.to_text(table)))
 
 
 def beside_radiologists(
@@ -121,7 +121,7 @@ def beside_radiologists(
     page = f"### {heading}\n\n{tables.to_markdown(rescore.wide(table))}"
     (folder / "public.md").write_text(page, encoding="utf-8")
     tables.to_csv(results.values(scored), folder / "public.csv")
-    print(f"\n{heading}\n{'-' * len(heading)}\n{tables.to_text(rescore.wide(table))}")
+    print("\n" + tables.titled(heading, tables.to_text(rescore.wide(table))))
     figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
     return table
 

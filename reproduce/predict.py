@@ -22,7 +22,6 @@ from data.augment import Augment
 from data.images import BadImage, unlike_radiograph
 from evaluation import uncertainty
 from reproduce import RunError, flags, rebuild
-from reproduce.run import quiet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 GENTLE = Augment(flip=True, degrees=7, scale=0.02, shear=5 / 224)  # Pham 2019, section 4.4
@@ -166,11 +165,7 @@ def predict(options: argparse.Namespace) -> int:
     from evaluation import panels, tables
 
     run, files = rebuild.load(options.run), files_of(options.images)
-    with quiet():
-        from reproduce import training  # imports TensorFlow
-
-        training.set_up("any")
-    models = {each.folder: rebuild.network(each) for each in run.networks}
+    models = rebuild.networks(run)
     passes = rebuild.passes_of(options.mc, options.tta, GENTLE)
     images = Images(files, run.networks, run.networks[0].config.batch_size)
     how = f"{options.mc} dropout passes" if options.mc else ""

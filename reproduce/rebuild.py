@@ -19,7 +19,7 @@ from data import augment, template_crop
 from data.images import read_gray
 from evaluation import predict
 from reproduce import RunError
-from reproduce.run import Combined, Row
+from reproduce.run import Combined, Row, quiet
 
 WEIGHTS = "best.weights.h5"
 
@@ -118,6 +118,15 @@ def network(run: Rebuilt):
     start = run.parts[run.row.start_from].folder / WEIGHTS if run.row.start_from else own
     classifier.load_weights(model, own if own.exists() else start)
     return model
+
+
+def networks(run: Rebuilt) -> dict[Path, Any]:
+    """The trained network of every run that this one is or is combined of, by the run's folder."""
+    with quiet():
+        from reproduce import training  # imports TensorFlow
+
+        training.set_up("any")
+    return {each.folder: network(each) for each in run.networks}
 
 
 def read(run: Rebuilt, path: Path, zoom: int = 1) -> np.ndarray:

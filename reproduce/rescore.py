@@ -310,7 +310,7 @@ def own_command(options: argparse.Namespace) -> None:
     for warning in given.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for title, part in parts.items():
-        print(f"{title}\n{'-' * len(title)}\n{tables.to_text(part)}")
+        print(tables.titled(title, tables.to_text(part)))
     if options.out:
         write_own(options, given, frames, parts)
 

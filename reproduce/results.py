@@ -139,7 +139,7 @@ def check(
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
         text = tables.to_text(shown.set_index("claim")[columns], width=150)
-        print(f"{heading}\n{'-' * len(heading)}\n{text}")
+        print(tables.titled(heading, text))
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:

@@ -93,6 +93,10 @@ class Data(NamedTuple):
     resized: int = 0  # pixels a side of a decoded image, before a template cuts it
     template: np.ndarray | None = None
 
+    @property
+    def phantom(self) -> bool:
+        return self.not_comparable == PHANTOMS
+
 
 def read(options, config, phantoms: int, **which) -> pd.DataFrame:
     """The dataset's frame, as released; phantoms of it where no folder is given.
@@ -168,11 +172,7 @@ def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int)
 
 def paper_folder(paper: str, options, data: Data) -> Path:
     """results/PAPER/DATASET; phantoms never share a folder with real images."""
-    return (
-        options.results_dir
-        / paper
-        / (options.dataset + "-phantoms" * (data.not_comparable == PHANTOMS))
-    )
+    return options.results_dir / paper / (options.dataset + "-phantoms" * data.phantom)
 
 
 class Run(NamedTuple):

@@ -31,13 +31,13 @@ def plco_frame(rows: list[dict[str, float]], deleted: tuple[str, ...] = ()) -> p
     return frame.assign(**preserved)
 
 
-def rows(frame: pd.DataFrame, dataset: str = "plco") -> dict:
-    options = argparse.Namespace(dataset=dataset, fast=True)
+def rows(frame: pd.DataFrame) -> dict:
+    options = argparse.Namespace(dataset="plco", fast=True)
     return {row.name: row for row in chen2019.rows(CONFIG, options, frame)}
 
 
-def column(name: str, names=labels.PLCO) -> int:
-    return list(names).index(name)
+def column(name: str) -> int:
+    return labels.PLCO.index(name)
 
 
 def test_the_tables_rows_and_what_they_start_from():
@@ -75,7 +75,7 @@ def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
     assert row.targets[1, column("Abnormal")] == 1
 
 
-def test_the_real_validation_list_is_learnt_as_it_is(shared_data, tmp_path):
+def test_the_real_validation_list_is_learnt_as_it_is(shared_data):
     found = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
     with gzip.open(found) as file:
         frame = pd.read_csv(file)

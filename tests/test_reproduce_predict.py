@@ -105,7 +105,7 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
     np.testing.assert_allclose(table[NAMES], expected.mean, atol=1.1e-6)  # six decimals
     assert table["image"].tolist() == [str(path) for path in files]
     rebuilt = rebuild.load(runs[row])
-    networks = {each.folder: rebuild.network(each) for each in rebuilt.networks}
+    networks = rebuild.networks(rebuilt)
     images = {
         each.folder: [rebuild.read(each, path) for path in files] for each in rebuilt.networks
     }
@@ -182,7 +182,7 @@ def test_heatmaps_are_a_panel_an_image_and_of_the_fused_networks(made, tmp_path)
     assert min(cv2.imread(str(panel)).shape[0] for panel in panels) > 600
     assert panels[0].read_bytes() != panels[1].read_bytes()
     rebuilt = rebuild.load(runs["fusion"])
-    networks = {each.folder: rebuild.network(each) for each in rebuilt.networks}
+    networks = rebuild.networks(rebuilt)
     images = {each.folder: [rebuild.read(each, files[0])] for each in rebuilt.networks}
     heat = rebuild.heatmaps(rebuilt, networks, images, [2, 0])
     assert heat.shape == (1, 2, 4, 4)
