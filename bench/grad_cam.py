@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from reproduce.run import RunError
 
 import bench
 from evaluation import predict, tables
 from reproduce import flags, rebuild
-from reproduce.run import RunError
 
 
 def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:

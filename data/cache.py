@@ -10,11 +10,11 @@ import numpy as np
 from data import DataError
 
 VERSION = 1
-_NEAR = 8  # rows: runs with smaller gaps are read ahead in one go
+_NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
 
 
 class Cache:
-    """A finished cache folder; `rows` turns image paths into row numbers, `images` reads them."""
+    """A finished cache folder; `indices` finds images by their paths, `images` reads them."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -44,7 +44,7 @@ class Cache:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def rows(self, image_paths) -> np.ndarray:
+    def indices(self, image_paths) -> np.ndarray:
         """Row numbers of images; those skipped as corrupt must have been left out before."""
         missing = [path for path in image_paths if path not in self._row]
         if missing:
@@ -54,25 +54,29 @@ class Cache:
             )
         return np.fromiter((self._row[path] for path in image_paths), np.int64)
 
-    def images(self, rows: np.ndarray) -> list[np.ndarray]:
+    def images(self, indices: np.ndarray) -> list[np.ndarray]:
         """Read-only (size, size) uint8 views, one a row, without a copy."""
-        shard, place = np.divmod(rows, self.shard_images)
+        shard, place = np.divmod(indices, self.shard_images)
         shards = self._shards
         pairs = zip(shard.tolist(), place.tolist(), strict=True)
         return [shards[shard][place] for shard, place in pairs]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """(N, size, size) uint8 copy of rows."""
-        return np.stack(self.images(np.asarray(rows))) if len(rows) else np.empty((0, *self.shape))
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """(N, size, size) uint8 copy of indices."""
+        return (
+            np.stack(self.images(np.asarray(indices)))
+            if len(indices)
+            else np.empty((0, *self.shape))
+        )
 
-    def will_need(self, rows: np.ndarray) -> None:
-        """Ask the kernel to read rows ahead; neighbours, given in order, become one request."""
-        if not len(rows):
+    def will_need(self, indices: np.ndarray) -> None:
+        """Ask the kernel to read indices ahead; neighbours, given in order, become one request."""
+        if not len(indices):
             return
-        step = np.diff(rows)
-        ends = (step < 1) | (step > _NEAR) | (np.diff(rows // self.shard_images) != 0)
-        first = rows[np.concatenate([[True], ends])]
-        last = rows[np.concatenate([ends, [True]])]
+        step = np.diff(indices)
+        ends = (step < 1) | (step > _NEAR) | (np.diff(indices // self.shard_images) != 0)
+        first = indices[np.concatenate([[True], ends])]
+        last = indices[np.concatenate([ends, [True]])]
         shard, place = np.divmod(first, self.shard_images)
         start = place * self.size**2
         start -= start % mmap.PAGESIZE

@@ -179,3 +179,12 @@ CHEXPERT_HIERARCHY = from_children(
         **_IRVIN,
     },
 )
+
+# One table for everybody: name -> the labels in order, and the hierarchy over them.
+HIERARCHIES: dict[str, tuple[tuple[str, ...], Tree]] = {
+    "plco": (labels.PLCO, PLCO),  # Chen 2019
+    "chexpert": (labels.CHEXPERT, CHEXPERT),  # Pham 2019
+    "asadi": (labels.ASADI, ASADI),  # Asadi 2025
+    "chestxray14": (labels.CHESTXRAY14_HIERARCHY, CHESTXRAY14_HIERARCHY),  # ours
+    "chexpert-abnormal": (labels.CHEXPERT_HIERARCHY, CHEXPERT_HIERARCHY),  # ours
+}

@@ -27,7 +27,7 @@ _WINDOW_CHUNKS = 256
 
 def train_batches(
     cache: Cache,
-    rows: np.ndarray,
+    indices: np.ndarray,
     targets: np.ndarray,
     batch_size: int,
     seed: int,
@@ -42,19 +42,30 @@ def train_batches(
 
     chunk 0 shuffles all images; see `chunk_images` for caches that are larger than memory.
     """
-    order, reading, ahead = epoch_order(rows, seed, epoch, chunk)
+    order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
     batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
     if drop_remainder:
         order = order[: len(order) // batch_size * batch_size]
     ahead = ahead or _READ_AHEAD * batch_size
     return _batches(
-        cache, rows, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
+        cache,
+        indices,
+        targets,
+        order,
+        reading,
+        ahead,
+        batch_size,
+        crop,
+        augment,
+        seed,
+        epoch,
+        floats,
     )
 
 
 def ordered_batches(
     cache: Cache,
-    rows: np.ndarray,
+    indices: np.ndarray,
     targets: np.ndarray | None = None,
     batch_size: int = 32,
     crop: int | None = None,
@@ -63,14 +74,14 @@ def ordered_batches(
     draw: int = 0,
     floats: bool = False,
 ) -> tf.data.Dataset:
-    """Every image once, in the order of rows; images alone without targets.
+    """Every image once, in the order of indices; images alone without targets.
 
     For test-time augmentation pass what to draw in `augment` and count the passes in `draw`.
     """
-    order = np.arange(len(rows))
+    order = np.arange(len(indices))
     ahead = _READ_AHEAD * batch_size
     return _batches(
-        cache, rows, targets, order, order, ahead, batch_size, crop, augment, seed, draw, floats
+        cache, indices, targets, order, order, ahead, batch_size, crop, augment, seed, draw, floats
     )
 
 
@@ -82,9 +93,9 @@ def chunk_images(cache: Cache) -> int:
 
 
 def epoch_order(
-    rows: np.ndarray, seed: int, epoch: int, chunk: int = 0
+    indices: np.ndarray, seed: int, epoch: int, chunk: int = 0
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return an epoch's order of positions in rows, the order to read them in, and the lead.
+    """Return an epoch's order of positions in indices, the order to read them in, and the lead.
 
     With chunks, runs of `chunk` neighbours in the cache are shuffled, and then the images within
     each window of 256 runs: a batch mixes 256 places of the cache, while the disk reads 1 MB at a
@@ -92,10 +103,10 @@ def epoch_order(
     """
     random = np.random.default_rng([seed, epoch])
     if not chunk:
-        order = random.permutation(len(rows))
+        order = random.permutation(len(indices))
         return order, order, 0
-    along = np.argsort(rows, kind="stable")
-    starts = random.permutation(np.arange(0, len(rows), chunk))
+    along = np.argsort(indices, kind="stable")
+    starts = random.permutation(np.arange(0, len(indices), chunk))
     reading = np.concatenate([along[start : start + chunk] for start in starts])
     order, window = reading.copy(), chunk * _WINDOW_CHUNKS
     for start in range(0, len(order), window):
@@ -104,13 +115,13 @@ def epoch_order(
 
 
 def _batches(
-    cache, rows, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
+    cache, indices, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
 ) -> tf.data.Dataset:
-    rows, crop = np.asarray(rows), crop or cache.size
-    if not len(rows):
+    indices, crop = np.asarray(indices), crop or cache.size
+    if not len(indices):
         raise DataError("There are no images to make batches of; check the split and its filters.")
-    if targets is not None and len(targets) != len(rows):
-        raise DataError(f"There are {len(targets)} rows of targets for {len(rows)} images.")
+    if targets is not None and len(targets) != len(indices):
+        raise DataError(f"There are {len(targets)} indices of targets for {len(indices)} images.")
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
     steps = math.ceil(len(order) / batch_size)
@@ -118,9 +129,9 @@ def _batches(
 
     def cut(step: np.ndarray) -> np.ndarray:
         start = int(step) * batch_size
-        cache.will_need(rows[reading[start + ahead if step else 0 : start + ahead + batch_size]])
+        cache.will_need(indices[reading[start + ahead if step else 0 : start + ahead + batch_size]])
         index = order[start : start + batch_size]
-        return apply(cache.images(rows[index]), crop, augment, seed, epoch, index)
+        return apply(cache.images(indices[index]), crop, augment, seed, epoch, index)
 
     # TensorFlow keeps every Python function of a graph for ever: it gets one that holds nothing.
     alive = weakref.ref(cut)

@@ -1,4 +1,4 @@
-"""Policies for the uncertain labels of CheXpert: from -1 to a target in [0, 1] or NaN.
+"""From released labels to targets: CheXpert's uncertain ones, and labels above the released ones.
 
 Irvin 2019 and Pham 2019, section 3.4: U-Ignore, U-Zeros, U-Ones, and Pham's label smoothing of the
 last two. A blank label counts as negative, as CheXpert's users do.
@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 
-from data import DataError
+from data import DataError, label_tree, labels
 
 POLICIES = ("ignore", "zeros", "ones", "zeros-lsr", "ones-lsr")
 INTERVALS = {"zeros-lsr": (0.0, 0.3), "ones-lsr": (0.55, 0.85)}  # Pham 2019, section 4.3
@@ -56,3 +57,35 @@ def _uniform(keys: Iterable[str]) -> np.ndarray:
     """One number in [0, 1) a key: the leading 53 bits of the key's hash."""
     digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
     return (np.frombuffer(b"".join(digests), "<u8") >> 11) * 2.0**-53
+
+
+def hierarchy_targets(frame: pd.DataFrame, hierarchy: str, uncertain: str = "ones") -> np.ndarray:
+    """(images, labels) 0, 1 or NaN over one of label_tree.HIERARCHIES, closed under it.
+
+    `uncertain` is the policy for CheXpert's -1. A label that the dataset does not release is
+    positive where something below it is.
+    """
+    names, tree = label_tree.HIERARCHIES[hierarchy]
+    released = frame[[name for name in names if name in frame]].to_numpy(np.float32)
+    known = apply(released, uncertain) if hierarchy.startswith("chexpert") else released
+    unknown = np.isnan(known).any(axis=1, keepdims=True)
+    above = np.where(unknown, np.nan, 0).repeat(len(names) - known.shape[1], axis=1)
+    return label_tree.close(np.concatenate([known, above], axis=1), tree)
+
+
+def asadi_targets(known: np.ndarray) -> np.ndarray:
+    """The 21 targets of the 14 CheXpert labels (images, 14), in ASADI's order; NaN where open.
+
+    Uncertain: none of the 14. Abnormal: neither No Finding nor Uncertain. The rest: any below.
+    """
+
+    def any_of(columns) -> np.ndarray:
+        unknown = np.isnan(known[:, columns]).any(axis=1)
+        return np.where((known[:, columns] == 1).any(axis=1), 1, np.where(unknown, np.nan, 0))
+
+    below = label_tree.ancestor_matrix(label_tree.ASADI)[:14].T > 0  # (21, 14)
+    uncertain = 1 - any_of(slice(None))
+    none = known[:, labels.ASADI.index(labels.NO_FINDING)]
+    abnormal = np.where((none == 1) | (uncertain == 1), 0, 1 - (none + uncertain))
+    above = [any_of(below[labels.ASADI.index(name)]) for name in labels.ASADI[16:]]
+    return np.column_stack([known, uncertain, abnormal, *above]).astype(np.float32)

@@ -32,3 +32,22 @@ def shown(
                 rate, said = (done - before) / max(now - began, 1e-9), now
                 print(f"{name}: {done:,}/{total:,} images, {rate:.0f}/s", file=sys.stderr)
             yield item
+
+
+class TimeLeft:
+    """How long the epochs that lie ahead will take, from those that are done."""
+
+    def __init__(self, epochs: int):
+        self.ahead, self.done, self.spent = epochs, 0, 0.0
+
+    def skip(self, epochs: int) -> None:
+        """These were done before, or are not needed."""
+        self.ahead -= epochs
+
+    def after(self, seconds: float) -> str:
+        """Count an epoch that took so long; the time left for the whole table."""
+        self.ahead, self.done, self.spent = self.ahead - 1, self.done + 1, self.spent + seconds
+        left = self.ahead * self.spent / self.done
+        if left < 90:
+            return f"{left:.0f} s left"
+        return f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"

@@ -4,16 +4,15 @@ A split depends on the seed and the patients' ids alone, not on the order of the
 of images and hold to within one patient.
 """
 
+import gzip
 import hashlib
-import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data import DataError, reading
+from data import DataError, files, reading
 
 NAMES = ("train", "val", "test")
 
@@ -96,39 +95,35 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(frame: pd.DataFrame, path: str | Path) -> str:
-    """Write image_path and split as a CSV; returns its SHA-256, to be recorded with the run."""
+    """Write image_path and split as a CSV, gzipped if named so; its hash, to be recorded."""
     path = Path(path)
-    text = io.StringIO()
-    frame[["image_path", "split"]].to_csv(text, index=False, lineterminator="\n")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text.getvalue(), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"The split cannot be written to {path}: {error.strerror}.") from error
-    return reading.sha256(path)
+    content = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n").encode()
+    packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+    files.write(path, packed)
+    return digest(frame)
 
 
-def load(frame: pd.DataFrame, path: str | Path, expected: str | None = None) -> pd.DataFrame:
-    """The frame's images named in a saved split, with that split; others are left out.
+def digest(frame: pd.DataFrame) -> str:
+    """The hash of which image is in which set, whatever the order of the rows."""
+    pairs = sorted(zip(frame["image_path"], frame["split"], strict=True))
+    return hashlib.sha256("\n".join(map(",".join, pairs)).encode()).hexdigest()
 
-    A DataError if the file names images that the frame lacks, or has not the `expected` SHA-256.
-    """
+
+def load(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """The frame's images named in a saved split, with that split; others are left out."""
     path = Path(path)
     table = reading.read_table(path, ("image_path", "split"))
-    if expected is not None and reading.sha256(path) != expected:
-        raise DataError(f"{path} has changed since it was saved; make the split anew.")
     names = reading.texts(table, "image_path", path)
     reading.check_unique(names, path)
     split = reading.texts(table, "split", path)
-    unknown = sorted(set(split) - set(NAMES))
-    if unknown:
-        raise DataError(f"{path} has the split {unknown[0]!r}; use {', '.join(NAMES)}.")
-    lacking = names[~names.isin(frame["image_path"])].tolist()
-    if lacking:
+    if lacking := [name for name in NAMES if name not in set(split)]:
         raise DataError(
-            f"{path} names images that the data lacks ({len(lacking):,}), such as {lacking[0]}; "
+            f"{path} has no images of the split {lacking[0]}: its column split holds "
+            f"{', '.join(sorted(set(split))[:5])}."
+        )
+    if unknown := names[~names.isin(frame["image_path"])].tolist():
+        raise DataError(
+            f"{path} names images that the data lacks ({len(unknown):,}), such as {unknown[0]}; "
             "it was saved for another folder."
         )
     saved = frame["image_path"].map(dict(zip(names, split, strict=True)))

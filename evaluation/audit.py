@@ -14,19 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation.published import (
-    CELL,
-    FOLDER,
-    QUOTED,
-    Cells,
-    by_table,
-    check_claims,
-    comparisons,
-    is_average,
-    load,
-    named_cells,
-    papers,
-)
+from evaluation import claims
+from evaluation.claims import Cells, by_table, comparisons, named_cells
+from evaluation.published import CELL, FOLDER, QUOTED, is_average, load, papers
 
 ROW = ["row", "metric", "split"]
 FRACTIONS = ("AUC", "AP")  # metrics that cannot leave [0, 1]
@@ -172,7 +162,7 @@ def padded_digits(printed: pd.DataFrame) -> Iterator[dict]:
             yield _finding(cell | {"value": f"{decimals} decimals"}, f"{known} decimals", detail)
 
 
-def claims(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[dict]:
+def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[dict]:
     """Claims that the paper's own numbers do not bear out, or not in every reading."""
     tables = by_table(printed)
     for line in checked.to_dict("records"):
@@ -251,7 +241,7 @@ def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
     """Findings of all papers, with what was looked at."""
     found, looked_at = [], {}
     for paper in names or papers(folder):
-        printed, checked = load(paper, folder), check_claims(paper, folder=folder)
+        printed, checked = load(paper, folder), claims.check(paper, folder=folder)
         verdicts = checked["published"].tolist()
         looked_at[paper] = {
             "numbers": len(printed),
@@ -261,7 +251,7 @@ def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
             "do not hold": verdicts.count("does not hold"),
             "without numbers": verdicts.count("no numbers"),
         }
-        every = itertools.chain(audit(printed), claims(printed, checked))
+        every = itertools.chain(audit(printed), claims_that_fail(printed, checked))
         found += [{"paper": paper, **finding} for finding in every]
     return {"papers": looked_at, "findings": found}
 

@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 from evaluation import metrics
 
 
-class Comparison(NamedTuple):
+class AucDifference(NamedTuple):
     """Second minus first, an array over labels each; NaN where the test is undefined."""
 
     first: np.ndarray
@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 
 def compare(
     targets: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95
-) -> Comparison:
+) -> AucDifference:
     """The test of every label. Needs two positives and two negatives.
 
     Equal ranks give p = 1. Where a difference has no variance at all (both models separate the
@@ -43,7 +43,7 @@ def compare(
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(certain, 0 * deviation, difference / deviation)
     margin = ndtri((1 + level) / 2) * deviation
-    return Comparison(
+    return AucDifference(
         auc[0],
         auc[1],
         difference,

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evaluation import metrics
-from evaluation.predict import Predictions
+from evaluation.predictions import Predictions
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 READER_STYLES = (("o", ORANGE), ("s", GREEN), ("^", PURPLE), ("D", "#E69F00"), ("v", "#56B4E9"))

@@ -26,8 +26,10 @@ import pandas as pd
 import losses
 from data import labels, splits
 from data.augment import Augment
-from evaluation import predict
-from reproduce import flags, mo2019_results, run
+from evaluation import inference
+from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.rows import Data, Fit, Readout, Row, Task
+from reproduce.tables import mo2019 as tables
 
 BASELINE, PROPOSED = "DenseNet121 weighted CE", "DenseNet121 proposed loss"
 OURS = "DenseNet121 proposed (ours)"
@@ -60,13 +62,24 @@ DEMO = {
 }
 
 
-def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
+def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
+    """The sets, and why what is scored on them compares with no published number."""
+    return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), ""
+
+
+def rows(config: Config, data: Data) -> list[Row]:
     """Table I's three baselines, and eq. (2) in five readings."""
     classes = [*labels.CHESTXRAY14, labels.NO_FINDING]
-    targets = frame[classes].to_numpy(np.float32)[:, : config.classes]
+    targets = data.frame[classes].to_numpy(np.float32)[:, : config.classes]
+    task = Task(labels.CHESTXRAY14, targets, truth=targets[:, :14])
+    flip = Augment(flip=True)
+    fit = Fit(config.epochs, schedules.constant(config.learning_rate), augment=flip)
+    one_by_one = Readout(lambda logits: inference.sigmoid(logits)[..., :14])
+    exclusive = Readout(lambda logits: inference.softmax(logits)[..., :14])
 
     def factors():
-        return losses.weighted_bce.factors(targets[frame["split"] == "train"], config.factors)
+        of_training = targets[data.frame["split"] == "train"]
+        return losses.weighted_bce.factors(of_training, config.factors)
 
     def weighted_ce():  # eq. 1
         return losses.weighted_bce.WeightedBCE(*factors())
@@ -78,70 +91,49 @@ def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
 
         return loss
 
-    def row(name, backbone, loss, probabilities, **more):
-        return run.Row(
-            name,
-            labels.CHESTXRAY14,
-            targets,
-            targets[:, :14],
-            loss,
-            epochs=config.epochs,
-            learning_rate=lambda epoch, history: config.learning_rate,
-            augment=Augment(flip=True),
-            probabilities=lambda logits: probabilities(logits)[..., :14],
-            network={"backbone": getattr(config, backbone)},
-            unused=["vgg", "resnet", "densenet", "entropy_weight"],
-            **more,
-        )
-
-    def baseline(name, backbone):
-        return row(name, backbone, weighted_ce, predict.sigmoid)
-
-    def reading(name, note, loss, probabilities=predict.softmax, **more):
-        return row(name, "densenet", loss, probabilities, note=note, **more)
+    def row(name, loss, readout=exclusive, backbone=config.densenet, **more) -> Row:
+        ignores = ("vgg", "resnet", "densenet", "entropy_weight")
+        network = {"backbone": backbone}
+        return Row(name, task, loss, fit, readout, network=network, ignores=ignores, **more)
 
     printed = entropy_weighting("as_printed")
-    both = entropy_weighting("as_printed", config.entropy_weight, with_eq_1=True)
     return [
-        baseline("VGGNet-16 weighted CE", "vgg"),
-        baseline("ResNet-50 weighted CE", "resnet"),
-        baseline(BASELINE, "densenet"),
-        reading(PROPOSED, "ours is reading A: eq. (2) as printed, from the start", printed),
-        reading(
+        row("VGGNet-16 weighted CE", weighted_ce, one_by_one, config.vgg),
+        row("ResNet-50 weighted CE", weighted_ce, one_by_one, config.resnet),
+        row(BASELINE, weighted_ce, one_by_one),
+        row(PROPOSED, printed, note="ours is reading A: eq. (2) as printed, from the start"),
+        row(
             "DenseNet121 proposed loss after CE",
-            "reading B: eq. (2) as printed, fine-tuning the trained weighted CE",
             printed,
             start_from=BASELINE,
+            note="reading B: eq. (2) as printed, fine-tuning the trained weighted CE",
         ),
-        reading(
+        row(
             OURS,
-            "reading C: our repair of eq. (2), its weight p held constant",
             entropy_weighting("detached"),
+            note="reading C: our repair of eq. (2), its weight p held constant",
         ),
-        reading(
+        row(
             "DenseNet121 proposed loss + CE",
-            "reading D, a guess: eq. (1) plus eq. (2) as printed",
-            both,
-            predict.sigmoid,
+            entropy_weighting("as_printed", config.entropy_weight, with_eq_1=True),
+            one_by_one,
             settings={"entropy_weight": config.entropy_weight},
+            note="reading D, a guess: eq. (1) plus eq. (2) as printed",
         ),
-        reading(
+        row(
             "DenseNet121 CE weighted by entropy",
-            "reading E, a guess: eq. (1) with -p log p as the weight of each class",
             entropy_weighting("confusion", with_eq_1=True),
-            predict.sigmoid,
+            one_by_one,
+            note="reading E, a guess: eq. (1) with -p log p as the weight of each class",
         ),
     ]
 
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    frame = run.read(options, config, phantoms=2400)
-    attrs = frame.attrs
-    frame = splits.held_out(frame, 1 / 8, seed=0, train="train_val")
-    data = run.decode(options, frame, attrs, config.size)
-    runs = run.train("mo2019", rows(config, options, data.frame), data, config, options)
-    mo2019_results.report(runs, data, options, PROPOSED, OURS)
+    data = dataset.load(options, config, split, phantoms=2400, resize=config.size)
+    runs = loop.train("mo2019", rows(config, data), data, config, options)
+    tables.write(runs, data, options, PROPOSED, OURS)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ Deviations, each explained in docs/papers/pham2019.md:
 4. The public test set of 500 studies, hidden in 2019, is scored where the folder has it.
 """
 
-import dataclasses
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,9 +25,11 @@ import pandas as pd
 import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, predict
+from evaluation import hierarchy, inference
 from models import backbones
-from reproduce import flags, pham2019_results, run
+from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
+from reproduce.tables import pham2019 as tables
 
 NAMES, FIVE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION
 TABLE_1 = {  # the printed row: its policy for uncertain labels, and whether it is trained by CT
@@ -50,12 +50,30 @@ STEP_1, TTA, ENSEMBLE = " (step 1)", " (TTA)", "ensemble"
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """How conditional training is read where the text leaves it open."""
+
+    own_parent: bool = True  # §3.2: step 1 asks this of a label; otherwise all parents positive
+    masked: bool = True  # §3.2 by its aim: step 2 is conditional too; otherwise on all images
+    product: bool = True  # eqs. 3 and 4; otherwise step 2's probabilities as they are
+    warm_start: bool = False  # §4.3, "on top of them": step 1 starts from the flat network
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a network sees of a study."""
+
+    size: int = 224  # §4.2, for all networks
+    resize: int = 256  # §4.2
+    template: bool = True  # §4.2; otherwise the centre is cut out
+    frontal: bool = True  # §1; otherwise lateral views are studied too
+
+
+@dataclass(frozen=True)
+class Config(Readings, Pixels):
     backbone: str = "densenet121"  # §4.3
     members: str = MEMBERS  # §4.4
     weights: str = "imagenet"  # §4.3
-    size: int = 224  # §4.2, for all networks
-    resize: int = 256  # §4.2
     batch_size: int = 32  # §4.3
     epochs: int = 5  # §4.3; in each step of CT
     learning_rate: float = 1e-4  # §4.3, Adam; in each step of CT
@@ -63,12 +81,6 @@ class Config:
     draws: int = 10  # §4.4, test-time augmentation
     held_out: float = 0.05  # unstated; ours: of the training patients, to choose the epoch
     precision: str = "float32"  # unstated; ours
-    template: bool = True  # §4.2; otherwise the centre is cut out
-    frontal: bool = True  # §1; otherwise lateral views are studied too
-    own_parent: bool = True  # §3.2: step 1 asks this of a label; otherwise all parents positive
-    masked: bool = True  # §3.2 by its aim: step 2 is conditional too; otherwise on all images
-    product: bool = True  # eqs. 3 and 4; otherwise step 2's probabilities as they are
-    warm_start: bool = False  # §4.3, "on top of them": step 1 starts from the flat network
 
 
 DEMO = {  # six small networks in the place of the paper's, learning from nothing
@@ -84,107 +96,106 @@ DEMO = {  # six small networks in the place of the paper's, learning from nothin
 }
 
 
-def rows(config: Config, options, frame: pd.DataFrame, centre=None) -> list:
+def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
+    """The sets, and why what is scored on them compares with no published number."""
+    if config.frontal:
+        frame = frame[frame["view"].str.startswith("Frontal")].reset_index(drop=True)
+    # Table 1's validation set is a test set here: it chooses nothing
+    sets = frame["split"].map({"train": "train", "valid": "test", "test": "public"})
+    return splits.carve(frame.assign(split=sets), "train", "val", config.held_out, seed=0), ""
+
+
+def rows(config: Config, data: Data) -> list[Row | Combined]:
     """Table 1, the effect of template matching, the six networks, their ensemble, and TTA."""
     members = config.members.split(",")
     for name in members:
         backbones.find(name)  # a wrong name is better known before days of training
     tree = label_tree.CHEXPERT
     parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
-    released = frame[list(NAMES)].to_numpy(np.float32)
+    released = data.frame[list(NAMES)].to_numpy(np.float32)
     truth = policies.apply(released, "ignore")
-    five = [NAMES.index(label) for label in FIVE]
 
     def targets_of(policy: str) -> np.ndarray:  # a smoothed label is drawn once for all epochs
-        return policies.apply(released, policy, seed=0, ids=frame["image_path"])
+        return policies.apply(released, policy, seed=0, ids=data.frame["image_path"])
 
     def chain_rule(logits: np.ndarray) -> np.ndarray:  # eqs. 3 and 4
-        return hierarchy.path_product(predict.sigmoid(logits), ancestors)
+        return hierarchy.path_product(inference.sigmoid(logits), ancestors)
 
     def bce():  # eq. 2, with the sign that it lacks
         return losses.masking.MaskedBCE()
 
-    def row(name, targets, backbone=config.backbone, template=config.template, **more):
-        defaults = {
-            "select": lambda truth, p, loss: run.mean_auc(truth[:, five], p[:, five], loss),
-            "epochs": config.epochs,
-            "learning_rate": lambda epoch, history: config.learning_rate * config.decay**epoch,
-            "network": {"backbone": backbone},
-            "data": None if template == config.template else centre,
-            "settings": {"template": template},
-        }
-        return run.Row(name, NAMES, targets, truth, bce, **defaults | more)
+    fit = Fit(
+        config.epochs,
+        schedules.exponential(config.learning_rate, config.decay),
+        select=mean_auc_of([NAMES.index(label) for label in FIVE]),
+    )
+    first_step, second_step = replace(fit, select=lowest_loss), replace(fit, head_only=True)
+    flat = Readout()
+    chained = Readout(chain_rule) if config.product else flat
 
-    unused = {"members", "draws"}
+    def row(name, targets, fit, readout, *, backbone=config.backbone, note="", **more) -> Row:
+        task, network = Task(NAMES, targets, truth), {"backbone": backbone}
+        own = {"settings": {"template": config.template}} | more
+        return Row(name, task, bce, fit, readout, network=network, note=note, **own)
 
-    def flat(name, policy, **more):
-        never = unused | {"own_parent", "masked", "product", "warm_start"}
-        return [row(name, targets_of(policy), unused=never, **more)]
+    def by_bce(name, policy, **more) -> Row:
+        ignores = ("members", "draws", "own_parent", "masked", "product", "warm_start")
+        return row(name, targets_of(policy), fit, flat, ignores=ignores, **more)
 
-    def by_ct(name, policy, warm="", **more):
+    def by_ct(name, policy, warm_start="", **more) -> list[Row]:
         closed = label_tree.close(targets_of(policy), tree)
-        step_1 = row(
-            name + STEP_1,
-            label_tree.conditional(closed, parents, config.own_parent),
-            select=lambda truth, p, loss: -loss,
-            start_from=warm if config.warm_start else "",
-            unused=unused | {"masked", "product"},
-            **more,
-        )
-        step_2 = row(
-            name,
-            label_tree.conditional(closed, parents) if config.masked else closed,
-            start_from=step_1.name,
-            head_only=True,
-            probabilities=chain_rule if config.product else predict.sigmoid,
-            unused=unused,
-            **more,
-        )
-        return [step_1, step_2]
+        conditional = label_tree.conditional(closed, parents)
+        step_1, step_2 = name + STEP_1, name
+        by_step_1 = label_tree.conditional(closed, parents, config.own_parent)
+        ignores = ("members", "draws", "masked", "product")
+        warm = {"start_from": warm_start, "ignores": ignores}
+        by_step_2 = conditional if config.masked else closed
+        head = {"start_from": step_1, "ignores": ("members", "draws")}
+        return [
+            row(step_1, by_step_1, first_step, flat, **warm, **more),
+            row(step_2, by_step_2, second_step, chained, **head, **more),
+        ]
 
-    plan = []
+    table = []
     for name, (policy, ct) in TABLE_1.items():
-        plan += by_ct(name, policy, warm=name.replace("+CT", "")) if ct else flat(name, policy)
+        if ct:
+            table += by_ct(name, policy, name.replace("+CT", "") if config.warm_start else "")
+        else:
+            table.append(by_bce(name, policy))
     if config.template:
-        plan += flat(CENTRE_CROP, "ones", template=False)
+        centre = {"data": data.centre, "settings": {"template": False}}
+        table.append(by_bce(CENTRE_CROP, "ones", **centre))
     for name, printed in zip(members, MEMBERS.split(","), strict=False):
         if name != config.backbone:
             note = "" if name == printed else f"{name} stands in the place of {printed}"
-            plan += by_ct(name, TABLE_1[BEST][0], backbone=name, note=note)
+            table += by_ct(name, TABLE_1[BEST][0], backbone=name, note=note)
     averaged = [BEST if name == config.backbone else name for name in members]
-    plan.append(run.Combined(ENSEMBLE, averaged))
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
-    for single in [each for each in plan if each.name in {BEST, *averaged}]:
-        plan.append(
-            dataclasses.replace(
-                single,
-                name=single.name + TTA,
-                epochs=0,
-                start_from=single.name,
-                head_only=False,
-                passes=predict.drawn(augment, config.draws),
-                unused={"members"},
-            )
-        )
-    return [*plan, run.Combined(ENSEMBLE + TTA, [name + TTA for name in averaged])]
+    read_again = replace(fit, epochs=0)
+    many_views = replace(chained, passes=inference.augmented_passes(augment, config.draws))
+    tta = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
+    singles = [each for each in table if each.name in {BEST, *averaged}]
+    return [
+        *table,
+        Combined(ENSEMBLE, averaged),
+        *(replace(each, name=each.name + TTA, start_from=each.name, **tta) for each in singles),
+        Combined(ENSEMBLE + TTA, [name + TTA for name in averaged]),
+    ]
 
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
-    frame = run.read(options, config, phantoms=1600)
-    attrs = frame.attrs
-    if config.frontal:
-        frame = frame[frame["view"].str.startswith("Frontal")].reset_index(drop=True)
-    # Table 1's validation set is a test set here: it chooses nothing
-    split = frame["split"].map({"train": "train", "valid": "test", "test": "public"})
-    frame = splits.carve(frame.assign(split=split), "train", "val", config.held_out, seed=0)
-    window = config.size if config.template else None
-    data = run.decode(options, frame, attrs, config.resize, window)
-    centre = functools.cache(lambda: run.decode(options, frame, attrs, config.resize))
-    runs = run.train("pham2019", rows(config, options, data.frame, centre), data, config, options)
+    data = dataset.load(
+        options,
+        config,
+        split,
+        phantoms=1600,
+        resize=config.resize,
+        template=config.template,
+    )
+    runs = loop.train("pham2019", rows(config, data), data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
-    best_first = (ENSEMBLE + TTA, ENSEMBLE, BEST)
-    pham2019_results.report(finals, data, config, options, attrs["folder"], best_first)
+    tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
 
 
 if __name__ == "__main__":

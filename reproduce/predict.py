@@ -21,7 +21,8 @@ from data import DataError, label_tree, labels
 from data.augment import Augment
 from data.images import BadImage, unlike_radiograph
 from evaluation import uncertainty
-from reproduce import RunError, flags, rebuild
+from reproduce import RunError
+from reproduce.engine import flags, rebuild
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 GENTLE = Augment(flip=True, degrees=7, scale=0.02, shear=5 / 224)  # Pham 2019, section 4.4

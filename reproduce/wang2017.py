@@ -22,7 +22,9 @@ import pandas as pd
 import losses
 from data import labels, splits
 from evaluation import metrics
-from reproduce import flags, results, run
+from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.rows import Data, Fit, Row, Task
+from reproduce.tables import scoring
 
 
 @dataclass(frozen=True)
@@ -39,42 +41,38 @@ class Config:
 DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learning_rate": 2e-3}
 
 
-def rows(config: Config, options, frame: pd.DataFrame) -> list[run.Row]:
+def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
+    """The sets, and why what is scored on them compares with no published number."""
+    return splits.by_patient(frame, seed=0), ""  # Ge 2018, §3: 70/10/20 at random, by patient
+
+
+def rows(config: Config, data: Data) -> list[Row]:
     """The published row, and what its factors are worth."""
-    targets = frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
+    targets = data.frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
+    task = Task(labels.CHESTXRAY14, targets, truth=targets)
+    fit = Fit(config.epochs, schedules.constant(config.learning_rate))
+    network = {"backbone": config.backbone}
 
     def weighted_ce():  # Mo 2019, Table I: "weighted CE loss"
-        of_training = targets[frame["split"] == "train"]
+        of_training = targets[data.frame["split"] == "train"]
         factors = losses.weighted_bce.factors(of_training.reshape(-1, 1))  # as if of one label
         return losses.weighted_bce.WeightedBCE(*factors)
 
     def plain_ce():
         return losses.masking.MaskedBCE()
 
-    def row(name, loss):
-        return run.Row(
-            name,
-            labels.CHESTXRAY14,
-            targets=targets,
-            truth=targets,
-            loss=loss,
-            epochs=config.epochs,
-            learning_rate=lambda epoch, history: config.learning_rate,
-        )
-
-    return [row("R-50 weighted CE", weighted_ce), row("R-50 plain CE", plain_ce)]
+    return [
+        Row("R-50 weighted CE", task, weighted_ce, fit, network=network),
+        Row("R-50 plain CE", task, plain_ce, fit, network=network),
+    ]
 
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    frame = run.read(options, config, phantoms=2400)
-    attrs = frame.attrs
-    frame = splits.by_patient(frame, seed=0)  # Ge 2018, §3: 70/10/20 at random, by patient
-    data = run.decode(options, frame, attrs, config.size)
-    runs = run.train("wang2017", rows(config, options, data.frame), data, config, options)
-    scored = results.score(runs, lambda names: metrics.MEAN, options.resamples)
-    folder = run.paper_folder("wang2017", options, data)
-    results.report("wang2017", folder, scored, data.not_comparable)
+    data = dataset.load(options, config, split, phantoms=2400, resize=config.size)
+    runs = loop.train("wang2017", rows(config, data), data, config, options)
+    scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
+    scoring.write("wang2017", loop.paper_folder("wang2017", options, data), scored, data)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from data import DataError, chestxray14, chexpert, label_tree, labels, phantom, phantom_labels, plco
-from data.phantom_film import Pose
-from data.phantom_findings import PAINT, RESHAPE
-from data.phantom_layouts import Shot
+from data.phantom.film import Pose
+from data.phantom.findings import PAINT, RESHAPE
+from data.phantom.layouts import Shot
 
 IMAGES, SIZE = 90, 48
 STILL = Pose(noise=0.0)  # no misalignment, no writing, no noise
@@ -25,7 +25,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     """The folder of each dataset's phantoms, as its reader gets it."""
     root = tmp_path_factory.mktemp("phantoms")
     return {
-        dataset: phantom.write(dataset, root / dataset, IMAGES, SIZE, seed=3, progress=False)
+        dataset: drawing.write(dataset, root / dataset, IMAGES, SIZE, seed=3, progress=False)
         for dataset in phantom.LAYOUTS
     }
 
@@ -233,8 +233,8 @@ def _shot(view: str, findings: tuple[tuple[str, float], ...], patient: int = 4) 
 def test_each_finding_changes_the_picture_where_it_says(label, view):
     seen = []
     for patient in range(4):
-        plain, nothing = phantom.draw(_shot(view, (), patient), 128, 7, STILL)
-        ill, planted = phantom.draw(_shot(view, ((label, 1.0),), patient), 128, 7, STILL)
+        plain, nothing = drawing.draw(_shot(view, (), patient), 128, 7, STILL)
+        ill, planted = drawing.draw(_shot(view, ((label, 1.0),), patient), 128, 7, STILL)
         assert nothing == []
         difference = np.abs(ill.astype(int) - plain)
         assert (difference > 6).sum() > 12, f"patient {patient} shows no {label}"
@@ -257,8 +257,8 @@ def test_each_finding_changes_the_picture_where_it_says(label, view):
 def test_findings_are_brighter_or_darker_than_the_chest_without_them(label, sign):
     change = []
     for patient in range(6):
-        plain, _ = phantom.draw(_shot("PA", (), patient), 128, 7, STILL)
-        ill, planted = phantom.draw(_shot("PA", ((label, 1.0),), patient), 128, 7, STILL)
+        plain, _ = drawing.draw(_shot("PA", (), patient), 128, 7, STILL)
+        ill, planted = drawing.draw(_shot("PA", ((label, 1.0),), patient), 128, 7, STILL)
         for _, (x, y, width, height) in planted:
             rows = slice(int(y * 128), int(np.ceil((y + height) * 128)))
             columns = slice(int(x * 128), int(np.ceil((x + width) * 128)))
@@ -269,18 +269,18 @@ def test_findings_are_brighter_or_darker_than_the_chest_without_them(label, sign
 
 def test_a_pose_moves_the_planted_box_with_the_picture():
     shot = _shot("PA", (("Mass", 1.2),))
-    still = phantom.draw(shot, 128, 7, STILL)[1][0][1]
-    shift = phantom.draw(shot, 128, 7, Pose(noise=0, shift=(0.04, -0.03)))[1][0][1]
+    still = drawing.draw(shot, 128, 7, STILL)[1][0][1]
+    shift = drawing.draw(shot, 128, 7, Pose(noise=0, shift=(0.04, -0.03)))[1][0][1]
     np.testing.assert_allclose(np.subtract(shift, still), (0.04, -0.03, 0, 0), atol=1e-6)
-    picture = phantom.draw(shot, 128, 7, STILL)[0].astype(np.float32)
-    moved = phantom.draw(shot, 128, 7, Pose(noise=0, shift=(0.0625, 0.0)))[0].astype(np.float32)
+    picture = drawing.draw(shot, 128, 7, STILL)[0].astype(np.float32)
+    moved = drawing.draw(shot, 128, 7, Pose(noise=0, shift=(0.0625, 0.0)))[0].astype(np.float32)
     assert np.abs(moved[:, 8:] - picture[:, :-8]).max() < 2  # 8 of 128 pixels
 
 
 def test_a_patient_keeps_the_anatomy_and_another_has_another():
     def picture(patient: int, number: int) -> np.ndarray:
         shot = Shot("", number, patient, False, "PA", ())
-        return phantom.draw(shot, 64, 7, STILL)[0].astype(float)
+        return drawing.draw(shot, 64, 7, STILL)[0].astype(float)
 
     np.testing.assert_array_equal(picture(1, 0), picture(1, 1))
     assert np.abs(picture(1, 0) - picture(2, 0)).mean() > 3
@@ -299,40 +299,40 @@ def test_findings_table_lies_inside_the_images(folders):
 
 
 def test_same_seed_same_bytes_in_one_process_or_many(folders, tmp_path, monkeypatch):
-    again = phantom.write("plco", tmp_path / "again", IMAGES, SIZE, seed=3, progress=False)
+    again = drawing.write("plco", tmp_path / "again", IMAGES, SIZE, seed=3, progress=False)
     assert _hashes(again) == _hashes(folders["plco"])
     monkeypatch.setattr(phantom, "POOL_FROM", 1)
-    pooled = phantom.write("plco", tmp_path / "pooled", IMAGES, SIZE, seed=3, progress=False)
+    pooled = drawing.write("plco", tmp_path / "pooled", IMAGES, SIZE, seed=3, progress=False)
     assert _hashes(pooled) == _hashes(folders["plco"])
-    other = phantom.write("plco", tmp_path / "other", 20, SIZE, seed=4, progress=False)
+    other = drawing.write("plco", tmp_path / "other", 20, SIZE, seed=4, progress=False)
     assert not set(_hashes(other).values()) & set(_hashes(pooled).values())
 
 
 def test_a_finished_folder_is_left_alone_and_an_unfinished_one_redrawn(tmp_path, capsys):
-    folder = phantom.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
+    folder = drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
     before = _hashes(folder)
     image = next((folder / "images").iterdir())
     times = image.stat().st_mtime_ns
-    phantom.write("plco", tmp_path / "p", 20, 32, seed=1)
+    drawing.write("plco", tmp_path / "p", 20, 32, seed=1)
     assert "already" in capsys.readouterr().out
     assert image.stat().st_mtime_ns == times
     (folder / "phantom.json").rename(folder / "phantom.unfinished.json")  # as a kill leaves it
     image.unlink()
-    phantom.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
+    drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
     assert _hashes(folder) == before
 
 
 def test_other_peoples_folders_are_refused(tmp_path):
-    phantom.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
+    drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
     with pytest.raises(DataError, match="seed differ"):
-        phantom.write("plco", tmp_path / "p", 20, 32, seed=2, progress=False)
+        drawing.write("plco", tmp_path / "p", 20, 32, seed=2, progress=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="not empty"):
-        phantom.write("plco", tmp_path / "mine", 20, 32, seed=2, progress=False)
+        drawing.write("plco", tmp_path / "mine", 20, 32, seed=2, progress=False)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     with pytest.raises(DataError, match="at least 20"):
-        phantom.write("plco", tmp_path / "few", 3, 32, seed=2, progress=False)
+        drawing.write("plco", tmp_path / "few", 3, 32, seed=2, progress=False)
 
 
 def test_command_line(tmp_path):
@@ -356,7 +356,7 @@ def test_the_command_line_imports_no_tensorflow():
 
 
 def test_contact_sheet(tmp_path):
-    phantom.sheet(tmp_path / "sheet.png", seed=0)
+    sheet(tmp_path / "sheet.png", seed=0)
     picture = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_UNCHANGED)
     assert picture.ndim == 2
     assert min(picture.shape) > 600

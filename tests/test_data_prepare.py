@@ -62,7 +62,7 @@ def test_the_cache_holds_what_read_gray_returns(films, tmp_path):
     root, names = films
     folder = prepare(root, names, tmp_path / "cache", 64, shard_images=8, progress=False)
     cache = Cache(folder)
-    rows = cache.rows(names)
+    rows = cache.indices(names)
     assert np.array_equal(rows, np.arange(21))
     assert len(list(folder.glob("*.npy"))) == 3
     expected = np.stack([read_gray(root / name, 64) for name in names])
@@ -222,9 +222,9 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
     assert list(cache.skipped) == bad
     assert set(cache.skipped.values()) == {"is truncated or damaged"}
     good = [name for name in names if name not in bad]
-    assert len(cache.rows(good)) == 13
+    assert len(cache.indices(good)) == 13
     with pytest.raises(DataError, match="8 of 21 images are not in the cache"):
-        cache.rows(names)
+        cache.indices(names)
     with pytest.raises(DataError, match="8 of 21 images cannot be used"):
         prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
 
@@ -363,7 +363,7 @@ def test_real_radiographs(shared_data, tmp_path):
     root = shared_data / "chestxray14-64px" / "images"
     names = sorted(path.name for path in root.glob("*.png"))
     cache = Cache(prepare(root, names, tmp_path, 32, progress=False))
-    images = cache.read(cache.rows(names))
+    images = cache.read(cache.indices(names))
     assert images.shape == (696, 32, 32)
     assert 30 < images.mean() < 200
     assert (images.std((1, 2)) > 10).mean() > 0.99

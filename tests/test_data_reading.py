@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import chestxray14, chexpert, labels, phantom, plco, reading
+from data import chestxray14, chexpert, labels, plco, reading
 
 
 def written_chestxray14(folder):
@@ -55,7 +55,7 @@ def written_plco(folder):
 )
 def test_what_is_drawn_is_read_label_for_label(reader, written, tmp_path):
     dataset = reader.__name__.split(".")[-1]
-    folder = phantom.write(dataset, tmp_path / "drawn", 150, 32, seed=4, progress=False)
+    folder = drawing.write(dataset, tmp_path / "drawn", 150, 32, seed=4, progress=False)
     frame, expected = reader.read(folder), written(folder)
     assert len(frame) == 150
     assert frame.columns.tolist() == expected.columns.tolist()
@@ -71,7 +71,7 @@ def test_what_is_drawn_is_read_label_for_label(reader, written, tmp_path):
 
 
 def test_half_written_phantoms_are_still_known_as_drawn(tmp_path):
-    folder = phantom.write("plco", tmp_path / "drawn", 20, 32, seed=0, progress=False)
+    folder = drawing.write("plco", tmp_path / "drawn", 20, 32, seed=0, progress=False)
     (folder / "phantom.json").rename(folder / "phantom.unfinished.json")
     assert plco.read(folder).attrs["phantom"]
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data import DataError, phantom, template_crop
-from data.phantom_film import sample_pose
-from data.phantom_layouts import Shot
+from data import DataError, template_crop
+from data.phantom.film import sample_pose
+from data.phantom.layouts import Shot
 
 FROM, TO = 256, 224
 ROOM = FROM - TO
@@ -20,7 +20,7 @@ def film(number: int, shift=None) -> np.ndarray:
         across, down = shift
         pose = replace(pose, shift=(across / FROM, down / FROM), borders=(0, 0, 0, 0))
     shot = Shot("", number, number, number % 2 == 0, "PA", ())
-    return phantom.draw(shot, FROM, seed=3, pose=pose)[0]
+    return drawing.draw(shot, FROM, seed=3, pose=pose)[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from reproduce.results import score
+from reproduce.run import Data
 
 from data import labels
 from evaluation import predict, published
 from reproduce import asadi2025, asadi2025_results, penalty_tables, schedules
 from reproduce.asadi2025 import MC, PAPER, Config
-from reproduce.results import score
-from reproduce.run import Data
 
 ROOT = Path(__file__).parents[1]
 

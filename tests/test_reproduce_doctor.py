@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from data import chestxray14, chexpert, label_tree, labels, phantom, plco
-from reproduce import doctor, doctor_data, doctor_machine, doctor_speed
 from reproduce.doctor_machine import OK, PROBLEM, WARNING, Finding
+
+from data import chestxray14, chexpert, label_tree, labels, plco
+from reproduce import doctor, doctor_data, doctor_machine, doctor_speed
 
 ROOT = Path(__file__).parent.parent
 CARD = "NVIDIA H200, 143771 MiB, 550.54"
@@ -153,7 +153,7 @@ def test_folders_that_cannot_be_written_are_problems():
 def folders(tmp_path_factory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("phantoms")
     return {
-        name: phantom.write(name, place / name, 60, 32, seed=1, progress=False)
+        name: drawing.write(name, place / name, 60, 32, seed=1, progress=False)
         for name in ("chestxray14", "chexpert", "plco")
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chexpert, label_tree, labels, phantom
+from data import DataError, chexpert, label_tree, labels
 from evaluation import EvaluationError, predict, published
 from reproduce import pham2019, pham2019_results
 from reproduce.pham2019 import BEST, CENTRE_CROP, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
@@ -210,7 +210,7 @@ def test_studies_are_pooled_from_images():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pham2019")
-    return phantom.write("chexpert", folder, 150, 48, seed=3, prevalence_floor=0.1, progress=False)
+    return drawing.write("chexpert", folder, 150, 48, seed=3, prevalence_floor=0.1, progress=False)
 
 
 def test_radiologists_are_found_in_either_layout(drawn, tmp_path):

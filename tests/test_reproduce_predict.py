@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import losses
-from data import label_tree, labels, phantom
+from data import label_tree, labels
 from data.augment import Augment
 from evaluation import hierarchy, predict
 from reproduce import RunError, rebuild, run
@@ -62,7 +62,7 @@ def made(tmp_path_factory):
     script = types.ModuleType("reproduce.toy2020")
     script.Config, script.rows = Config, rows
     sys.modules["reproduce.toy2020"] = script
-    phantom.write("chestxray14", place / "images", 40, 48, seed=3, progress=False)
+    drawing.write("chestxray14", place / "images", 40, 48, seed=3, progress=False)
     options = argparse.Namespace(
         dataset="chestxray14", data_dir=place / "images", allow_missing=False, skip_corrupt=False,
         cache_dir=place / "cache", results_dir=place / "results", rows=None, seeds=(0,),
@@ -91,7 +91,7 @@ def test_pixels_are_the_caches_to_the_last_bit(made, row):
     assert (rebuilt.template is not None) == (row == "deep")
     cache = data[row].cache
     for path in files_of(runs[row], root):
-        cached = cache.images(cache.rows([path.relative_to(root).as_posix()]))[0]
+        cached = cache.images(cache.indices([path.relative_to(root).as_posix()]))[0]
         np.testing.assert_array_equal(rebuild.read(rebuilt, path), cached)
 
 

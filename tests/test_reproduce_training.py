@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from reproduce.run import Clock, Row, Run
 
 import losses
-from data import labels, phantom, plco, splits
+from data import labels, plco, splits
 from data.augment import Augment
 from evaluation import metrics, predict
 from reproduce import RunError, run, training
-from reproduce.run import Clock, Row, Run
 
 BATCH = 16
 
@@ -25,7 +25,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(options) -> run.Data:
-    folder = phantom.write(
+    folder = drawing.write(
         "plco", options.cache_dir / "plco", 90, 64, seed=1, prevalence_floor=0.1, progress=False
     )
     frame = plco.read(folder)

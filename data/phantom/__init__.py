@@ -1,0 +1,1 @@
+"""Drawn chest phantoms: the only data here whose truth is known."""

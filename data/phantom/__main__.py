@@ -1,0 +1,94 @@
+"""Drawn chest phantoms in the released layouts of ChestX-ray14, CheXpert and PLCO.
+
+For those who have no access to the datasets, and for tests: every paper runs on them end to end.
+
+    python -m data.phantom chexpert --out DIR --images 600 --size 128 --seed 1
+    python -m data.phantom sheet --out FILE.png      one picture of all findings
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data import DataError
+from data.phantom.drawing import draw, write
+from data.phantom.layouts import LAYOUTS, Shot
+
+SHEET = (  # what the contact sheet shows: a view and the labels drawn
+    ("PA", ()),
+    ("AP", ("Support Devices",)),
+    ("LATERAL", ()),
+    *(("PA", (label,)) for label in (
+        "Cardiomegaly", "Enlarged Cardiomediastinum", "Pleural Effusion", "Pneumothorax",
+        "Consolidation", "Pneumonia", "Infiltration", "Edema", "Atelectasis", "Major Atelectasis",
+        "Emphysema", "Fibrosis", "Scarring", "Pleural_Thickening", "Nodule", "Mass",
+        "Pleural Based Mass", "Granuloma", "Hilar", "Hernia", "Fracture",
+    )),
+)  # fmt: skip
+
+
+def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
+    """A picture of phantoms, one finding each with its name under it."""
+    caption, tiles = 20, []
+    for number, (view, found) in enumerate(SHEET):
+        shot = Shot("", number, number, number % 2 == 1, view, tuple((one, 1.1) for one in found))
+        image = cv2.resize(
+            draw(shot, 2 * tile, seed)[0], (tile, tile), interpolation=cv2.INTER_AREA
+        )
+        text = ", ".join(found).replace("_", " ") or f"normal, {view.replace('LATERAL', 'lateral')}"
+        strip = np.full((caption, tile), 255, np.uint8)
+        scale = min(0.4, 0.4 * (tile - 4) / cv2.getTextSize(text, 0, 0.4, 1)[0][0])
+        cv2.putText(strip, text, (2, 14), cv2.FONT_HERSHEY_SIMPLEX, scale, 0, 1, cv2.LINE_AA)
+        tiles.append(cv2.copyMakeBorder(np.vstack([image, strip]), 2, 2, 2, 2, 0, value=255))
+    rows = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for dataset in LAYOUTS:
+        command = commands.add_parser(dataset, help=f"phantoms in {dataset}'s layout")
+        command.add_argument("--out", type=Path, required=True, help="an empty or new folder")
+        command.add_argument("--images", type=int, default=600)
+        command.add_argument("--size", type=int, default=128, help="pixels")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--prevalence-floor",
+            type=float,
+            default=0.0,
+            help="raise the prevalence of rarer labels to this, for small sets",
+        )
+    command = commands.add_parser("sheet", help="a contact sheet of the findings, as one PNG")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--seed", type=int, default=2)
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "sheet":
+            sheet(options.out, options.seed)
+            print(options.out)
+        else:
+            folder = write(
+                options.command,
+                options.out,
+                options.images,
+                options.size,
+                options.seed,
+                options.prevalence_floor,
+            )
+            print(f"Give this folder to the reader: {folder}")
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command starts over.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

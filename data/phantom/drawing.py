@@ -1,0 +1,181 @@
+"""Draws phantom radiographs and writes them as a dataset in a released layout.
+
+`draw` makes one image from a `Shot` (who, which view, which findings); `write` draws a whole
+ChestX-ray14, CheXpert or PLCO folder, with its label files and lists, that the readers read.
+"""
+
+import json
+import os
+import signal
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data import DataError
+from data.phantom import labels as drawn_labels
+from data.phantom.anatomy import Film, sample_shape
+from data.phantom.film import Pose, develop, sample_pose
+from data.phantom.findings import PAINT, RESHAPE, benign, boxes
+from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
+from data.progress import shown
+
+VERSION = 1  # raise it with every change that changes bytes
+SMALLEST, FEWEST = 32, 20  # pixels; images
+WORKING_SIDE = 128  # smaller images are drawn at this size and averaged down
+POOL_FROM = 400  # images; fewer are drawn before a pool has started
+ANATOMY, FILM, FINDING, PLAN = range(4)  # streams of random numbers
+
+
+def draw(
+    shot: Shot, size: int, seed: int, pose: Pose | None = None
+) -> tuple[np.ndarray, list[tuple[str, tuple[float, ...]]]]:
+    """The radiograph, (size, size) uint8, and (label, box) of each focal finding in it."""
+    shape = sample_shape(
+        np.random.default_rng([seed, ANATOMY, shot.patient]), shot.view, shot.female
+    )
+    film_rng = np.random.default_rng([seed, FILM, shot.number])
+    drawn_pose = sample_pose(film_rng, shot.view)
+    pose = pose or drawn_pose
+    streams = {
+        label: [seed, FINDING, shot.patient, zlib.crc32(label.encode())]
+        for label, _ in shot.findings
+    }  # a patient keeps a finding's place
+    for label, strength in shot.findings:
+        if label in RESHAPE:
+            RESHAPE[label](shape, np.random.default_rng([*streams[label], 1]), strength)
+    film = Film(shape, max(size, WORKING_SIDE))
+    benign(film, np.random.default_rng([seed, ANATOMY, shot.patient, 1]))
+    planted = []
+    for label, strength in shot.findings:
+        masks = PAINT[label](film, np.random.default_rng(streams[label]), strength)
+        planted += [(label, box) for box in boxes(masks, pose.matrix())]
+    return develop(film.density(), pose, size, film_rng), planted
+
+
+def _draw_to_disk(job: tuple[list[Shot], Path, int, int]) -> list[str]:
+    """Write the images of some shots; returns the lines of phantom_findings.csv."""
+    shots, folder, size, seed = job
+    lines = []
+    for shot in shots:
+        image, planted = draw(shot, size, seed)
+        quality = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        if shot.path.endswith(".jpg"):
+            quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        written = cv2.imencode(Path(shot.path).suffix, image, quality)[1]
+        (folder / shot.path).write_bytes(written.tobytes())
+        lines += [
+            ",".join([shot.path, label, *(f"{value:.4f}" for value in box)])
+            for label, box in planted
+        ]
+    return lines
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool) -> list[str]:
+    for parent in {(folder / shot.path).parent for shot in shots}:
+        parent.mkdir(parents=True, exist_ok=True)
+    chunk = 25
+    jobs = [(shots[at : at + chunk], folder, size, seed) for at in range(0, len(shots), chunk)]
+    if len(shots) < POOL_FROM:
+        return [line for job in jobs for line in _draw_to_disk(job)]
+    workers = len(os.sched_getaffinity(0))
+    spawn = get_context("spawn")  # a fork would copy the threads of the caller's TensorFlow
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    try:
+        drawn = zip(jobs, pool.map(_draw_to_disk, jobs), strict=True)
+        counted = shown(drawn, "draw", len(shots), show=show, images=lambda drawn: len(drawn[0][0]))
+        return [line for _, written in counted for line in written]
+    finally:  # after an error or Ctrl-C, what has not begun is dropped
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(out: Path, settings: dict) -> bool:
+    """Whether these phantoms lie there already; another content of the folder is an error."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder with --out.")
+    for name, done in (("phantom.json", True), ("phantom.unfinished.json", False)):
+        try:
+            there = json.loads((out / name).read_text())
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            there = {}
+        if there == settings:
+            return done
+        differing = [key for key in settings if there.get(key) != settings[key]]
+        raise DataError(
+            f"{out} holds phantoms of other settings ({', '.join(differing)} differ); choose "
+            f"another --out, or delete that folder first."
+        )
+    raise DataError(
+        f"{out} is not empty and holds no phantoms; nothing was written. Choose a new --out."
+    )
+
+
+def write(
+    dataset: str,
+    out: Path,
+    images: int,
+    size: int,
+    seed: int,
+    prevalence_floor: float = 0.0,
+    progress: bool = True,
+) -> Path:
+    """Draw a dataset of phantoms, once; returns the folder to give to the dataset's reader."""
+    out = Path(out)
+    if dataset not in LAYOUTS:
+        raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(LAYOUTS)}.")
+    if images < FEWEST or size < SMALLEST or seed < 0 or not 0 <= prevalence_floor <= 0.3:
+        raise DataError(
+            f"Phantoms need --images of at least {FEWEST}, --size of at least {SMALLEST}, --seed "
+            f"of at least 0 and --prevalence-floor between 0 and 0.3."
+        )
+    settings = {
+        "dataset": dataset,
+        "images": images,
+        "size": size,
+        "seed": seed,
+        "prevalence_floor": prevalence_floor,
+        "version": VERSION,
+    }
+    root = out / CHEXPERT_FOLDER if dataset == "chexpert" else out
+    if _finished(out, settings):
+        if progress:
+            print(f"{out} already holds these {images} phantoms; nothing to do.")
+        return root
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        marker = out / "phantom.unfinished.json"  # becomes phantom.json when all is written
+        marker.write_text(json.dumps(settings, indent=2) + "\n")
+        rng = np.random.default_rng([seed, PLAN])
+        wanted = drawn_labels.prevalences(dataset, prevalence_floor)
+        shots = LAYOUTS[dataset](out, images, wanted, rng)
+        lines = _draw_all(shots, out, size, seed, progress)
+        if root != out:
+            lines = [line.removeprefix(f"{root.name}/") for line in lines]
+            (root / "phantom.json").write_text(marker.read_text())
+        table = "\n".join(["image_path,label,x,y,width,height", *lines]) + "\n"
+        (root / "phantom_findings.csv").write_text(table)
+        os.replace(marker, out / "phantom.json")
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A drawing process died, of too little memory or because the script that called "
+            'drawing.write lacks its `if __name__ == "__main__":`; see to it and run again.'
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"Cannot write phantoms to {out} ({error.strerror}); free some space or choose another "
+            f"--out, and run the same command again."
+        ) from error
+    return root

@@ -1,0 +1,200 @@
+"""Drawn patients in the released layouts: label files, lists, and the images to draw."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import label_tree, labels
+from data.phantom import labels as drawn_labels
+
+CHEXPERT_FOLDER = "CheXpert-v1.0-small"
+
+
+class Shot(NamedTuple):
+    """One image to draw; `number` seeds the film, `patient` the anatomy."""
+
+    path: str
+    number: int
+    patient: int
+    female: bool
+    view: str
+    findings: tuple[tuple[str, float], ...]  # (label, strength)
+
+
+class Visits(NamedTuple):
+    """Patients and what they have, one entry a visit (an image, or a study of CheXpert)."""
+
+    patient: np.ndarray  # (visits,) 0, 1, ... in order
+    number: np.ndarray  # (visits,) 0, 1, ... within the patient
+    female: np.ndarray
+    age: np.ndarray
+    split: np.ndarray  # (visits,) index of the split; a patient lies in one
+    truth: np.ndarray  # (visits, labels) bool
+    strength: np.ndarray  # (visits, labels) about 1; subtle findings less
+
+
+def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndarray, rng) -> Visits:
+    """Patients with one to eight visits, shared out among the splits."""
+    sizes = rng.choice([1, 2, 3, 4, 5, 6, 8], count, p=[0.35, 0.2, 0.15, 0.1, 0.08, 0.07, 0.05])
+    patient = np.repeat(np.arange(count), sizes)[:count]
+    sizes = np.bincount(patient)
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    order = rng.permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order] / 2  # a patient goes where its middle falls
+    split = np.empty(len(sizes), int)
+    split[order] = np.searchsorted(np.cumsum(shares)[:-1], before / count, side="right")
+    for part in range(len(shares)):  # in a small set, one patient may have taken a whole share
+        if part not in split:
+            split[np.where(split == 0, sizes, count).argmin()] = part
+    number = np.arange(count) - first[patient]
+    uniforms = drawn_labels.persistent_uniforms(rng, patient, len(wanted))
+    truth = drawn_labels.sample(dataset, wanted, uniforms)
+    strength = np.clip(rng.normal(0.88, 0.28, truth.shape), 0.3, 1.4)
+    age = np.clip(rng.normal(58, 15, len(sizes)), 18, 90).astype(int)[patient] + number
+    female = (rng.random(len(sizes)) < 0.45)[patient]
+    return Visits(patient, number, female, age, split[patient], truth, strength)
+
+
+def _findings(dataset: str, visits: Visits) -> list[tuple[tuple[str, float], ...]]:
+    names = drawn_labels.NAMES[dataset]
+    return [
+        tuple((label, round(float(strengths[names.index(label)]), 3)) for label in shown)
+        for shown, strengths in zip(
+            drawn_labels.to_draw(dataset, visits.truth), visits.strength, strict=True
+        )
+    ]
+
+
+def _shot(path: str, number: int, visits: Visits, visit: int, view: str, findings) -> Shot:
+    person = int(visits.patient[visit]), bool(visits.female[visit])
+    return Shot(path, number, *person, str(view), findings[visit])
+
+
+def _write_csv(path: Path, columns: dict) -> None:
+    import pandas as pd
+
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+
+
+def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+    """The label file and the two official lists; returns what to draw."""
+    visits = _visits("chestxray14", images, (0.772, 0.228), wanted, rng)
+    released = drawn_labels.noisy("chestxray14", visits.truth, wanted, rng)
+    count = len(labels.CHESTXRAY14)
+    found = [
+        "|".join(sorted(np.array(labels.CHESTXRAY14)[row])) or labels.NO_FINDING
+        for row in released[:, :count]
+    ]
+    names = [f"{p + 1:08d}_{n:03d}.png" for p, n in zip(visits.patient, visits.number, strict=True)]
+    views = np.where(rng.random(images) < 0.6, "PA", "AP")
+    _write_csv(
+        folder / "Data_Entry_2017_v2020.csv",
+        {
+            "Image Index": names,
+            "Finding Labels": found,
+            "Follow-up #": visits.number,
+            "Patient ID": visits.patient + 1,
+            "Patient Age": visits.age,
+            "Patient Gender": np.where(visits.female, "F", "M"),
+            "View Position": views,
+            "OriginalImage[Width": 2500,
+            "Height]": 2500,
+            "OriginalImagePixelSpacing[x": 0.168,
+            "y]": 0.168,
+        },
+    )
+    for split, list_name in enumerate(("train_val_list.txt", "test_list.txt")):
+        listed = [name for name, of in zip(names, visits.split, strict=True) if of == split]
+        (folder / list_name).write_text("".join(f"{name}\n" for name in listed))
+    findings = _findings("chestxray14", visits)
+    return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
+
+
+def plco(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+    """The three lists, complete; returns what to draw."""
+    visits = _visits("plco", images, (0.7, 0.1, 0.2), wanted, rng)
+    released = drawn_labels.noisy("plco", visits.truth, wanted, rng)
+    names = np.array([f"AD{i + 6848050206123000:017d}_v2" for i in range(images)])
+    people = np.array([f"A-{patient + 1:06d}-2" for patient in visits.patient])
+    inner = {labels.PLCO[node] for node in label_tree.inner(label_tree.PLCO)}
+    for split, list_name in enumerate(("train", "val", "test")):
+        rows = np.flatnonzero(visits.split == split)
+        columns: dict = {"img_name": names[rows], "plco_id": people[rows]}
+        for label, values in zip(labels.PLCO, released[rows].T, strict=True):
+            columns[label] = values.astype(int if label in inner else float)  # as released
+        columns |= {f"{label} preserve bool": 1.0 for label in labels.PLCO}
+        _write_csv(folder / f"{list_name}_set_delete0.0.csv", columns)
+    findings = _findings("plco", visits)
+    return [_shot(f"images/{names[i]}.png", i, visits, i, "PA", findings) for i in range(images)]
+
+
+def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+    """train, valid and test with their label files and readers; returns what to draw."""
+    splits = ("train", "valid", "test")
+    lateral = rng.random(images) < 0.17  # of each study, besides its frontal view
+    count = 1 + int(np.searchsorted(np.cumsum(1 + lateral), images))
+    lateral = lateral[:count]
+    lateral[-1] &= count + lateral.sum() <= images
+    visits = _visits("chexpert", count, (0.75, 0.1, 0.15), wanted, rng)
+    findings = _findings("chexpert", visits)
+    truth = drawn_labels.chexpert_table(visits.truth)
+    reported = drawn_labels.noisy("chexpert", visits.truth, wanted, rng)
+    from_reports = drawn_labels.chexpert_uncertain(drawn_labels.chexpert_table(reported), rng)
+    from_images = drawn_labels.chexpert_table(
+        drawn_labels.noisy("chexpert", visits.truth, wanted, rng)
+    )
+    view = np.where(rng.random(count) < 0.85, "AP", "PA")
+    split_of = visits.split[visits.number == 0]  # (patients,)
+    named = np.empty(len(split_of), int)
+    for split, first_number in enumerate((1, 64541, 64741)):  # as released
+        named[split_of == split] = first_number + np.arange((split_of == split).sum())
+    studies = [
+        f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
+        for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
+    ]
+    shots, rows = [], []
+    for i, study in enumerate(studies):
+        for position in range(1 + lateral[i]):
+            name = f"{study}/view{position + 1}_{('frontal', 'lateral')[position]}.jpg"
+            shown = "LATERAL" if position else view[i]
+            path = f"{CHEXPERT_FOLDER}/{name}"
+            shots.append(_shot(path, len(shots), visits, i, shown, findings))
+            rows.append((i, position))
+    unit, position = np.array(rows).T
+    root = folder / CHEXPERT_FOLDER
+    root.mkdir(parents=True, exist_ok=True)
+
+    def table(name: str, split: int, values: np.ndarray, details: bool) -> None:
+        here = np.flatnonzero(visits.split[unit] == split)
+        of = unit[here]
+        columns: dict = {"Path": [shots[i].path for i in here]}
+        if details:
+            columns["Sex"] = np.where(visits.female[of], "Female", "Male")
+            columns["Age"] = visits.age[of]
+            columns["Frontal/Lateral"] = np.where(position[here] == 1, "Lateral", "Frontal")
+            columns["AP/PA"] = np.where(position[here] == 1, None, view[of])
+        columns |= dict(zip(labels.CHEXPERT, values[of].T.astype(float), strict=True))
+        _write_csv(root / name, columns)
+
+    table("train.csv", 0, from_reports, True)
+    table("train_visualCheXbert.csv", 0, from_images, True)
+    table("valid.csv", 1, truth, True)
+    table("test.csv", 2, truth, False)
+    test = np.unique(unit[visits.split[unit] == 2])
+    called = {"groundtruth.csv": truth[test]}
+    strength = np.column_stack([np.ones(count), visits.strength[:, :-1]])[test]
+    for name in drawn_labels.READERS:
+        called[f"radiologists/{name}.csv"] = drawn_labels.reader(truth[test], strength, name, rng)
+    order = list(labels.CHEXPERT)
+    order[3:5] = order[4:2:-1]  # the released readers' files have these two swapped
+    (root / "radiologists").mkdir(exist_ok=True)
+    for name, values in called.items():
+        columns = {"Study": [f"CheXpert-v1.0/{studies[i]}" for i in test]}
+        columns |= dict(zip(labels.CHEXPERT, values.T.astype(int), strict=True))
+        names = order if "/" in name else labels.CHEXPERT
+        _write_csv(root / name, {key: columns[key] for key in ("Study", *names)})
+    return shots
+
+
+LAYOUTS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}

@@ -1,0 +1,101 @@
+"""A network's passes over images: once, with test-time augmentation, with Monte-Carlo dropout.
+
+Networks give logits; they become probabilities here, in float64.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from evaluation import EvaluationError
+
+
+def logits(model, batches: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
+    """(images, labels) float32 outputs of a Keras model, in the order of the images.
+
+    A smaller last batch is filled up, so that the network is traced once, and cut again.
+    """
+    parts = []
+    for images in batches:
+        images = np.asarray(images)
+        fill = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
+        outputs = model.predict_on_batch(np.pad(images, fill, mode="edge"))
+        parts.append(np.asarray(outputs, np.float32)[: len(images)])
+    return np.concatenate(parts)
+
+
+def single_pass(model, batches: Callable, batch_size: int) -> np.ndarray:
+    """(1, images, labels): every image as it is. `batches(augment=..., draw=...)` makes batches."""
+    return logits(model, batches(), batch_size)[None]
+
+
+def augmented_passes(augment, draws: int) -> Callable:
+    """Test-time augmentation: (draws, images, labels), each image as `augment` changes it."""
+
+    def passes(model, batches: Callable, batch_size: int) -> np.ndarray:
+        each = (batches(augment=augment, draw=draw) for draw in range(draws))
+        return np.stack([logits(model, of_draw, batch_size) for of_draw in each])
+
+    return passes
+
+
+def dropout_passes(passes: int, seed: int = 0) -> Callable:
+    """Monte-Carlo dropout: (passes, images, labels), with the Dropout layers active and no other.
+
+    Running a network with training=True would also let its BatchNormalization layers normalise by,
+    and learn from, the images. A pass is one drawn network for all images, so what an image gets
+    depends on (seed, pass) alone, not on the images beside it.
+    """
+
+    def of_each(model, batches: Callable, batch_size: int) -> np.ndarray:
+        drawn, masks = _always_dropping(model)
+
+        def of_network(draw: int):
+            for images in batches():
+                for number, mask in enumerate(masks):
+                    mask.seed_generator.state.assign([seed * passes + draw, number])
+                yield images
+
+        each = (logits(drawn, of_network(draw), batch_size) for draw in range(passes))
+        return np.stack([*each])
+
+    return of_each
+
+
+@functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked
+def _always_dropping(model):
+    """A network of the same layers and weights that always drops, alike for every image."""
+    import keras
+
+    class Mask(keras.layers.Dropout):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=True)
+
+    masks = []
+
+    def share(layer):
+        if not isinstance(layer, keras.layers.Dropout):
+            return layer
+        shape = (1, *[None] * (len(layer.input.shape) - 1))
+        masks.append(Mask(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy))
+        return masks[-1]
+
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # not compiled
+    drawn = keras.models.clone_model(bare, clone_function=share)
+    if not any(mask.rate for mask in masks):
+        raise EvaluationError(
+            f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."
+        )
+    return drawn, masks
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of classes that exclude one another."""
+    exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))

@@ -1,0 +1,1 @@
+"""What a machine and a dataset are fit for: python -m reproduce.doctor."""

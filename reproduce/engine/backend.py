@@ -1,0 +1,66 @@
+"""Starting Keras' backend quietly, on the device that was asked for."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from reproduce import RunError
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hold back what a backend's libraries write while they start, unless it fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(kept, notes.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start(device: str) -> str:
+    """Import the backend and find the device that was asked for; its name."""
+    if device == "cpu":
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    with quiet():
+        import keras  # takes seconds with TensorFlow
+
+        gpus = gpu_names()
+    advice = f"{keras.backend.backend()} sees no GPU: see environment.yml and the driver's version"
+    if device == "gpu" and not gpus:
+        raise RunError(f"--device gpu, but {advice}, or leave it out to run on the CPU.")
+    driver = shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists()
+    if device == "auto" and driver and not gpus:
+        print(f"WARNING: there is an NVIDIA driver, but {advice}. Training on the CPU.", flush=True)
+    return ", ".join(gpus) or "cpu"
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that Keras' backend sees."""
+    import keras
+
+    if keras.backend.backend() == "torch":  # Keras cannot list torch's devices
+        import torch
+
+        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+
+
+def jit(asked: bool | None) -> bool | str:
+    """What --jit means to Keras: its "auto", but on a CPU TensorFlow compiles for minutes."""
+    import keras
+
+    if asked is not None:
+        return asked
+    on_cpu = keras.backend.backend() == "tensorflow" and not gpu_names()
+    return False if on_cpu else "auto"

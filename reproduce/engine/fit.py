@@ -1,0 +1,229 @@
+"""Training one row: the network, the optimizer, the loss, and the loop over epochs.
+
+An epoch is a function of the state after the epoch before, the seed and its number, so a stopped
+run repeats the epoch under way exactly. Keras' BackupAndRestore loses dropout seeds and callback
+state, so the state here is our own (state.py).
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from data import files, pipeline
+from data.progress import TimeLeft
+from evaluation import inference, predictions
+from models import classifier, fast
+from reproduce import RunError
+from reproduce.engine import backend, state
+from reproduce.engine.rows import Data, Fit, Row, Run
+
+
+def train(run: Run, weights: Path | None, data: Data, config, options, left: TimeLeft) -> None:
+    """Train a row to its last epoch, from where it stands, and predict the test set."""
+    row, task, fit = run.row, run.row.task, run.row.fit
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(run.seed)
+    model = build_network(row, config, options)
+    start(model, fit, weights, row.loss(), options)
+    history = resume(model, run, left)
+
+    # training images without any known target are dropped
+    train_set = np.flatnonzero(_in(data, "train") & ~np.isnan(task.targets).all(axis=1))
+    val_set = _in(data, "val")
+
+    for epoch in range(len(history), fit.epochs):
+        if fit.stop(history):  # early stopping
+            left.skip(fit.epochs - epoch)
+            break
+        started = time.perf_counter()
+        model.optimizer.learning_rate = rate = fit.learning_rate(epoch, history)
+        loss = train_epoch(model, run, epoch, data, train_set, config)
+        logits = predict(model, run, data, "val", config, inference.single_pass)[0]
+        val_loss = float(keras.ops.mean(model.loss(task.targets[val_set], logits)))
+        probabilities = row.readout.probabilities(logits)
+        score = float(fit.select(task.truth[val_set], probabilities, val_loss))
+        seconds = time.perf_counter() - started
+        if not any(line["val"] >= score for line in history):  # also where no score is defined
+            with files.whole(run.folder / state.WEIGHTS) as path:
+                model.save_weights(path)
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "learning_rate": rate,
+                "loss": loss,
+                "val_loss": val_loss,
+                "val": score,
+                "seconds": round(seconds, 1),
+            }
+        )
+        state.save(run.folder, [_array(variable) for variable in variables(model)], history)
+        line = f"epoch {epoch + 1}/{fit.epochs}  loss {loss:.4f}  val {score:.4f}"
+        state.say(run, f"{line}  {seconds:.0f} s, {left.after(seconds)}")
+
+    if history:
+        model.load_weights(run.folder / state.WEIGHTS)
+    # the test set last: predictions.npz means that the run is finished
+    for name in sorted({*data.frame["split"]} - {"train", "val"}, key=lambda name: name == "test"):
+        write_predictions(model, run, data, name, config)
+    state.forget(run.folder)
+
+
+def build_network(row: Row, config, options) -> keras.Model:
+    """The network of a row, with the weights that Config says."""
+    given = {
+        "labels": row.task.targets.shape[1],
+        "size": config.size,
+        "weights": config.weights,
+        "precision": config.precision,
+        "fast": options.fast,
+    }
+    return (row.build or classifier.build)(**given | row.network)
+
+
+def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> None:
+    """Load the weights that the row starts from, freeze what stays, and compile."""
+    if weights is not None:
+        classifier.load_weights(model, weights)
+    if fit.head_only:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+    adam = fast.Adam if options.fast else keras.optimizers.Adam
+    model.compile(adam(fit.learning_rate(0, [])), loss, jit_compile=backend.jit(options.jit))
+    fast.build_optimizer(model)
+
+
+def resume(model: keras.Model, run: Run, left: TimeLeft) -> list[dict]:
+    """Set every variable to what it was after the last whole epoch; the history up to it."""
+    arrays, history = state.load(run.folder, len(variables(model)))
+    for variable, array in zip(variables(model), arrays, strict=bool(arrays)):
+        variable.assign(array)
+    if history:
+        state.say(run, f"goes on after epoch {len(history)} of {run.row.fit.epochs}")
+        left.skip(len(history))
+    return history
+
+
+def variables(model: keras.Model) -> list:
+    """All that training changes: weights, moving statistics, dropout seeds, optimizer moments."""
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    return [*own, *model.optimizer.variables]
+
+
+def train_epoch(model, run: Run, epoch: int, data: Data, train_set: np.ndarray, config) -> float:
+    """One pass over the training images; its mean loss."""
+    images = data.frame["image_path"].iloc[train_set]
+    indices, chunk = data.cache.indices(images), pipeline.chunk_images(data.cache)
+    batches = pipeline.train_batches(
+        data.cache,
+        indices,
+        run.row.task.targets[train_set],
+        batch_size=config.batch_size,
+        seed=run.seed,
+        epoch=epoch,
+        augment=run.row.fit.augment,
+        crop=config.size,
+        chunk=chunk,
+    )
+
+    def images_of(batch: int) -> pd.Series:
+        order = pipeline.epoch_order(indices, run.seed, epoch, chunk)[0]
+        return images.iloc[order[batch * config.batch_size : (batch + 1) * config.batch_size]]
+
+    fitted = model.fit(
+        batches,
+        shuffle=False,  # the pipeline shuffles, repeatably
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        verbose=0,
+        callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, images_of)],
+    )
+    return float(fitted.history["loss"][0])
+
+
+def predict(model, run: Run, data: Data, name: str, config, passes: Callable) -> np.ndarray:
+    """(passes, images, outputs): the logits of a set's images."""
+    indices = data.cache.indices(data.frame["image_path"][_in(data, name)])
+
+    def batches(**draw):
+        return pipeline.ordered_batches(
+            data.cache,
+            indices,
+            batch_size=config.batch_size,
+            crop=config.size,
+            seed=run.seed,
+            **draw,
+        )
+
+    return passes(model, batches, config.batch_size)
+
+
+def write_predictions(model, run: Run, data: Data, name: str, config) -> None:
+    """Write the row's probabilities of a test set."""
+    row, in_set = run.row, _in(data, name)
+    passes = predict(model, run, data, name, config, row.readout.passes)
+    predictions.save(
+        run.folder / ("predictions.npz" if name == "test" else f"predictions-{name}.npz"),
+        predictions.Predictions(
+            ids=data.frame["image_path"][in_set].to_numpy(),
+            patients=data.frame["patient_id"][in_set].to_numpy(),
+            labels=np.asarray(row.task.labels),
+            targets=row.task.truth[in_set],
+            probabilities=np.stack([row.readout.probabilities(logits) for logits in passes]),
+            meta={"row": row.name, "seed": run.seed, "dataset": data.dataset, "set": name},
+        ),
+    )
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A progress bar over the batches of an epoch, on a terminal."""
+
+    def __init__(self, run: Run, epoch: int):
+        super().__init__()
+        self.title = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}"
+
+    def on_epoch_begin(self, epoch, logs=None):
+        steps, quiet = self.params["steps"], not sys.stderr.isatty()
+        self.bar = tqdm(total=steps, desc=self.title, leave=False, disable=quiet)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+        self.bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops training on a NaN or infinite loss, and lists the images of that batch."""
+
+    def __init__(self, run: Run, epoch: int, images_of: Callable):
+        super().__init__()
+        self.run, self.epoch, self.images_of = run, epoch, images_of
+
+    def on_train_batch_end(self, batch, logs=None):
+        if math.isfinite(logs["loss"]):
+            return
+        listing = self.run.folder / "bad-batch.txt"
+        files.write(listing, "\n".join(self.images_of(batch)) + "\n")
+        raise RunError(
+            f"{self.run.name}: the loss became {logs['loss']} in epoch {self.epoch + 1}. Look at "
+            f"the images of that batch, listed in {listing}, or lower --learning-rate; the weights "
+            "of the epochs before are kept."
+        )
+
+
+def _in(data: Data, name: str) -> np.ndarray:
+    """(images,) bool: those of a set."""
+    return (data.frame["split"] == name).to_numpy()
+
+
+def _array(variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable)

@@ -1,0 +1,238 @@
+"""A finished run's network without its dataset: the script's `rows` are called again.
+
+config.json holds the script, its Config and the columns of its frame; with no images in the frame
+every array of targets is empty, but networks, labels and probabilities are those of the run.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from data import augment, template_crop
+from data.images import read_gray
+from evaluation import inference
+from evaluation.predictions import Predictions
+from reproduce import RunError
+from reproduce.engine import backend
+from reproduce.engine.rows import Combined, Data, Row
+from reproduce.engine.state import WEIGHTS
+
+
+class Rebuilt(NamedTuple):
+    """One run: what it predicts, from which pixels, and of which other runs it is made."""
+
+    folder: Path
+    script: str
+    row: Row | Combined
+    config: Any  # the script's Config
+    options: argparse.Namespace
+    seed: int
+    resized: int
+    template: np.ndarray | None
+    parts: dict[str, "Rebuilt"]
+    phantom: bool
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Of a combination: those of its parts, which have the same."""
+        if isinstance(self.row, Combined):
+            return next(iter(self.parts.values())).labels
+        return list(self.row.task.labels)
+
+    @property
+    def networks(self) -> list["Rebuilt"]:
+        """The run itself, or the runs with a network of which it is combined."""
+        if not isinstance(self.row, Combined):
+            return [self]
+        return [network for part in self.parts.values() for network in part.networks]
+
+    @property
+    def name(self) -> str:
+        return f"{self.script.rpartition('.')[2]} {self.row.name}, seed {self.seed}"
+
+
+def load(folder: Path) -> Rebuilt:
+    """The run of a folder such as results/chen2019/plco/HLCP/seed-0."""
+    try:
+        record = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder} is no run: give the folder of one row and seed, such as "
+            f"results/chen2019/plco/HLCP/seed-0.{_runs_below(folder)}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'config.json'} cannot be read ({error}).") from error
+    recipe, settings = record.get("recipe"), record["settings"]
+    if not recipe:
+        raise RunError(
+            f"{folder} was made by an earlier version, which did not record how to rebuild its "
+            "network: train that row again in another --results-dir."
+        )
+    if not (folder / "predictions.npz").exists():
+        raise RunError(
+            f"{folder} is not finished: run its script to the end first, "
+            f"python -m {recipe['script']} with the same flags."
+        )
+    script = importlib.import_module(recipe["script"])
+    config = script.Config(**recipe["config"])
+    if hasattr(config, "weights"):  # the run's own come from its folder
+        config = dataclasses.replace(config, weights="none")
+    options = argparse.Namespace(**recipe["options"])
+    frame = pd.DataFrame({name: pd.Series(dtype=object) for name in recipe["columns"]})
+    rows = {row.name: row for row in script.rows(config, Data(frame, None, settings["data"]))}
+    if settings["row"] not in rows:
+        raise RunError(f"{recipe['script']} has no row {settings['row']!r} any more.")
+    template = folder / "template.npz"
+    return Rebuilt(
+        folder,
+        recipe["script"],
+        rows[settings["row"]],
+        config,
+        options,
+        settings["seed"],
+        recipe["resized"],
+        template_crop.load(template) if template.exists() else None,
+        {name: load(folder / path) for name, path in recipe["parts"].items()},
+        settings["data"]["phantom"],
+    )
+
+
+def _runs_below(folder: Path) -> str:
+    below = sorted(path.parent for path in folder.glob("**/config.json"))[:3]
+    return f" Below it lie {', '.join(map(str, below))}." if below else ""
+
+
+def network(run: Rebuilt):
+    """The run's trained Keras network."""
+    from models import classifier
+    from reproduce.engine import fit
+
+    model = fit.build_network(run.row, run.config, run.options)
+    own = run.folder / WEIGHTS
+    start = run.parts[run.row.start_from].folder / WEIGHTS if run.row.start_from else own
+    classifier.load_weights(model, own if own.exists() else start)
+    return model
+
+
+def networks(run: Rebuilt) -> dict[Path, Any]:
+    """The trained network of every run that this one is or is combined of, by the run's folder."""
+    backend.start("any")
+    return {each.folder: network(each) for each in run.networks}
+
+
+def read(run: Rebuilt, path: Path, zoom: int = 1) -> np.ndarray:
+    """An image as the run's cache holds it; `zoom` times as large, to be looked at."""
+    image = read_gray(path, run.resized)
+    if run.template is None:
+        window = image.shape[0], 0, 0
+    else:
+        window = len(run.template), *template_crop.locate(image, run.template)
+    side, top, left = (zoom * place for place in window)
+    if zoom > 1:
+        image = read_gray(path, zoom * run.resized)
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def seen(run: Rebuilt, image: np.ndarray, zoom: int = 1) -> np.ndarray:
+    """The part of an image from `read` that enters the network when nothing is drawn."""
+    return augment.apply([image], zoom * run.config.size)[0]
+
+
+def predictions(
+    run: Rebuilt, models: dict[Path, Any], images: dict[Path, Sequence[np.ndarray]], ids, passes
+) -> Predictions:
+    """A run's predictions of images from `read`, by networks and images of each run's folder.
+
+    `passes` replaces how the run itself reads its test set, where it is given.
+    """
+    if isinstance(run.row, Combined):
+        parts = [predictions(part, models, images, ids, passes) for part in run.parts.values()]
+        probabilities = run.row.combine(*parts)
+    else:
+        of_run, size = images[run.folder], run.config.batch_size
+
+        def batches(augment=augment.AS_STORED, draw=0):
+            for start in range(0, len(of_run), size):
+                batch = of_run[start : start + size]
+                # every image draws as the first: what it gets does not depend on those beside it
+                index = np.zeros(len(batch), int)
+                yield _cut(batch, run, augment, draw, index)
+
+        outputs = (passes or run.row.readout.passes)(models[run.folder], batches, size)
+        probabilities = np.stack([run.row.readout.probabilities(of_pass) for of_pass in outputs])
+    unknown = np.full(probabilities.shape[1:], np.nan, np.float32)
+    return Predictions(
+        np.asarray(ids), np.asarray(ids), np.asarray(run.labels), unknown, probabilities, {}
+    )
+
+
+def _cut(batch, run: Rebuilt, drawn: augment.Augment, draw: int, index: np.ndarray) -> np.ndarray:
+    return augment.apply(batch, run.config.size, drawn, run.seed, draw, index)
+
+
+def heads(run: Rebuilt, outputs: int) -> list[list[int]]:
+    """The logits that are each label's own: several where the network has as many heads.
+
+    What a label's probability does not depend on is left out; what it depends on besides, such as
+    its ancestors' logits under the chain rule, is not its own.
+    """
+    count = len(run.labels)
+    step = count if outputs % count == 0 else outputs
+    rest = np.asarray(run.row.readout.probabilities(np.zeros((1, outputs))))[0]
+    moved = np.asarray(run.row.readout.probabilities(np.eye(outputs))) != rest  # (outputs, labels)
+    return [
+        [own for own in range(label, outputs, step) if moved[own, label]] for label in range(count)
+    ]
+
+
+def heatmaps(run: Rebuilt, models: dict[Path, Any], images, labels: Sequence[int]) -> np.ndarray:
+    """(images, labels, h, w) Grad-CAM of the labels; the mean of an ensemble's, each at most 1.
+
+    Networks of different grids are brought to the finest.
+    """
+    import cv2
+
+    from evaluation import grad_cam
+    from models import backbones
+
+    found = []
+    for network in run.networks:
+        model = models[network.folder]
+        own = heads(network, model.output_shape[-1])
+        columns = sorted({logit for label in labels for logit in own[label]})
+        inputs = augment.apply(images[network.folder], network.config.size)
+        backbone = backbones.BACKBONES.get(model.name.removesuffix("_bilinear"))
+        layer = backbone.feature_layer if backbone else "features"
+        streams = [each.name for each in model.layers if each.name.endswith(layer)]
+        maps = np.mean(
+            [grad_cam.heatmaps(model, inputs, columns, name) for name in streams], axis=0
+        )
+        of_labels = [maps[:, [columns.index(logit) for logit in own[label]]] for label in labels]
+        of_network = np.stack([of_heads.mean(axis=1) for of_heads in of_labels], axis=1)
+        found.append(of_network / np.maximum(of_network.max(axis=(2, 3), keepdims=True), 1e-12))
+    finest = max((maps.shape[2:] for maps in found), key=np.prod)[::-1]
+    enlarged = [[[cv2.resize(heat, finest) for heat in each] for each in maps] for maps in found]
+    return np.mean(enlarged, axis=0)
+
+
+def passes_of(mc: int, tta: int, tta_augment: augment.Augment):
+    """How --mc and --tta read an image; None for the run's own way."""
+    if mc:
+        return inference.dropout_passes(mc)
+    return inference.augmented_passes(tta_augment, tta) if tta else None
+
+
+def same_pixels(networks: Sequence[Rebuilt]) -> dict[tuple, list[Rebuilt]]:
+    """Runs that see the same pixels, so that an image is decoded once for all of them."""
+    groups: dict[tuple, list[Rebuilt]] = {}
+    for network in networks:
+        template = None if network.template is None else template_crop.digest(network.template)
+        groups.setdefault((network.resized, template), []).append(network)
+    return groups

@@ -1,0 +1,41 @@
+"""All results on one page that works offline: `results/index.html`.
+
+    python -m reproduce.report [--results-dir DIR] [--out FILE]
+
+Every published table with ours beside it, the claims, figures, audit findings, deviations and the
+run behind every number. It reads what lies in the results folder and computes nothing anew.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from data import files
+from reproduce import ROOT
+from reproduce.engine.flags import one_sentence
+from reproduce.report.page import build
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m reproduce.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    place = ROOT / "results"
+    parser.add_argument("--results-dir", type=Path, default=place, metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
+    options = parser.parse_args(arguments)
+    began = time.perf_counter()
+    results = options.results_dir.expanduser().absolute()
+    out = (options.out or results / "index.html").expanduser().absolute()
+    page = build(results, out).encode("utf-8", "replace")
+    files.write(out, page)
+    seconds = time.perf_counter() - began
+    print(f"Written to {out} ({len(page) / 1e6:.1f} MB, {seconds:.1f} s); open it in a browser.")
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Scores predictions that exist already: python -m reproduce.rescore."""

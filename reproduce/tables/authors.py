@@ -1,0 +1,220 @@
+"""What authors released with their papers: which files, where from, found or fetched, and read.
+
+Every file is known by its SHA-256, so a number made from it can only be about that file.
+"""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from data import files, labels
+from evaluation import EvaluationError, predictions
+from evaluation.predictions import Predictions
+from reproduce.engine.rows import Combined, Run
+
+CHUNK = 1 << 16
+TIMEOUT = 30  # seconds without a byte
+
+
+class File(NamedTuple):
+    path: str  # in the authors' repository
+    sha256: str
+
+
+class Source(NamedTuple):
+    repository: str  # on github.com
+    commit: str
+    files: tuple[File, ...]
+
+    @property
+    def base_url(self) -> str:
+        return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/"
+
+
+SOURCES = {
+    "pham2019": Source(
+        "rajpurkarlab/cheXpert-test-set-labels",
+        "a03eb3438ca55c28eb4379dd0dd09e3b38c0c414",
+        (
+            File(
+                "groundtruth.csv",
+                "307325997d3260cf2a08b7d6314bb5707391fa255cf83cd9427f6d49b15867c0",
+            ),
+            File(
+                "example_models/predictions/standard/hieupham_predictions.csv",
+                "2a4bcc8e29aabd358b74b3205bf4ba3608ab69ac9a865f270d3025f38a096c9f",
+            ),
+            File(
+                "radiologists/benchmark_radiologists/bc4.csv",
+                "e38937132ea0b2f179ad39c72023966b9a93f5d0621537b85f10be3e45076c17",
+            ),
+            File(
+                "radiologists/benchmark_radiologists/bc6.csv",
+                "d16737506085753bc2e074bf6aaedada60cfb94f1a43f4fc54064607e2ad9dce",
+            ),
+            File(
+                "radiologists/benchmark_radiologists/bc8.csv",
+                "90bd6f9454d4904d248c214d57a62f613b7d481e7d9f0381f5032232a316a7b9",
+            ),
+        ),
+    ),
+    "asadi2025": Source(
+        "the-mercury/CIHMLC",
+        "08c0102bbf829d34b701ebc18708c384424ff5fd",
+        (
+            File(
+                "default_model_files/test_predictions/"
+                "default_model_predictions_vs_groundtruth_with_errors.csv",
+                "b7f21b58b6261fc0ae03df73bb42678c6499ffc460a3acdee88d5c4e9dd53a14",
+            ),
+        ),
+    ),
+}
+
+
+class Released(NamedTuple):
+    """What a paper's authors released on a test set."""
+
+    predictions: Predictions  # of images or studies, with their truth
+    decisions: dict[str, np.ndarray]  # radiologist -> 0/1 like the targets, where there are any
+
+
+def read(paper: str, folder: Path) -> Released:
+    """The paper's released predictions from the files somewhere in `folder`."""
+    paths = find(paper, folder)
+    return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](paths)
+
+
+def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> Run:
+    """The authors' own predictions as a finished row, to stand in a table beside trained ones."""
+    found = read(paper, released_folder).predictions
+    row = Combined(name, (), note="released by the authors, not trained")
+    found = found._replace(ids=np.arange(len(found.ids)), meta={"row": row.name})
+    predictions.save(run_folder / "predictions.npz", found)
+    return Run(row, 0, run_folder, {})
+
+
+def _read_pham(paths: list[Path]) -> Released:
+    truth, predicted, *decisions = (pd.read_csv(path, index_col="Study") for path in paths)
+    names = [*labels.CHEXPERT_COMPETITION]
+    probabilities, *readers = (
+        frame.loc[truth.index, names].to_numpy(float) for frame in (predicted, *decisions)
+    )
+    patients = truth.index.str.extract(r"(patient\d+)", expand=False).to_numpy()
+    by_name = dict(zip((path.stem for path in paths[2:]), readers, strict=True))
+    found = _predictions(truth.index, patients, names, truth[names].to_numpy(float), probabilities)
+    return Released(found, by_name)
+
+
+def _read_asadi(paths: list[Path]) -> Released:
+    frame = pd.read_csv(paths[0], index_col="Path")
+    targets, probabilities = (
+        frame[[f"{label}_{kind}" for label in labels.ASADI]].to_numpy(float)
+        for kind in ("GT", "Pred")
+    )
+    patients = frame.index.str.extract(r"(patient\d+)", expand=False).to_numpy()
+    return Released(_predictions(frame.index, patients, labels.ASADI, targets, probabilities), {})
+
+
+def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
+    """Of one model, a member of its own."""
+    arrays = np.asarray(ids), patients, np.asarray(names), targets, probabilities[None]
+    return Predictions(*arrays, meta={})
+
+
+def find(paper: str, folder: Path) -> list[Path]:
+    """The released files in the order of SOURCES, wherever they lie in `folder`."""
+    if not folder.is_dir():
+        raise EvaluationError(f"There is no folder {folder}. {_hint(paper, folder)}")
+    paths, missing, changed = [], [], []
+    for file in SOURCES[paper].files:
+        candidates = sorted(folder.rglob(f"*{Path(file.path).name}"))
+        match = next((path for path in candidates if files.sha256(path) == file.sha256), None)
+        if match:
+            paths.append(match)
+        elif candidates:
+            changed.append(f"{candidates[0]} (SHA-256 {files.sha256(candidates[0])[:12]}…)")
+        else:
+            missing.append(Path(file.path).name)
+    if changed:
+        raise EvaluationError(
+            f"Not the file that was released: {', '.join(changed)}. Another version, a broken "
+            f"download or changed line endings do this; fetch it again. {_hint(paper, folder)}"
+        )
+    if missing:
+        raise EvaluationError(f"{folder} lacks {', '.join(missing)}. {_hint(paper, folder)}")
+    return paths
+
+
+def _hint(paper: str, folder: Path) -> str:
+    return f"Add --download to fetch it. {_wanted(paper, folder)}"
+
+
+def _wanted(paper: str, folder: Path) -> str:
+    """Which files to put where."""
+    source = SOURCES[paper]
+    listed = "".join(f"\n  {file.path}\n    SHA-256 {file.sha256}" for file in source.files)
+    return (
+        f"Without a network, put these files of github.com/{source.repository} anywhere in "
+        f"{folder}:{listed}"
+    )
+
+
+def download(paper: str, folder: Path, base_url: str | None = None) -> None:
+    """Fetch what is not there yet; an interrupted file goes on where it stopped."""
+    source = SOURCES[paper]
+    for file in source.files:
+        target = folder / file.path
+        if target.is_file() and files.sha256(target) == file.sha256:
+            continue
+        url = (base_url or source.base_url).rstrip("/") + "/" + file.path
+        print(f"fetching {url}", flush=True)
+        try:
+            _fetch(url, target, file.sha256)
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            reason = getattr(error, "reason", None) or error
+            raise EvaluationError(
+                f"{url} cannot be fetched ({reason}). {_wanted(paper, folder)}"
+            ) from error
+
+
+def _fetch(url: str, target: Path, expected: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.part")
+    _append(url, partial)
+    if files.sha256(partial) != expected:  # perhaps the old part was of another version
+        partial.unlink()
+        _append(url, partial)
+    if (found := files.sha256(partial)) != expected:
+        partial.unlink()
+        raise EvaluationError(
+            f"{url} has SHA-256 {found} instead of {expected}: it is not the file that the "
+            "authors released, so nothing was kept."
+        )
+    os.replace(partial, target)
+
+
+def _append(url: str, partial: Path) -> None:
+    """Fetch the rest of a partial file, or all of it where the server cannot say."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+            with partial.open("ab" if resumed else "wb") as file:
+                while chunk := response.read(CHUNK):
+                    file.write(chunk)
+            expected = response.headers.get("Content-Length")
+            received = partial.stat().st_size - (have if resumed else 0)
+            if expected is not None and received < int(expected):
+                raise http.client.IncompleteRead(b"", int(expected) - received)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        # Nothing is left to fetch: the hash says whether the part is whole.

@@ -1,0 +1,138 @@
+"""Pham 2019's numbers from finished runs: by study, beside the radiologists, Figures 4 and 5.
+
+A study with several images has one score, the mean of theirs; studies.md shows what the largest, or
+every image by itself, would give. The test set of 500 studies was hidden in 2019; today anyone can
+count how many of its three radiologists lie below a ROC curve.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data import DataError, chexpert
+from data.labels import CHEXPERT_COMPETITION as FIVE
+from evaluation import figures, metrics, predictions, tables
+from evaluation.predictions import Predictions
+from reproduce.engine.loop import paper_folder
+from reproduce.engine.rows import Data, Run
+from reproduce.tables import heatmaps, radiologists, scoring
+
+TITLE = "Pham et al. 2019, Figure"
+
+
+def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]) -> None:
+    """Every table and figure; `best_first` are the final model and the next best, a single last."""
+    folder = paper_folder("pham2019", options, data)
+    phantom = data.phantom
+    study_of = dict(zip(data.frame["image_path"], data.frame["study_id"], strict=True))
+
+    def score(of: str) -> dict[str, scoring.Scored]:
+        return scoring.score(
+            runs,
+            lambda names: [metrics.Group("mean", FIVE)],
+            options.resamples,
+            of,
+            lambda found: by_study(found, study_of),
+        )
+
+    scored, beside = score("predictions"), {}
+    best = next(name for name in (*best_first, *scored) if name in scored)
+    if (data.frame["split"] == "public").any():
+        public = score("predictions-public")
+        readers = chexpert.radiologists(data.folder)
+        table = beside_radiologists(folder, public, best, readers, options.resamples, phantom)
+        if best == best_first[0]:
+            table = table[table["group"] == "mean"]
+            beside["Ours (test)"] = public[best]._replace(table=table)
+    scoring.write("pham2019", folder, scored | beside, data, {"Ours": best_first[0]})
+    views(folder, runs, study_of)
+    found = only_five(scored[best].predictions[0])
+    curves = found.targets, found.mean, FIVE
+    figures.roc_curves(folder / "figure-4.svg", *curves, None, f"{TITLE} 4: {best}", phantom)
+    single = next((run for run in runs if run.row.name == best_first[-1]), None)
+    if single:
+        title = f"{TITLE} 5: {single.row.name}"
+        heatmaps.of_examples(folder / "figure-5.svg", single, data, FIVE, title)
+
+
+def by_study(found: Predictions, study_of: dict[str, str], pool=np.mean):
+    """One prediction a study from those of its images."""
+    return predictions.pooled(found, [study_of[image] for image in found.ids], pool)
+
+
+def only_five(found: Predictions) -> Predictions:
+    """The labels of the competition."""
+    columns = [list(found.labels).index(label) for label in FIVE]
+    return found._replace(
+        labels=np.array(FIVE),
+        targets=found.targets[:, columns],
+        probabilities=found.probabilities[..., columns],
+    )
+
+
+def views(folder: Path, runs: Sequence[Run], study_of: dict[str, str]) -> None:
+    """studies.md: the mean AUC of the five by what is made of several images of a study."""
+
+    def mean_auc(found: Predictions) -> float:
+        return float(metrics.macro_mean(metrics.auroc(found.targets, found.mean)))
+
+    lines = {}
+    for run in runs:
+        found = only_five(predictions.load(run.folder / "predictions.npz"))
+        mean, largest = (by_study(found, study_of, pool) for pool in (np.mean, np.max))
+        lines[f"{run.row.name}, seed {run.seed}"] = {
+            "mean of the images": mean_auc(mean),
+            "largest": mean_auc(largest),
+            "every image": mean_auc(found),
+        }
+    table = pd.DataFrame(lines).T
+    title = f"Mean AUC, {len(found.ids):,} images of {len(mean.ids):,} studies"
+    text = f"### {title}\n\n{tables.to_markdown(table)}"
+    (folder / "studies.md").write_text(text, encoding="utf-8")
+    if len(found.ids) > len(mean.ids):
+        print("\n" + tables.titled(title, tables.to_text(table)))
+
+
+def beside_radiologists(
+    folder: Path,
+    scored: dict[str, scoring.Scored],
+    best: str,
+    readers: dict[str, pd.DataFrame],
+    resamples: int,
+    phantom: bool,
+) -> pd.DataFrame:
+    """AUC and radiologists below the curve of the `best` row; public.md, public.csv, a figure.
+
+    `readers` are decisions by study; of several seeds, the first is set beside them.
+    """
+    found = only_five(scored[best].predictions[0])
+    decisions = {
+        name: of_studies(name, of_reader, found.ids) for name, of_reader in readers.items()
+    }
+    curves = found.targets, found.mean
+    table = scored[best].table
+    table = table[table["metric"] == "AUC"].set_index("group").loc[[*FIVE, "mean"]].reset_index()
+    if decisions:
+        below = radiologists.below_curve(found, decisions, resamples, seed=0)
+        table = pd.concat([table, below])
+    title = f"Public test set, {len(found.ids):,} studies: {best}"
+    heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
+    page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}"
+    (folder / "public.md").write_text(page, encoding="utf-8")
+    tables.to_csv(scoring.values(scored), folder / "public.csv")
+    print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))))
+    figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
+    return table
+
+
+def of_studies(name: str, decisions: pd.DataFrame, studies: Sequence[str]) -> np.ndarray:
+    """A radiologist's decisions on the five labels, in the order of the studies."""
+    missing = [study for study in studies if study not in decisions.index]
+    if missing:
+        raise DataError(
+            f"{name}.csv lacks {len(missing):,} of the {len(studies):,} test studies, such "
+            f"as {missing[0]}; take the file that belongs to this test set."
+        )
+    return decisions.loc[list(studies), list(FIVE)].to_numpy()
