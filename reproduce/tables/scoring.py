@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation import bootstrap, claims, predictions, published, tables
+from evaluation import bootstrap, claims, published, tables
 from evaluation.metrics import Group
+from evaluation.predictions import Predictions, load
 from reproduce.engine.rows import Data, Run
 
 KEYS = ["group", "metric"]
@@ -26,7 +27,7 @@ class Scored(NamedTuple):
 
     table: pd.DataFrame  # group, metric, value, low, high, positives, images, note
     draws: pd.DataFrame  # (group, metric) x resamples
-    predictions: Sequence[predictions.Predictions]  # of every seed
+    predictions: Sequence[Predictions]  # of every seed
     folders: Sequence[Path] = ()  # of the same runs
 
 
@@ -35,7 +36,7 @@ def score(
     groups: Callable[[Sequence[str]], Sequence[Group]],
     resamples: int,
     of: str = "predictions",
-    view: Callable[[predictions.Predictions], predictions.Predictions] = lambda found: found,
+    view: Callable[[Predictions], Predictions] = lambda found: found,
 ) -> dict[str, Scored]:
     """Every row's numbers with patient-bootstrap intervals; `groups` are those of some labels.
 
@@ -48,7 +49,7 @@ def score(
     for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
         measured, draws, predictions, folders = [], [], [], []
         for run in of_row:
-            found = view(predictions.load(run.folder / f"{of}.npz"))
+            found = view(load(run.folder / f"{of}.npz"))
             labels = list(found.labels)
             one = bootstrap.measure(
                 found.targets, found.mean, labels, found.patients, groups(labels), resamples
