@@ -26,9 +26,9 @@ WEIGHTS = "best.weights.h5"
 def begin(run: Run, data: Data, device: str, recipe: dict) -> None:
     """Make a run's folder and write down what it will be made from, and on what."""
     record = {"settings": run.settings, "recipe": recipe, "provenance": provenance(device)}
+    files.write(run.folder / "config.json", json.dumps(record, indent=1))
     if data.template is not None:
         template_crop.save(run.folder / "template.npz", data.template)
-    files.write(run.folder / "config.json", json.dumps(record, indent=1))
 
 
 def known_settings(folder: Path) -> dict | None:
