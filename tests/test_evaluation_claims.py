@@ -1,0 +1,185 @@
+"""The papers' claims, judged by their own numbers and by ours."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import EvaluationError, claims, published
+from evaluation.claims import check, load_claims
+from evaluation.published import CELL, load
+
+PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
+
+
+def our_row(row, column="mean", value=0.9, metric="AUC", **more):
+    return {"row": row, "column": column, "metric": metric, "value": value} | more
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_claims_refer_to_printed_rows(paper):
+    printed, lines = load(paper), load_claims(paper)
+    assert len(lines)
+    for line in lines.to_dict("records"):
+        assert line["quote"]
+        assert int(line["line"]) > 0
+        assert line["relation"] in (">", ">=", "=", "<=", "<")
+        assert line["scope"] in ("", "count", "most")
+        named = printed[printed["table"].isin(line["table"].split("|"))]
+        if named.empty:  # a figure, or said in words only
+            assert line["table"] in ("Figure 3", "not printed")
+            continue
+        assert set(line["table"].split("|")) <= set(named["table"])
+        rows = [line["left_row"], *line["right_row"].split("|")]
+        assert {row for row in rows if row not in ("*", "quoted")} <= set(named["row"])
+        if line["column"] != "*":
+            assert set(line["column"].split("|")) <= set(named["column"])
+        assert set(line["metric"].split("|")) <= set(named["metric"])
+
+
+def test_what_the_printed_numbers_say_of_the_claims():
+    checked = pd.concat([check(paper) for paper in PAPERS])
+    assert set(checked["ours"]) == {"not run"}
+    failing = checked[checked["published"] == "does not hold"]
+    assert set(zip(failing["claim"], failing["metric"], strict=True)) == {
+        ("hlcp-matches-br-leaf", "AP"),
+        ("r18-equals-d121", "AUC"),
+        ("hernia-improved-most", "AUC"),
+        ("rarest-three-labels-improve", "AUC"),
+        ("lsr-improves-the-policies-of-14", "AUC"),
+        ("policies-of-14-improve-on-ignore", "AUC"),
+        ("single-network-beats-the-state-of-the-art", "AUC"),
+    }
+    unprinted = checked[checked["published"] == "no numbers"]
+    assert set(unprinted["table"]) == {"Figure 3", "not printed"}
+    margins = checked.set_index("claim")["published_margin"]
+    assert margins["thirteen-labels-better"] == "13 of 14"
+    assert margins["hernia-improved-most"] == "gain 4 of 14"
+
+
+def our_claims(paper, values, differences=None):
+    checked = check(paper, pd.DataFrame(values), differences)
+    return checked.set_index(["claim", "right_row", "metric"])
+
+
+def differences(low, high, left="HLUP-finetune", right="BR-leaf"):
+    cells = [("leaf", "AUC"), ("leaf", "AP")]
+    return pd.DataFrame(
+        [
+            {"left_row": left, "right_row": right, "group": group, "metric": metric}
+            | {"low": low, "high": high}
+            for group, metric in cells
+        ]
+    )
+
+
+def chen_values(finetuned=0.88, flat=0.87):
+    rows = {"HLUP-finetune": finetuned, "BR-leaf": flat}
+    return [
+        our_row(row, "leaf", value, metric)
+        for row, value in rows.items()
+        for metric in ("AUC", "AP")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.001, 0.02, "holds"), (-0.01, 0.02, "within noise"), (-0.03, -0.01, "does not hold")],
+)
+def test_our_interval_decides_a_claim(low, high, expected):
+    key = ("finetune-beats-br-leaf", "BR-leaf", "AUC|AP")
+    checked = our_claims("chen2019", chen_values(), differences(low, high))
+    assert checked["ours"][key] == expected
+    turned = differences(-high, -low, "BR-leaf", "HLUP-finetune")
+    assert our_claims("chen2019", chen_values(), turned)["ours"][key] == expected
+
+
+def test_without_an_interval_the_sign_decides_and_is_said_to():
+    key = ("finetune-beats-br-leaf", "BR-leaf", "AUC|AP")
+    checked = our_claims("chen2019", chen_values())
+    assert checked["ours"][key] == "holds"
+    assert "sign only" in checked["our_note"][key]
+    assert our_claims("chen2019", chen_values(0.86))["ours"][key] == "does not hold"
+    others = checked.drop(index=key)
+    assert set(others["ours"]) == {"not run"}  # their rows were not run, `*` included
+
+
+def test_every_label_must_share_a_gain():
+    labels = [f"label {i}" for i in range(5)]
+    values = [our_row("HLUP-finetune", label, 0.9) for label in labels]
+    values += [our_row("BR-all", label, 0.8) for label in labels]
+    values += [our_row("HLUP-finetune", "leaf", 0.5), our_row("BR-all", "leaf", 0.9)]
+    key = ("every-label-above-br-all", "BR-all", "AUC")
+    assert our_claims("chen2019", values)["ours"][key] == "holds"  # an average is not a label
+    values[0]["value"] = 0.7
+    assert our_claims("chen2019", values)["ours"][key] == "does not hold"
+
+
+def test_counted_and_ranked_claims():
+    table = load("mo2019").query("table == 'Table I'")
+    rows = table[table["row"].str.startswith("DenseNet121")].drop(columns="value")
+    ours = rows.rename(columns={"number": "value"})[[*CELL, "value"]]
+    checked = our_claims("mo2019", ours)
+    baseline = "DenseNet121 weighted CE"
+    assert checked["ours"]["thirteen-labels-better", baseline, "AUC"] == "holds"
+    assert checked["ours"]["hernia-improved-most", baseline, "AUC"] == "does not hold"
+    assert checked["ours"]["beats-the-state-of-the-art-on-five", "quoted", "AUC"] == "not run"
+    ours.loc[ours["column"].eq("Hernia") & ours["row"].eq(baseline), "value"] = 0.6
+    ours.loc[ours["column"].eq("Edema") & ours["row"].eq(baseline), "value"] = 0.99
+    checked = our_claims("mo2019", ours)
+    assert checked["ours"]["thirteen-labels-better", baseline, "AUC"] == "does not hold"
+    assert checked["ours"]["hernia-improved-most", baseline, "AUC"] == "holds"
+
+
+def test_every_label_leaves_out_averages_of_our_own():
+    rows = [
+        our_row(row, column, value)
+        for row, value in (("BCE", 0.6), ("HBCE data-driven", 0.7))
+        for column in ("Edema", "Fracture", "mean", "mean of the 14 CheXpert labels")
+    ]
+    key = ("data-driven-improves-several", "BCE", "AUC")
+    assert our_claims("asadi2025", rows)["ours"][key] == "does not hold"  # 2 labels, not 3
+
+
+def test_every_other_row_means_the_rows_that_can_be_run():
+    rows = ["BR-leaf", "BR-all", "HLUP", "HLCP"]
+    values = [our_row(row, "leaf", 0.8) for row in rows] + [our_row("HLUP-finetune", "leaf", 0.9)]
+    key = ("best-of-all", "*", "AUC")
+    assert our_claims("chen2019", values)["ours"][key] == "holds"
+    assert our_claims("chen2019", values[1:])["ours"][key] == "not run"
+    assert our_claims("chen2019", values)["ours"]["highest-yet", "Guendel et al. 2018", "AUC"] == (
+        "not run"
+    )
+
+
+def test_a_printed_count_must_be_the_count(tmp_path):
+    for file in published.FOLDER.glob("*.csv"):
+        text = file.read_text().replace(",>,13,count,", ",>,12,count,")
+        (tmp_path / file.name).write_text(text)
+    checked = check("mo2019", folder=tmp_path).set_index("claim")
+    assert checked["published"]["thirteen-labels-better"] == "does not hold"
+    assert checked["published_margin"]["thirteen-labels-better"] == "13 of 14"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-0.02, 0.001, "holds"), (0.006, 0.02, "does not hold")]
+)
+def test_no_effect_is_a_claim_too(low, high, expected):
+    rows = ("HLUP-finetune (ours)", "HLUP-finetune (naive)")
+    values = [our_row(row, "leaf") for row in rows]
+    checked = our_claims("chen2019", values, differences(low, high, *rows))
+    assert checked["ours"]["stable-equals-naive-finetuned", rows[1], "AUC"] == expected
+
+
+def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
+    for name in ("chen2019.csv", "claims.csv"):
+        (tmp_path / name).write_bytes((published.FOLDER / name).read_bytes())
+    (tmp_path / "new2030.csv").write_text(
+        "table,row,column,metric,dataset,split,value,note\n"
+        "T,new,mean,AUC,D,test,0.8,\nT,old,mean,AUC,D,test,0.7,\n"
+    )
+    (tmp_path / "new2030.claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS) + "\nnew2030,better,T,new,old,mean,AUC,>,,,it is,1\n"
+    )
+    assert published.papers(tmp_path) == ["chen2019", "new2030"]
+    assert check("new2030", folder=tmp_path)["published"].tolist() == ["holds"]
+    assert load_claims("chen2019", tmp_path).equals(load_claims("chen2019"))
