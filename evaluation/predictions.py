@@ -4,8 +4,8 @@ It holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with a l
 members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network), and a digest of
 all of them. A file that is damaged, incomplete or contradicts itself is an EvaluationError.
 
-Probabilities are float64, which keeps float32 logits apart up to about 24 (float32 probabilities
-tie them from 10 on, and are all 1 above 17), so that a ranking of logits is still one afterwards.
+Probabilities are float64: they differ wherever float32 logits do, up to logits of about 24. Float32
+probabilities would tie neighbours from 3 on and all be 1 above 17.
 """
 
 import hashlib

