@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import os
 import re
 import signal
 import sys
@@ -136,19 +137,31 @@ def _terminate(number, frame):
 
 
 @contextlib.contextmanager
-def one_sentence():
-    """A user's error as its sentence and exit code 2; Ctrl-C and SIGTERM as one, 130 and 143."""
+def one_sentence(stopped: str = "Stopped; the same command goes on from the last whole epoch."):
+    """A user's error as its sentence and exit code 2; Ctrl-C as 130, SIGTERM as 143.
+
+    The end of a pipe that reads no further (`| head -1`) ends the command without a word.
+    """
     with contextlib.suppress(ValueError):  # outside the main thread
         signal.signal(signal.SIGTERM, _terminate)
-    stopped = "\nStopped; the same command goes on from the last whole epoch."
     try:
         yield
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
     except (DataError, EvaluationError, ModelError, RunError) as error:
         print(f"\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        # what Python would still write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:  # a path that no file can have, a full disk, a folder without rights
+        where = f"{error.filename}: " if error.filename else ""
+        advice = "check the path, the rights to it and the space on its disk, and run this again."
+        print(f"\n{where}{error.strerror or error}; {advice}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)
         raise SystemExit(130) from None
     except Terminated:
-        print(stopped, file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)
         raise SystemExit(143) from None
