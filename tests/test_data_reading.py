@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from data import chestxray14, chexpert, labels, plco, reading
+from data.phantom import drawing
 
 
 def written_chestxray14(folder):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data import DataError, template_crop
+from data.phantom import drawing
 from data.phantom.film import sample_pose
 from data.phantom.layouts import Shot
 

@@ -112,9 +112,8 @@ def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int)
     origin = {"folder": attrs["folder"], "size": size, "window": window}
     digest = hashlib.sha256(json.dumps([origin, paths]).encode()).hexdigest()
     path = options.cache_dir / "templates" / f"{window}px-{digest[:12]}.npz"
-    if not path.exists():
-        # prepare, which reads every image, has the better word on those that cannot be read
-        template = template_crop.build(attrs["folder"], paths, size, window, skip_corrupt=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        template_crop.save(path, template, **origin)
-    return template_crop.load(path)
+    # images that cannot be read are named by prepare, which reads all of them
+    make = functools.partial(
+        template_crop.build, attrs["folder"], paths, size, window, skip_corrupt=True
+    )
+    return template_crop.load_or_make(path, make, **origin)
