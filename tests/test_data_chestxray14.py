@@ -204,7 +204,7 @@ def test_a_wrong_label_file_is_refused_whatever_is_allowed(folder, change, messa
         (
             "test_list.txt",
             b"00000002_000.png\n00000009_000.png",
-            "names 1 images .*such as 00000009_000.png; .* pass --allow-missing",
+            "names images that .* lacks .1., such as 00000009_000.png; .* pass --allow-missing",
         ),
         (
             "test_list.txt",
@@ -311,8 +311,31 @@ def test_a_subset_of_the_real_release_is_recorded_as_one(whole_release):
     with gzip.open(whole_release / "Data_Entry_2017_v2020.csv.gz", "rt") as file:
         rows = [line for line in file if not line.startswith(lines[0])]
     (whole_release / "Data_Entry_2017_v2020.csv").write_text("".join(rows))
-    with pytest.raises(DataError, match=r"names 1 images that Data_Entry_2017_v2020.csv lacks"):
+    with pytest.raises(DataError, match=r"names images that Data_Entry_2017_v2020.csv lacks .1."):
         chestxray14.read(whole_release)
     frame = chestxray14.read(whole_release, allow_missing=True)
     assert len(frame) == 112_119
     assert not frame.attrs["complete"]
+
+
+def test_a_patient_has_one_spelling(folder):
+    text = (folder / "Data_Entry_2017_v2020.csv").read_text()
+    expected = chestxray14.read(folder)
+    for spelt in (",0,001,", ",0,1.0,", ",0,1.,"):
+        (folder / "Data_Entry_2017_v2020.csv").write_text(text.replace(",0,1,", spelt, 1))
+        pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
+
+
+def test_a_patient_in_both_sets_is_refused(folder):
+    (folder / "test_list.txt").write_text("00000001_000.png\n")
+    (folder / "train_val_list.txt").write_text(
+        "00000001_001.png\n00000002_000.png\n00000003_000.png\n"
+    )
+    with pytest.raises(DataError, match=r"more than one split .1.: 1;"):
+        chestxray14.read(folder, allow_missing=True)
+
+
+def test_rows_come_in_the_order_of_the_images_names(folder):
+    expected = chestxray14.read(folder)
+    (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS[::-1]))
+    pd.testing.assert_frame_equal(chestxray14.read(folder), expected)

@@ -15,7 +15,7 @@ import pytest
 from data import DataError, template_crop
 from data import prepare as module
 from data.cache import Cache
-from data.images import read_gray
+from data.images import read_gray, unlike_radiograph
 from data.prepare import prepare
 
 REPOSITORY = Path(__file__).parent.parent
@@ -381,3 +381,39 @@ def test_real_radiographs(shared_data, tmp_path):
     assert images.shape == (696, 32, 32)
     assert 30 < images.mean() < 200
     assert (images.std((1, 2)) > 10).mean() > 0.99
+
+
+def test_what_predict_refuses_is_not_trained_on(tmp_path):
+    root = tmp_path / "films"
+    names = make_images(root, 9)
+    rng = np.random.default_rng(0)
+    odd = {
+        "a.png": (rng.integers(0, 256, (1, 1), np.uint8), "has 1 x 1 pixels; 32 on each side"),
+        "b.png": (rng.integers(0, 256, (40, 3000), np.uint8), "no chest radiograph's shape"),
+        "c.png": (rng.integers(0, 256, (64, 64, 3), np.uint8), "is in colour"),
+        "d.jpg": (np.tile(np.uint8([0, 128, 255]), (64, 64, 1)), "is in colour"),
+        "e.png": (np.full((64, 64), 7, np.uint8), "is a single shade of gray"),
+    }
+    for name, (image, _) in odd.items():
+        cv2.imwrite(str(root / name), image)
+    os.mkfifo(root / "f.png")
+    everything = [*names, *odd, "f.png"]
+    with pytest.raises(DataError, match="6 of 15 images cannot be used"):
+        prepare(root, everything, tmp_path / "cache", 64, progress=False)
+    cache = Cache(prepare(root, everything, tmp_path / "cache", 64, None, True, progress=False))
+    assert sorted(cache.skipped) == [*odd, "f.png"]
+    for name, (_, reason) in odd.items():
+        assert reason in cache.skipped[name]
+        assert unlike_radiograph(root / name) == cache.skipped[name]
+    assert "no regular file" in cache.skipped["f.png"]
+    with pytest.raises(DataError, match=r"None of the 1 images can be used: f.png is no regular"):
+        prepare(root, ["f.png"], tmp_path / "cache", 64, None, True, progress=False)
+
+
+def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    for name in ("a.png", "b.jpg", "c.tif"):
+        cv2.imwrite(str(tmp_path / name), np.stack([gray] * 3, -1))
+        assert unlike_radiograph(tmp_path / name) == ""
+    cache = Cache(prepare(tmp_path, ["a.png", "b.jpg", "c.tif"], tmp_path / "c", 64))
+    assert not cache.skipped

@@ -1,5 +1,7 @@
 """Splits: by patient, to within one patient's images, blind to row order, saved and checked."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,3 +187,70 @@ def test_the_real_small_release_splits_as_the_papers_do(shared_data):
     random = splits.by_patient(frame, seed=0)  # Ge 2018
     assert abs(random["split"].value_counts()["train"] - 0.7 * len(frame)) <= biggest
     assert official.attrs == random.attrs == frame.attrs
+
+
+def test_the_chexnet_split_is_the_public_one(shared_data):
+    labels_folder = shared_data / "chestxray14-labels"
+    table = pd.read_csv(labels_folder / "Data_Entry_2017_v2020.csv.gz")
+    frame = pd.DataFrame({"image_path": table["Image Index"], "split": "train_val"})
+    frame["patient_id"] = table["Patient ID"].astype(str)
+    split = splits.chexnet(frame)
+    counts = {"train": 78_468, "val": 11_219, "test": 22_433}
+    assert split["split"].value_counts().to_dict() == counts
+    assert split.groupby("patient_id")["split"].nunique().max() == 1
+    for name in splits.NAMES:
+        with gzip.open(labels_folder / "chexnet-split" / f"{name}.txt.gz", "rt") as file:
+            assert set(split.loc[split["split"] == name, "image_path"]) == set(file.read().split())
+    test = table[split["split"] == "test"]
+    assert (test["Finding Labels"] == "No Finding").mean() == pytest.approx(0.53, abs=0.01)
+
+
+def test_the_table_of_the_chexnet_split_knows_every_patient_once():
+    table = pd.read_csv(splits.CHEXNET_PATIENTS)
+    assert table["patient"].tolist() == list(range(1, 30_806))
+    assert set(table["split"]) == set(splits.NAMES)
+
+
+def test_the_chexnet_split_by_hand_and_what_it_cannot_split():
+    def frame_with(*patients):
+        names = [f"{patient}.png" for patient in patients]
+        return pd.DataFrame({"image_path": names, "patient_id": patients, "split": "train_val"})
+
+    split = splits.chexnet(frame_with("1", "10", "12", "1"))
+    assert split["split"].tolist() == ["train", "test", "val", "train"]
+    with pytest.raises(DataError, match="1 to 30805; this data has 2 others, such as A-1: choose"):
+        splits.chexnet(frame_with("1", "10", "12", "A-1", "30806"))
+    with pytest.raises(
+        DataError, match="Of the 2 patients here the CheXNet split puts none into v"
+    ):
+        splits.chexnet(frame_with("1", "10"))
+
+
+def test_a_split_is_saved_gzipped_where_its_name_says_so(tmp_path):
+    frame = frame_of([3] * 40)
+    split = splits.by_patient(frame, 1)
+    digest = splits.save(split, tmp_path / "split.csv.gz")
+    assert digest == splits.save(split, tmp_path / "split.csv")
+    packed = (tmp_path / "split.csv.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "split.csv").read_bytes()
+    splits.save(split, tmp_path / "split.csv.gz")
+    assert (tmp_path / "split.csv.gz").read_bytes() == packed  # no time in it
+    pd.testing.assert_frame_equal(splits.load(frame, tmp_path / "split.csv.gz"), split)
+    shuffled = split.sample(frac=1, random_state=0)
+    assert splits.digest(shuffled) == digest
+    assert splits.digest(split.assign(split=split["split"].to_numpy()[::-1])) != digest
+
+
+@pytest.mark.parametrize("name", ["split.csv", "split.csv.gz"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY\x01\x00v", b"PK\x03\x04\xff", b"\x1f\x8b\x08"]
+)
+def test_a_foreign_file_is_no_split(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        splits.load(frame_of([2]), tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        splits.load(frame_of([2]), tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        splits.load(frame_of([2]), tmp_path)
