@@ -121,11 +121,11 @@ def _settle(work: Work, run: Run) -> bool:
         return True
     if not all(parent.finished for parent in made_from):
         return False
-    with files.locked(run.folder / ".lock") as held:
+    with files.lock(run.folder / ".lock") as held:
         if not held:
             return False
         if not run.finished and not state.failure(run):
-            files.remove_orphans(run.folder)
+            files.remove_parts(run.folder)
             try:
                 _make(work, run)
             except state.RowFailed as failure:

@@ -24,7 +24,7 @@ def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, optio
     """A run for every row and seed, in an order in which parents come first."""
     runs: dict[tuple[str, int], Run] = {}
     notes: dict[str, list[str]] = {}
-    with files.locked(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
+    with files.lock(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
         for row in rows:
             truth = _truth(row, data, runs)
             for seed in options.seeds:
