@@ -185,6 +185,8 @@ def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[d
 def _percentage(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
     """A claimed gain in percent that is not both points of the metric and a relative gain."""
     claimed, readings = line["amount"].rstrip("%"), gain_readings(line, tables)
+    if np.isnan([*readings.values()]).any():
+        return  # of several columns, or of a row without numbers
     slack = _unit(claimed) / 2 + ROUNDING
     fitting = [name for name, value in readings.items() if abs(value - float(claimed)) <= slack]
     if len(fitting) < 2:

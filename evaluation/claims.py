@@ -303,7 +303,8 @@ def gain_readings(line: dict, tables: dict[str, Cells]) -> dict[str, float]:
     cell = line["column"], line["metric"]
     cells = named_cells(line, tables)
     left, right = (cells.get((line[row], *cell), np.nan) for row in ("left_row", "right_row"))
-    return {"points": 100 * (left - right), "relative": 100 * (left / right - 1)}
+    relative = 100 * (left / right - 1) if right else np.nan
+    return {"points": 100 * (left - right), "relative": relative}
 
 
 def _our_size(

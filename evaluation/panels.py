@@ -1,6 +1,5 @@
 """Pictures of single predictions as PNG: Grad-CAM overlays, probabilities and the label tree."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from data import files
 from evaluation import grad_cam
+from evaluation.figures import literal_text, printable
 
 DISCLAIMER = "For research only. Not a medical device; not for diagnosis."
 DPI = 130
@@ -22,6 +23,7 @@ def percent(probability: float, spread: float | None = None) -> str:
     return text if spread is None else f"{100 * probability:.0f} ± {100 * spread:.0f} %"
 
 
+@literal_text
 def activations(
     path: str | Path,
     image: np.ndarray,
@@ -50,10 +52,11 @@ def activations(
             fontsize=7.2,
             fontweight="bold" if label in true else "normal",
         )
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(printable(title), fontsize=9)
     return _save(figure, path)
 
 
+@literal_text
 def prediction(
     path: str | Path,
     image: np.ndarray,
@@ -76,7 +79,7 @@ def prediction(
     picture, bars, tree = above.subplots(1, 3, width_ratios=(1.1, 1, 1.15))
     _picture(picture, image)
     picture.set_anchor("N")
-    picture.set_title(title, fontsize=10, loc="left")
+    picture.set_title(printable(title), fontsize=10, loc="left")
     _bars(bars, labels, probabilities, spread)
     _tree(tree, labels, probabilities, spread, parents)
     for place, tile in enumerate(below.subplots(1, 6)):
@@ -88,7 +91,7 @@ def prediction(
         of_label = None if spread is None else spread[label]
         tile.set_title(f"{labels[label]}\n{percent(probabilities[label], of_label)}", fontsize=8)
     below.suptitle("Where the likeliest labels come from (Grad-CAM above half its maximum)", size=9)
-    foot.text(0.01, 0.5, note, size=7.5, color=FAINT, va="center")
+    foot.text(0.01, 0.5, printable(note), size=7.5, color=FAINT, va="center")
     foot.text(0.99, 0.5, DISCLAIMER, size=8.5, color="#B00020", va="center", ha="right")
     return _save(figure, path)
 
@@ -164,9 +167,6 @@ def outline(parents: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
-    partial.replace(path)
-    return path
+    with files.whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+    return Path(path)

@@ -22,7 +22,7 @@ def test_claims_refer_to_printed_rows(paper):
         assert line["quote"]
         assert int(line["line"]) > 0
         assert line["relation"] in (">", ">=", "=", "<=", "<")
-        assert line["scope"] in ("", "count", "most")
+        assert line["scope"] in ("", "count", "most", "tree")
         named = printed[printed["table"].isin(line["table"].split("|"))]
         if named.empty:  # a figure, or said in words only
             assert line["table"] in ("Figure 3", "not printed")

@@ -30,6 +30,40 @@ def below_curve(
     return bootstrap.with_intervals(measured, draws.T)
 
 
+AUC_OF = "AUC of "  # begins the metric of a radiologist's own AUC
+AUC_NOTE = (
+    "A radiologist decides yes or no, which is one operating point: the AUC is the area under its "
+    "two segments, from (0, 0) to the point to (1, 1), the mean of sensitivity and specificity."
+)
+
+
+def auc_of_each(
+    found: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Each radiologist's AUC per label and on average, from one operating point (`AUC_NOTE`).
+
+    `decisions` are 0/1 arrays like the targets, by radiologist. A label with one class only has
+    no AUC and is left out of the mean.
+    """
+    decided = np.stack([*decisions.values()])
+
+    def areas(images: np.ndarray) -> np.ndarray:
+        points = [metrics.operating_points(found.targets[images], each[images]) for each in decided]
+        of_labels = np.array([(1 + sensitivity - alarms) / 2 for alarms, sensitivity in points])
+        return np.column_stack([of_labels, metrics.macro_mean(of_labels)]).ravel()
+
+    draws = bootstrap.each(areas, found.patients, resamples, seed)
+    groups = [*found.labels, "mean"]
+    measured = pd.DataFrame(
+        {
+            "group": groups * len(decisions),
+            "metric": np.repeat([AUC_OF + name for name in decisions], len(groups)),
+            "value": areas(np.arange(len(found.targets))),
+        }
+    )
+    return bootstrap.with_intervals(measured, draws.T)
+
+
 def one_line_each(table: pd.DataFrame) -> pd.DataFrame:
     """A table of values as one line a label or group, with a column a metric, for people."""
     cells = [
