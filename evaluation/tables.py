@@ -67,7 +67,7 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
     for row in rows:
         words = set(verdicts.loc[row].dropna())
         ran = not words <= {*NOT_RUN}
-        if printed.loc[row].notna().any():
+        if printed.loc[row].fillna("").ne("").any():
             shown = (
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )

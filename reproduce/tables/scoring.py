@@ -183,7 +183,8 @@ def write(
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
     own = pd.concat([values(scored), _without_values(missing, scored, printed)], ignore_index=True)
-    tables.to_csv(own.assign(runs=own["row"].map(runs).fillna("")), folder / "values.csv")
+    own["runs"] = [runs.get(row, "") for row in own["row"]]
+    tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
     write_claims(paper, folder, named, failed=named_missing, judged=judged)
     print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
@@ -230,7 +231,9 @@ def write_claims(
     tables.write(checked, folder, stem)
     shown = checked[checked["ours"] != claims.NOT_RUN]
     if len(shown):
-        columns = ["left_row", "right_row", "column", "metric", "published", "ours", "size"]
+        columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
+        if shown["size"].any():
+            columns.append("size")
         text = tables.to_text(shown.set_index("claim")[columns], width=150)
         print(tables.titled(heading, text))
 
