@@ -173,7 +173,7 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     for note, places in places_of.items():
         more = f"; and {len(places) - 2} more cells" if len(places) > 3 else ""
         where = f"{'; '.join(places[: 2 if more else 3])}{more}"
-        if len(places) > 3 and cells_of[note] == of_ours:
+        if len(places) > 1 and cells_of[note] == of_ours:
             where = "All of ours"
         lines.append(f"{where}: {note}")
     verdicts = side_by_side[["row", "verdict"]].drop_duplicates().itertuples(index=False)

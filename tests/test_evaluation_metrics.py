@@ -232,3 +232,35 @@ def test_released_predictions_give_the_published_number_of_readers(shared_data):
     assert below.sum(axis=0).tolist() == [2, 3, 2, 3, 3]
     auc = metrics.auroc(targets, probabilities)
     np.testing.assert_allclose(auc, [0.8913, 0.9406, 0.8996, 0.9219, 0.9680], atol=5e-5)
+
+
+def test_a_network_that_gives_every_image_the_same_has_collapsed():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(200, 3))
+
+    def probabilities(logits):
+        return 1 / (1 + np.exp(-logits))
+
+    assert not metrics.collapsed(probabilities(logits))
+    assert metrics.collapsed(np.full((200, 3), 0.2))
+    assert metrics.collapsed(np.zeros((200, 3)))
+    assert metrics.collapsed(np.ones((200, 3)))
+    assert metrics.collapsed(probabilities(logits * 1e-6 - 3))
+    one_label_left = logits * [0, 0, 1]
+    assert not metrics.collapsed(probabilities(one_label_left))
+    assert not metrics.collapsed(probabilities(logits - 20))  # rare, but told apart
+    assert not metrics.collapsed(1 - probabilities(logits - 20))
+    outlier = np.full((200, 3), 0.2)
+    outlier[7] = 0.9
+    assert metrics.collapsed(outlier)
+    assert not metrics.collapsed(np.full((1, 3), 0.2))  # one image tells nothing
+    members = np.stack([np.full((200, 3), 0.2), probabilities(logits)])
+    assert not metrics.collapsed(members)
+    assert metrics.collapsed(members[[0, 0]])
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.0099, True), (0.0101, False)])
+def test_collapse_begins_at_one_hundredth_of_the_logit(width, expected):
+    """The 1 % and 99 % quantiles of 101 evenly spaced logits are the second and the last but one."""
+    logits = np.linspace(-0.5, 0.5, 101) * width * 100 / 98
+    assert metrics.collapsed(1 / (1 + np.exp(-logits))[:, None]) == expected
