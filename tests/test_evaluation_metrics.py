@@ -261,6 +261,6 @@ def test_a_network_that_gives_every_image_the_same_has_collapsed():
 
 @pytest.mark.parametrize(("width", "expected"), [(0.0099, True), (0.0101, False)])
 def test_collapse_begins_at_one_hundredth_of_the_logit(width, expected):
-    """The 1 % and 99 % quantiles of 101 evenly spaced logits are the second and the last but one."""
+    """Of 101 evenly spaced logits, the second and the last but one are the quantiles."""
     logits = np.linspace(-0.5, 0.5, 101) * width * 100 / 98
     assert metrics.collapsed(1 / (1 + np.exp(-logits))[:, None]) == expected

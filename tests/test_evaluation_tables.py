@@ -207,7 +207,9 @@ def test_a_note_on_all_of_our_numbers_stands_once():
     ours.iloc[0, ours.columns.get_loc("note")] = ""
     notes = tables.footnotes(published.compare(published.load("chen2019"), ours))
     (note,) = [note for note in notes if "one seed" in note]
-    assert note.startswith("Table 1, HLUP, leaf AP; Table 1, HLUP, high-level AUC; and 5 more")
+    assert note.startswith(
+        "Table 1, HLUP, leaf AP; Table 1, HLUP, high-level AUC; and 4 more cells"
+    )
 
 
 def test_bytes_of_a_file_name_that_are_no_utf_8_can_be_written(tmp_path):
