@@ -94,7 +94,7 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
 
 def _legend(figure: Figure, handles: Sequence, names: Sequence[str], **style):
     """A legend below the panels. Matplotlib would leave out names that begin with `_`."""
-    stand_ins = [f"name {place}" for place in range(len(names))]
+    stand_ins = [f"name {position}" for position in range(len(names))]
     legend = figure.legend(handles, stand_ins, loc="outside lower center", **style)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(printable(name))
@@ -113,15 +113,19 @@ def roc_by_row(
     colours = matplotlib.colormaps["tab20"].colors
     for panel in panels[len(rows) :]:
         panel.set_axis_off()
-    for panel, letter, (name, found) in zip(panels, "abcdefghi", rows.items(), strict=False):
+    for panel, letter, (name, predictions) in zip(panels, "abcdefghi", rows.items(), strict=False):
         panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
-        for label, colour in zip(range(len(found.labels)), itertools.cycle(colours), strict=False):
-            false, true = metrics.roc_curve(found.targets[:, label], found.mean[:, label])
+        for label, colour in zip(
+            range(len(predictions.labels)), itertools.cycle(colours), strict=False
+        ):
+            false, true = metrics.roc_curve(
+                predictions.targets[:, label], predictions.mean[:, label]
+            )
             curve = ([], [])  # of a label with one class only, which still has its legend
             if false[-1] and true[-1]:
                 curve = (false / false[-1], true / true[-1])
             panel.plot(*curve, color=colour, linewidth=1)
-        mean = metrics.macro_mean(metrics.auroc(found.targets, found.mean))
+        mean = metrics.macro_mean(metrics.auroc(predictions.targets, predictions.mean))
         panel.set_title(f"({letter}) {name}\nmean AUC {mean:.3f}".replace(" 0.", " ."), fontsize=8)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -178,15 +182,15 @@ def auc_comparison(
     compared = pd.concat([compared[leaf], compared[~leaf]], ignore_index=True)
     figure = Figure((6.5, 0.24 * len(compared) + 1.3), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(compared))
+    positions = np.arange(len(compared))
     significant = (compared[p] < SIGNIFICANT).to_numpy()
-    axes.hlines(places, compared["first"], compared["second"], color=GREY, linewidth=1, zorder=1)
+    axes.hlines(positions, compared["first"], compared["second"], color=GREY, linewidth=1, zorder=1)
     sizes = np.where(significant, 46, 16)
     points = [
-        axes.scatter(compared[column], places, sizes, colour, marker=marker, zorder=2)
+        axes.scatter(compared[column], positions, sizes, colour, marker=marker, zorder=2)
         for column, marker, colour in (("first", "o", ORANGE), ("second", "D", BLUE))
     ]
-    axes.set_yticks(places, compared["label"], fontsize=8)
+    axes.set_yticks(positions, compared["label"], fontsize=8)
     for text, bold in zip(axes.get_yticklabels(), significant, strict=True):
         text.set_fontweight("bold" if bold else "normal")
     if 0 < leaf.sum() < len(compared):

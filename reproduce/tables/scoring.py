@@ -38,22 +38,23 @@ def score(
     runs: Sequence[Run],
     groups: Callable[[Sequence[str]], Sequence[Group]],
     resamples: int,
-    of: str = "predictions",
-    view: Callable[[Predictions], Predictions] = lambda found: found,
+    stem: str = "predictions",
+    view: Callable[[Predictions], Predictions] = lambda predictions: predictions,
 ) -> dict[str, Scored]:
     """Every row's numbers with bootstrap intervals; `groups` are those of some labels.
 
-    `view` is what is scored of the predictions, for instance studies instead of images.
+    `stem` names the predictions file of each run; `view` changes what is scored, for instance
+    studies instead of images.
 
     Every row is resampled with the same patients, so that two rows' draws are paired. The interval
     of one seed covers other patients; that of several covers other seeds too (`over_seeds`).
     """
     scored = {}
-    for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
-        of_row = list(of_row)
-        predictions = [view(load(run.folder / f"{of}.npz")) for run in of_row]
+    for name, row_runs in itertools.groupby(runs, key=lambda run: run.row.name):
+        row_runs = list(row_runs)
+        predictions = [view(load(run.folder / f"{stem}.npz")) for run in row_runs]
         tables_by_seed, draws_by_seed = [], []
-        for run, predicted in zip(of_row, predictions, strict=True):
+        for run, predicted in zip(row_runs, predictions, strict=True):
             labels = list(predicted.labels)
             table, draws = bootstrap.measure(
                 predicted.targets,
@@ -63,21 +64,21 @@ def score(
                 groups(labels),
                 resamples,
             )
-            metrics_csv = run.folder / f"{of.replace('predictions', 'metrics')}.csv"
+            metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
             tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
             tables_by_seed.append(table)
             draws_by_seed.append(draws)
-        draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in of_row])
+        draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in row_runs])
         table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
         bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
         table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
-        for note in (collapse_note(of_row, predictions), of_row[0].row.note):
+        for note in (collapse_note(row_runs, predictions), row_runs[0].row.note):
             table["note"] = [_joined(each, note) for each in table["note"]]
         scored[name] = Scored(
             table,
             pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS])),
             predictions,
-            [run.folder for run in of_row],
+            [run.folder for run in row_runs],
         )
     return scored
 
@@ -134,7 +135,8 @@ def values(scored: dict[str, Scored]) -> pd.DataFrame:
     if not scored:
         return pd.DataFrame(columns=[*VALUES, "row"]).astype({"value": float})
     return pd.concat(
-        [of_row.table.assign(row=name) for name, of_row in scored.items()], ignore_index=True
+        [row_scores.table.assign(row=name) for name, row_scores in scored.items()],
+        ignore_index=True,
     )
 
 
@@ -165,7 +167,9 @@ def write(
     `judged`: verdicts on claims that the paper's own tables give (see `claims.check`).
     """
     printed, failed = published.load(paper), failed or {}
-    scored = {name: _with_lost_seeds(of_row, failed.get(name)) for name, of_row in scored.items()}
+    scored = {
+        name: _with_lost_seeds(row_scores, failed.get(name)) for name, row_scores in scored.items()
+    }
     missing = {name: reason for name, reason in failed.items() if name not in scored}
     aliases = aliases or {}
     named = scored | {name: scored[row] for name, row in aliases.items() if row in scored}
@@ -177,8 +181,8 @@ def write(
         printed, _printed_cells(ours, printed), data.not_comparable, named_missing
     )
     runs = {
-        name: " ".join(each.relative_to(folder).as_posix() for each in of_row.folders)
-        for name, of_row in named.items()
+        name: " ".join(each.relative_to(folder).as_posix() for each in row_scores.folders)
+        for name, row_scores in named.items()
     }  # where each of our numbers comes from
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
@@ -190,12 +194,12 @@ def write(
     print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
 
 
-def _with_lost_seeds(of_row: Scored, reason: str | None) -> Scored:
+def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
     """A row of which some seeds failed and others are scored, with a note of that."""
     if reason is None:
-        return of_row
-    notes = [_joined(note, f"another seed failed: {reason}") for note in of_row.table["note"]]
-    return of_row._replace(table=of_row.table.assign(note=notes))
+        return row_scores
+    notes = [_joined(note, f"another seed failed: {reason}") for note in row_scores.table["note"]]
+    return row_scores._replace(table=row_scores.table.assign(note=notes))
 
 
 def _without_values(
@@ -239,13 +243,13 @@ def write_claims(
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
-    """Our numbers that have a place in some table of the paper; values.csv has all of them.
+    """Our numbers that belong into a printed table; values.csv has all of them.
 
     A row that the paper prints has the columns of the tables that print it, any other has all.
     """
     columns = printed[["table", "column", "metric"]].drop_duplicates()
-    places = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
-    cells = pd.MultiIndex.from_frame(places[["row", "column", "metric"]])
+    printed_rows = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
+    cells = pd.MultiIndex.from_frame(printed_rows[["row", "column", "metric"]])
     ran = pd.MultiIndex.from_frame(ours[["row", *KEYS]])
     ours_alone = ~ours["row"].isin(printed["row"]) & ran.droplevel("row").isin(cells.droplevel(0))
     return ours[ours_alone | ran.isin(cells)]
