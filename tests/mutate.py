@@ -77,7 +77,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
         case ast.If(test) | ast.IfExp(test) | ast.While(test):
             yield test, ast.UnaryOp(ast.Not(), test)
         case ast.Return(ast.expr() as value):
-            if not (isinstance(value, ast.Constant) and value.value is None):
+            if not (isinstance(value, ast.Constant) and not value.value):  # None for "" or False
                 yield value, ast.Constant(None)
         case ast.AugAssign(target, operator, value):
             yield node, ast.AugAssign(target, OPERATORS[type(operator)](), value)

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -264,3 +266,30 @@ def test_collapse_begins_at_one_hundredth_of_the_logit(width, expected):
     """Of 101 evenly spaced logits, the second and the last but one are the quantiles."""
     logits = np.linspace(-0.5, 0.5, 101) * width * 100 / 98
     assert metrics.collapsed(1 / (1 + np.exp(-logits))[:, None]) == expected
+
+
+def below_by_segments(false, true, false_alarms, hits):
+    """`under_curve` of one reader, from the curve's segments in exact fractions."""
+    heights = [t for f, t in zip(false, true, strict=True) if f == false_alarms]
+    for k in range(len(false) - 1):
+        width = int(false[k + 1] - false[k])
+        if width and false[k] <= false_alarms <= false[k + 1]:
+            share = Fraction(int(false_alarms - false[k]), width)
+            heights.append(true[k] + share * int(true[k + 1] - true[k]))
+    beaten = any(t >= hits and f < false_alarms for f, t in zip(false, true, strict=True))
+    return beaten or hits < max(heights)
+
+
+def test_readers_under_random_curves_by_their_segments():
+    """Ties make sloping segments of every width; counts of readers run through all of them."""
+    random = np.random.default_rng(5)
+    for _ in range(60):
+        target = (random.random(14) < 0.5).astype(float)
+        target[:2] = 0, 1
+        score = random.integers(0, 5, 14).astype(float)
+        false, true = metrics.roc_curve(target, score)
+        for _ in range(12):
+            decisions = (random.random(14) < random.random()).astype(float)
+            alarms, hits = (int(decisions[target == value].sum()) for value in (0, 1))
+            found = metrics.under_curve(target[:, None], score[:, None], decisions[None, :, None])
+            assert found.item() == below_by_segments(false, true, alarms, hits)
