@@ -52,17 +52,18 @@ class Predictions(NamedTuple):
         return self.probabilities.mean(axis=0)
 
 
-def pooled(found: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
-    """One prediction a unit, a study say, from those of its images: their mean, or another pool."""
+def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
+    """One prediction for each unit, such as a study: the mean of its images', or another pool."""
     names, first, unit = np.unique(np.asarray(units, str), return_index=True, return_inverse=True)
-    if not np.array_equal(found.targets, found.targets[first][unit], equal_nan=True):
+    truth = predictions.targets
+    if not np.array_equal(truth, truth[first][unit], equal_nan=True):
         raise EvaluationError("The images of a study have different truths; score them one by one.")
     images = [np.flatnonzero(unit == each) for each in range(len(names))]
-    probabilities = [pool(found.probabilities[:, of_unit], axis=1) for of_unit in images]
-    return found._replace(
+    probabilities = [pool(predictions.probabilities[:, each], axis=1) for each in images]
+    return predictions._replace(
         ids=names,
-        patients=found.patients[first],
-        targets=found.targets[first],
+        patients=predictions.patients[first],
+        targets=truth[first],
         probabilities=np.stack(probabilities, axis=1),
     )
 

@@ -94,6 +94,16 @@ def failures(runs: Sequence[Run]) -> dict[Path, str]:
     return reasons
 
 
+def failed_rows(runs: Sequence[Run]) -> dict[str, str]:
+    """Why rows failed, by their names; of several seeds, the first that did."""
+    reasons = failures(runs)
+    rows: dict[str, str] = {}
+    for run in runs:
+        if run.folder in reasons:
+            rows.setdefault(run.row.name, reasons[run.folder])
+    return rows
+
+
 def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Path, str]:
     """The folder of these settings, and what differs if others hold the plain name."""
     plain, own = below / name, below / f"{name}-{digest}"
