@@ -4,8 +4,11 @@ Only the standard library is used here, so every folder of the suite may import 
 """
 
 import contextlib
+import fcntl
+import functools
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +52,44 @@ def sha256(path: str | Path) -> str:
     """The hash of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, waiting: str = "") -> Iterator[bool]:
+    """Hold a lock file, which the kernel frees however a process ends; False if another holds it.
+
+    With `waiting`, a sentence for the user, the lock is waited for instead.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        raise DataError(
+            f"{path.parent} cannot be written to ({error.strerror or error}): free some space, or "
+            "make it writable, and run the same command again."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waiting:
+                yield False
+                return
+            print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            _say_once(f"{path.parent} lies on a file system without locks: use one process on it.")
+        yield True
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder whose lock is held."""
+    for partial in folder.glob(f"{PART}*"):
+        with contextlib.suppress(OSError):
+            partial.unlink()

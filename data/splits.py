@@ -109,6 +109,14 @@ def digest(frame: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(map(",".join, pairs)).encode()).hexdigest()
 
 
+def digest_of(path: str | Path) -> str:
+    """The digest of a saved split; empty if it cannot be read."""
+    try:
+        return digest(reading.read_table(Path(path), ("image_path", "split")))
+    except DataError:
+        return ""
+
+
 def load(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """The frame's images named in a saved split, with that split; others are left out."""
     path = Path(path)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import claims
-from evaluation.claims import Cells, by_table, comparisons, named_cells
+from evaluation.claims import Cells, by_table, comparisons, gain_readings
 from evaluation.published import CELL, FOLDER, QUOTED, is_average, load, papers
 
 ROW = ["row", "metric", "split"]
@@ -184,11 +184,7 @@ def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[d
 
 def _percentage(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
     """A claimed gain in percent that is not both points of the metric and a relative gain."""
-    cell = line["column"], line["metric"]
-    cells = named_cells(line, tables)
-    left, right = cells[line["left_row"], *cell], cells[line["right_row"], *cell]
-    claimed = line["amount"].rstrip("%")
-    readings = {"points": 100 * (left - right), "relative": 100 * (left / right - 1)}
+    claimed, readings = line["amount"].rstrip("%"), gain_readings(line, tables)
     slack = _unit(claimed) / 2 + ROUNDING
     fitting = [name for name, value in readings.items() if abs(value - float(claimed)) <= slack]
     if len(fitting) < 2:

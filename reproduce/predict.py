@@ -143,8 +143,11 @@ def panel(path, source, run, models, of_run, names, found, spread, note) -> None
 
 
 def table(paths: Sequence[Path], names, mean: np.ndarray, spread: np.ndarray | None):
-    """image, a column a label, and of several members a column `LABEL ±` of their deviation."""
-    frame = pd.DataFrame(mean.round(6), columns=list(names))
+    """image, a column a label, and of several members a column `LABEL ±` of their deviation.
+
+    Probabilities are not rounded: close to 1, six decimals would tie what the logits rank.
+    """
+    frame = pd.DataFrame(mean, columns=list(names))
     if spread is not None:
         frame = frame.join(pd.DataFrame(spread.round(6), columns=[f"{name} ±" for name in names]))
     frame.insert(0, "image", [str(path) for path in paths])

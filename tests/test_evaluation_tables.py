@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data import DataError
 from evaluation import published, tables
 
 
@@ -166,6 +167,6 @@ def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("pathlib.Path.replace", disk_full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(DataError, match="no space"):
         tables.to_csv(pd.DataFrame({"a": [2]}), path)
     assert path.read_text() == "a\n1\n"

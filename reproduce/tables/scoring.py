@@ -16,7 +16,8 @@ import pandas as pd
 
 from evaluation import bootstrap, claims, published, tables
 from evaluation.metrics import Group
-from evaluation.predictions import Predictions, load
+from evaluation.predictions import Predictions
+from reproduce.engine import state
 from reproduce.engine.rows import Data, Run
 
 KEYS = ["group", "metric"]
@@ -49,7 +50,7 @@ def score(
     for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
         measured, draws, predictions, folders = [], [], [], []
         for run in of_row:
-            found = view(load(run.folder / f"{of}.npz"))
+            found = view(state.load_predictions(run.folder, run.digest, f"{of}.npz"))
             labels = list(found.labels)
             one = bootstrap.measure(
                 found.targets, found.mean, labels, found.patients, groups(labels), resamples
