@@ -7,9 +7,10 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data import DataError
@@ -93,3 +94,28 @@ def remove_orphans(folder: Path) -> None:
     for partial in folder.glob(f"{PART}*"):
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+SEALS = "checksums.json"
+
+
+def seal(folder: Path, paths: Iterable[Path]) -> None:
+    """Write down the hashes of finished files, so that a reader can tell what has changed since."""
+    sums = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(paths)}
+    write(folder / SEALS, json.dumps(sums, indent=1))
+
+
+def changed_since_sealed(folder: Path) -> list[str]:
+    """The files of a sealed folder that are not as they were written, or gone."""
+    path = folder / SEALS
+    try:
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        changed = []
+        for name, digest in sums.items():
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
+                changed.append(name)
+        return changed
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, AttributeError, TypeError):
+        return [SEALS]

@@ -143,7 +143,7 @@ def main() -> None:
     authors = tables.authors(data, config, options)  # or an error, before days go by
     runs = loop.train("asadi2025", rows(config, data), data, config, options)
     tables.write([*runs, *authors], data, options, baseline="BCE", paper=PAPER, dropped=MC)
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

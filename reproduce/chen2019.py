@@ -150,7 +150,7 @@ def main() -> None:
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
     runs = loop.train("chen2019", rows(config, data), data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

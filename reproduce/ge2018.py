@@ -198,7 +198,7 @@ def main() -> None:
     data = dataset.load(options, config, split, rows, phantoms=1800, resize=config.resize)
     runs = loop.train("ge2018", rows(config, data), data, config, options)
     tables.write(runs, data, options)
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def main() -> None:
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
     runs = loop.train("mo2019", rows(config, data), data, config, options)
     tables.write(runs, data, options, PROPOSED, OURS)
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def main() -> None:
     runs = loop.train("pham2019", rows(config, data), data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

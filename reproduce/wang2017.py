@@ -74,7 +74,7 @@ def main() -> None:
     runs = loop.train("wang2017", rows(config, data), data, config, options)
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     scoring.write("wang2017", loop.paper_folder("wang2017", options, data), scored, data)
-    loop.exit_if_failed(runs)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

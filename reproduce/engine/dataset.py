@@ -12,7 +12,7 @@ import pandas as pd
 from data import DataError, chestxray14, chexpert, files, plco, prepare, splits, template_crop
 from data.cache import Cache
 from data.phantom import drawing
-from models import backbones
+from models import backbones, weights
 from reproduce import RunError
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
 
@@ -52,13 +52,14 @@ def load(
 
 def check(rows: Sequence[Row | Combined], config, options) -> None:
     """What can be known before any image is decoded: row names, flags, weights to start from."""
-    due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
+    trained = [row for row in rows if isinstance(row, Row)]
     for field in options.given:
-        if due and all(field in row.ignores for row in due):
+        if all(field in row.ignores for row in trained):
             flag = "--" + field.replace("_", "-")
-            raise RunError(f"{flag} changes nothing in the rows that are wanted: leave it out.")
+            raise RunError(f"{flag} changes nothing on {options.dataset}: leave it out.")
+    due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
     for name in dict.fromkeys(row.network["backbone"] for row in due):
-        backbones.fetch(name, config.weights)
+        weights.fetch(name, backbones.weights_of(config.weights, name))
 
 
 def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:

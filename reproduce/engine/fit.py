@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data import files, pipeline
 from data.progress import TimeLeft
 from evaluation import inference, predictions
-from models import classifier, fast
+from models import backbones, classifier, fast
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
 
@@ -90,7 +90,7 @@ def build_network(row: Row, config, options) -> keras.Model:
     given = {
         "labels": row.task.targets.shape[1],
         "size": config.size,
-        "weights": config.weights,
+        "weights": backbones.weights_of(config.weights, row.network["backbone"]),
         "precision": config.precision,
         "fast": options.fast,
     }

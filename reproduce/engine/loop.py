@@ -58,8 +58,12 @@ def paper_folder(paper: str, options, data: Data) -> Path:
     return options.results_dir / paper / (data.dataset + "-phantoms" * data.phantom)
 
 
-def exit_if_failed(runs: Sequence[Run]) -> None:
-    """Name the rows that failed, and end with exit code 1; the tables are written by then."""
+def finish(runs: Sequence[Run]) -> None:
+    """Seal the tables, which are written by now; name the rows that failed, and exit with 1."""
+    folder = runs[0].folder.parents[1]
+    texts = [path for path in folder.iterdir() if path.suffix in (".csv", ".md", ".svg", ".png")]
+    of_runs = [run.folder / name for run in runs for name in ("history.csv", "metrics.csv")]
+    files.seal(folder, [*texts, *(path for path in of_runs if path.exists())])
     failed = plan.failures(runs)
     if not failed:
         return
