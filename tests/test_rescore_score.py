@@ -92,10 +92,13 @@ def test_files_may_lie_anywhere_under_the_folder(shared_data, tmp_path):
     flat.mkdir()
     for path in (shared_data / "released").rglob("*.csv"):
         shutil.copy(path, flat)
-    one, two = (authors.read("pham2019", folder) for folder in (flat, shared_data / "released"))
+    one, two = (
+        authors.read("pham2019", folder).predictions
+        for folder in (flat, shared_data / "released")
+    )
     np.testing.assert_array_equal(one.probabilities, two.probabilities)
     assert len({*one.patients}) == 500
-    assert authors.read("asadi2025", flat).targets.shape == (668, 21)
+    assert authors.read("asadi2025", flat).predictions.targets.shape == (668, 21)
 
 
 def test_another_file_of_that_name_is_refused(shared_data, tmp_path, capsys):
