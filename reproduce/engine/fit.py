@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data import files, pipeline
 from data.progress import TimeLeft
 from evaluation import inference, predictions
-from models import classifier, fast
+from models import backbones, classifier, fast
 from reproduce import RunError
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
@@ -28,7 +28,7 @@ from reproduce.engine.rows import Data, Fit, Row, Run
 def train(run: Run, weights: Path | None, data: Data, config, options, left: TimeLeft) -> None:
     """Train a row to its last epoch, from where it stands, and predict the test set."""
     row, task, fit = run.row, run.row.task, run.row.fit
-    keras.utils.clear_session()
+    backend.clear_networks()
     keras.utils.set_random_seed(run.seed)
     model = build_network(row, config, options)
     start(model, fit, weights, row.loss(), options)
@@ -77,10 +77,11 @@ def train(run: Run, weights: Path | None, data: Data, config, options, left: Tim
 
 def build_network(row: Row, config, options) -> keras.Model:
     """The network of a row, with the weights that Config says."""
+    backbone, weights = row.network.get("backbone"), config.weights
     given = {
         "labels": row.task.targets.shape[1],
         "size": config.size,
-        "weights": config.weights,
+        "weights": backbones.weights_of(weights, backbone) if backbone else weights,
         "precision": config.precision,
         "fast": options.fast,
     }
