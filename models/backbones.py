@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import ModelError, torchvision
-from models.weights import UNREADABLE, fetch
+from models.weights import UNREADABLE, fetch, first_line
 
 # Normalisation: gray pixels 0..255 become `pixel * scale + offset`, one value a channel. Gray is
 # repeated, so that the order of channels (RGB or BGR) only orders the values.
@@ -155,10 +155,9 @@ def _load(model, file: Path | None):
             with warnings.catch_warnings(action="ignore"):  # one a layer; the error says it once
                 model.load_weights(file)
     except UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
             f"{file} does not hold the weights of {model.name} without its top "
-            f"({reason}): give this network's file, whole, or use --weights none."
+            f"({first_line(error)}): give this network's file, whole, or use --weights none."
         ) from error
     return model.output
 
