@@ -1,4 +1,4 @@
-"""Kill a run again and again; the predictions must equal those of a run left alone, bit for bit.
+"""Kills a run again and again; its predictions must equal those of an undisturbed run bit for bit.
 
 python tests/kill_and_resume.py --kills 10        chen2019's demo, killed at random moments
 """
@@ -20,10 +20,10 @@ REPOSITORY = Path(__file__).parent.parent
 ROWS = ("HLCP", "HLUP-finetune")
 
 
-def command(folder: Path, name: str, *more: str) -> list[str]:
+def command(folder: Path, name: str) -> list[str]:
     small = ["--rows", *ROWS, "--phantoms", "240", "--epochs", "3", "--finetune-epochs", "2"]
-    places = ["--results-dir", str(folder / name), "--cache-dir", str(folder / "cache")]
-    return [sys.executable, "-m", "reproduce.chen2019", *small, *places, *more]
+    folders = ["--results-dir", str(folder / name), "--cache-dir", str(folder / "cache")]
+    return [sys.executable, "-m", "reproduce.chen2019", *small, *folders]
 
 
 def run(words: list[str], seconds: float | None = None) -> int:
@@ -47,12 +47,12 @@ def run(words: list[str], seconds: float | None = None) -> int:
     return process.returncode
 
 
-def predictions(folder: Path) -> dict[str, np.ndarray]:
-    found = {}
+def probabilities_by_row(folder: Path) -> dict[str, np.ndarray]:
+    by_row = {}
     for path in sorted(folder.glob("chen2019/plco-phantoms/*/seed-0/predictions.npz")):
         with np.load(path) as arrays:
-            found[path.parts[-3]] = arrays["probabilities"]
-    return found
+            by_row[path.parts[-3]] = arrays["probabilities"]
+    return by_row
 
 
 def main() -> None:
@@ -64,25 +64,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         began = time.monotonic()
-        run(command(folder, "alone"))
-        whole = time.monotonic() - began
-        expected = predictions(folder / "alone")
+        run(command(folder, "undisturbed"))
+        duration = time.monotonic() - began
+        expected = probabilities_by_row(folder / "undisturbed")
         assert len(expected) == len(ROWS)
         kills = ended = 0
         while kills < options.kills or (folder / "killed").exists():
             # from the start of Python to beyond the first epochs, whose time is saved each time
-            seconds = moments.uniform(0.05, 0.9) * whole if kills < options.kills else None
+            seconds = moments.uniform(0.05, 0.9) * duration if kills < options.kills else None
             if run(command(folder, "killed"), seconds) != 0:
                 kills += 1
-                print(f"killed after {seconds:.1f} of {whole:.1f} s", flush=True)
+                print(f"killed after {seconds:.1f} of {duration:.1f} s", flush=True)
                 continue
-            found = predictions(folder / "killed")
+            resumed = probabilities_by_row(folder / "killed")
             for row, probabilities in expected.items():
-                assert np.array_equal(probabilities, found[row]), f"{row} differs"
+                assert np.array_equal(probabilities, resumed[row]), f"{row} differs"
             shutil.rmtree(folder / "killed")  # and from nothing again, until all kills are spent
             ended += 1
-    print(f"{kills} kills, {ended} runs to the end: all {len(expected)} predictions of each are "
-          "equal, bit for bit, to those of a run left alone.")  # fmt: skip
+    print(
+        f"{kills} kills, {ended} finished runs: the predictions of all {len(expected)} rows are "
+        "equal, bit for bit, to those of the undisturbed run."
+    )
 
 
 if __name__ == "__main__":
