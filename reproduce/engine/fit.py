@@ -87,7 +87,6 @@ def train(
 
 def build_network(row: Row, config, options) -> keras.Model:
     """The network of a row, with the weights that Config says."""
-    backbone, weights = row.network.get("backbone"), config.weights
     given = {
         "labels": row.task.targets.shape[1],
         "size": config.size,
