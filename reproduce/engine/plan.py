@@ -110,12 +110,13 @@ def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Pa
     try:
         known = state.record(plain)
     except RunError as error:
-        if _finished_by(plain) == digest:
-            return plain, ""  # the record is written again
-        return own, str(error).partition(":")[0]
+        if digest in (_finished_by(plain), state.stopped_by(plain)):
+            (plain / state.RECORD).unlink()  # it is written again
+            return plain, ""
+        return own, f"{str(error).partition(' (')[0]}, and its results may have other settings,"
     if known is None:
         foreign = any(plain.glob("*.npz")) or any(plain.glob("*.h5"))
-        if foreign and _finished_by(plain) != digest:
+        if foreign and digest not in (_finished_by(plain), state.stopped_by(plain)):
             return own, f"{plain} has no config.json, so its results may have other settings,"
         return plain, ""
     if known["settings"] == settings:
@@ -159,7 +160,7 @@ def _claim(run: Run) -> None:
     """Write the settings into a run's folder, so that no other settings take it meanwhile."""
     if not (run.folder / state.RECORD).exists():
         claim = {"settings": run.settings, "digest": run.digest, "recipe": {}, "claim": os.getpid()}
-        files.write(run.folder / state.RECORD, json.dumps(claim, indent=1))
+        state.write_record(run.folder, claim)
 
 
 def release_claims(runs: Sequence[Run]) -> None:

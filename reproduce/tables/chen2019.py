@@ -9,6 +9,7 @@ import pandas as pd
 from data import label_tree
 from evaluation import delong, figures, metrics, tables
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import scoring
 
@@ -36,7 +37,8 @@ def write(runs: Sequence[Run], data: Data, hierarchy: str, options) -> None:
         compared = figure_3(folder, scored, names, inner, data.phantom)
         parents = label_tree.parent_matrix(tree)
         judged = {TREE_CLAIM: parents_improve_too(compared, parents)}
-    scoring.write("chen2019", folder, scored, data, PRINTED_NAMES, judged=judged)
+    failed = failed_rows(runs)
+    scoring.write("chen2019", folder, scored, data, PRINTED_NAMES, judged=judged, failed=failed)
 
 
 def figure_3(folder: Path, scored: dict, names, inner: Sequence[str], phantom: bool):

@@ -16,6 +16,7 @@ from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import figures, metrics, predictions, tables
 from evaluation.predictions import Predictions
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import heatmaps, radiologists, scoring
 
@@ -37,7 +38,10 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
             lambda found: by_study(found, study_of),
         )
 
-    scored, beside = score("predictions"), {}
+    scored, beside, failed = score("predictions"), {}, failed_rows(runs)
+    if not scored:
+        scoring.write("pham2019", folder, scored, data, failed=failed)
+        return
     best = next(name for name in (*best_first, *scored) if name in scored)
     if (data.frame["split"] == "public").any():
         public = score("predictions-public")
@@ -46,13 +50,14 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
         if best == best_first[0]:
             table = table[table["group"] == "mean"]
             beside["Ours (test)"] = public[best]._replace(table=table)
-    scoring.write("pham2019", folder, scored | beside, data, {"Ours": best_first[0]})
-    views(folder, runs, study_of)
+    aliases = {"Ours": best_first[0]}
+    scoring.write("pham2019", folder, scored | beside, data, aliases, failed=failed)
+    views(folder, [run for run in runs if run.finished], study_of)
     found = only_five(scored[best].predictions[0])
     curves = found.targets, found.mean, FIVE
     figures.roc_curves(folder / "figure-4.svg", *curves, None, f"{TITLE} 4: {best}", phantom)
     single = next((run for run in runs if run.row.name == best_first[-1]), None)
-    if single:
+    if single and single.finished:
         title = f"{TITLE} 5: {single.row.name}"
         heatmaps.of_examples(folder / "figure-5.svg", single, data, FIVE, title)
 
