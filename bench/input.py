@@ -187,7 +187,8 @@ def epoch(cache: Cache, augment: Augment, images: int = 0, **options) -> int:
 
     rows = np.tile(np.arange(len(cache)), max(1, images // len(cache)))
     targets = np.zeros((len(rows), 14), np.float32)
-    return drained(train_batches(cache, rows, targets, BATCH, 0, 0, augment, CROP, **options))
+    options |= {"augment": augment, "crop": CROP}
+    return drained(train_batches(cache, rows, targets, BATCH, 0, 0, **options))
 
 
 def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:

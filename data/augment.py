@@ -60,6 +60,7 @@ def affine(
     degrees=0.0,
     scale=1.0,
     shear=0.0,
+    *,
     left=0.0,
     top=0.0,
     upside_down=False,

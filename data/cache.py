@@ -15,7 +15,7 @@ from data import DataError
 
 VERSION = 2
 _NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
-_BLOCK = 1 << 24  # bytes of a file that are checked in one call, outside the interpreter's lock
+_BLOCK = 1 << 20  # bytes that are checked in one call, outside the interpreter lock
 # Shards whose checksum was compared in this process: path -> (device, inode, bytes, time, checksum)
 _compared: dict[str, tuple] = {}
 
@@ -123,7 +123,7 @@ def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]
 def _has_checksum(pair: tuple[str, int]) -> bool:
     path, expected = pair
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, expected)
             if _compared.get(path) == known:

@@ -102,8 +102,8 @@ def _splits(names: pd.Series, folder: Path, label_file: Path, allow_missing: boo
         if unknown and not allow_missing:
             raise DataError(
                 f"{folder / LISTS[split]} names images that {label_file.name} lacks "
-                f"({len(unknown):,}), such as {unknown[0]}; get the whole label file, or pass --allow-missing "
-                "to go on without them."
+                f"({len(unknown):,}), such as {unknown[0]}; get the whole label file, or pass "
+                "--allow-missing to go on without them."
             )
     return np.where(listed["test"], "test", "train_val")
 

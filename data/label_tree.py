@@ -17,9 +17,9 @@ def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) 
     for parent, offspring in children.items():
         for child in offspring:
             parents[names.index(child)].append(names.index(parent))
-    if all(len(of_label) <= 1 for of_label in parents):
-        return tuple(of_label[0] if of_label else -1 for of_label in parents)
-    return tuple(tuple(of_label) for of_label in parents)
+    if all(len(indices) <= 1 for indices in parents):
+        return tuple(indices[0] if indices else -1 for indices in parents)
+    return tuple(tuple(indices) for indices in parents)
 
 
 def parent_matrix(tree: Tree) -> np.ndarray:

@@ -46,7 +46,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 def layout_error(
     folder: Path, dataset: str, lacking: str, expected: Sequence[str], marks: Sequence[str]
 ) -> DataError:
-    """The error for a wrong folder: expected beside found, and a likely folder that has `marks`."""
+    """The error for a wrong folder: expected beside present files; names a near folder with `marks`."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
@@ -56,14 +56,14 @@ def layout_error(
         if any((near / mark).exists() for mark in marks):
             message += f" Did you mean {near}?"
             break
-    found = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
+    present = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
     rows = max(len(expected), 6)
-    if len(found) > rows:
-        found[rows - 1 :] = [f"… and {len(found) - rows + 1:,} more"]
+    if len(present) > rows:
+        present[rows - 1 :] = [f"… and {len(present) - rows + 1:,} more"]
     width = max(map(len, expected))
     for left, right in zip(
-        ["expected", *expected, *[""] * (len(found) - len(expected))],
-        ["found", *found, *[""] * (len(expected) - len(found))],
+        ["expected", *expected, *[""] * (len(present) - len(expected))],
+        ["found", *present, *[""] * (len(expected) - len(present))],
         strict=True,
     ):
         message += f"\n  {left:<{width}}   {right}".rstrip()

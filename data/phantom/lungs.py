@@ -211,8 +211,8 @@ def emphysema(film: Film, rng: Rng, strength: float) -> Masks:
         hole = film.blob(center, (radius, radius * 1.15), hard=0.7)
         film.air *= 1 + np.float32(0.16 * strength) * hole
         film.vessels *= 1 - hole
-        around = np.linspace(0, 2 * np.pi, 24)
-        wall = center + radius * np.stack([np.cos(around), 1.15 * np.sin(around)], 1)
+        angles = np.linspace(0, 2 * np.pi, 24)
+        wall = center + radius * np.stack([np.cos(angles), 1.15 * np.sin(angles)], 1)
         film.opacify(film.lines([wall], 0.0035), 0.22 * strength)
     return []
 
