@@ -108,6 +108,12 @@ def fingerprint(index: dict) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def index_checksum(index: dict) -> int:
+    """The checksum of an index, kept in its entry "check"."""
+    rest = {key: value for key, value in index.items() if key != "check"}
+    return zlib.crc32(json.dumps(rest).encode())
+
+
 def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]:
     """Positions of the shard files that cannot be read or do not have their checksum.
 
@@ -152,15 +158,11 @@ def _read_index(folder: Path) -> dict:
     """The index of a finished cache; a DataError if it is missing, damaged or another version's."""
     try:
         index = json.loads((folder / "index.json").read_text())
-        version = index["version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        version = index.get("version")
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{folder} holds no finished image cache; prepare it first.") from error
     if version != VERSION:
         raise DataError(f"{folder} was prepared by another version; prepare it again.")
-    try:
-        intact = index["fingerprint"] == fingerprint(index) and index["shard_images"] > 0
-    except (TypeError, KeyError):
-        intact = False
-    if not intact:
+    if index.get("check") != index_checksum(index):
         raise DataError(f"{folder / 'index.json'} is damaged; prepare the cache again.")
     return index

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from data import DataError, files, template_crop
-from data.cache import VERSION, damaged_shards, fingerprint, is_whole
+from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
 from data.images import BadImage, read_gray
 from data.progress import with_progress
 
@@ -201,6 +201,7 @@ def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
         "paths": paths,
     }
     index["fingerprint"] = fingerprint(index)
+    index["check"] = index_checksum(index)
     text = json.dumps(index).encode()
     index_file = folder / "index.json"
     if not index_file.is_file() or index_file.read_bytes() != text:

@@ -46,7 +46,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 def layout_error(
     folder: Path, dataset: str, lacking: str, expected: Sequence[str], marks: Sequence[str]
 ) -> DataError:
-    """The error for a wrong folder: expected beside present files; names a near folder with `marks`."""
+    """The error for a wrong folder: expected files beside present ones, a near folder with `marks`."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]

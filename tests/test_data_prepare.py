@@ -433,3 +433,16 @@ def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
         assert unlike_radiograph(tmp_path / name) == ""
     cache = Cache(prepare(tmp_path, ["a.png", "b.jpg", "c.tif"], tmp_path / "c", 64))
     assert not cache.skipped
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_listed(tmp_path):
+    root = tmp_path / "films"
+    names = make_images(root, 3)
+    odd = os.fsdecode(b"R\xf6ntgen.png")
+    (root / odd).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="1 of 4 images cannot be used"):
+        prepare(root, [*names, odd], tmp_path / "cache", 64, progress=False)
+    listing = next((tmp_path / "cache").glob("*/corrupt.csv"))
+    assert b'"R\xf6ntgen.png"' in listing.read_bytes()
+    cache = Cache(prepare(root, [*names, odd], tmp_path / "cache", 64, skip_corrupt=True))
+    assert list(cache.skipped) == [odd]
