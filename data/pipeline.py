@@ -168,18 +168,18 @@ def _batches(
     alive = weakref.ref(cut)
     with tf.device("CPU"):
         positions = tf.constant(order)
-        targets = None if targets is None else tf.constant(targets, tf.float32)
+        by_position = None if targets is None else tf.constant(targets, tf.float32)
 
     def load(step):
         images = tf.numpy_function(_until_exit(alive), [step], tf.uint8, stateful=False)
         images.set_shape((whole, crop, crop, 1))
         if floats:
             images = tf.cast(images, tf.float32)
-        if targets is None:
+        if by_position is None:
             return images
         index = positions[step * batch_size : (step + 1) * batch_size]
-        batch = tf.gather(targets, index)
-        batch.set_shape((whole, targets.shape[1]))
+        batch = tf.gather(by_position, index)
+        batch.set_shape((whole, by_position.shape[1]))
         return images, batch
 
     batches = tf.data.Dataset.range(steps)
@@ -189,7 +189,8 @@ def _batches(
     options = tf.data.Options()
     options.autotune.enabled = False
     batches = batches.prefetch(_PARALLEL_CALLS).with_options(options)
-    batches.cut = cut  # alive as long as the dataset, which its iterators keep
+    # alive as long as the dataset, which its iterators keep
+    batches.cut = cut  # pyright: ignore[reportAttributeAccessIssue]
     return batches
 
 
@@ -208,9 +209,10 @@ def _until_exit(function: weakref.ref):
             _calls += 1
             _running += 1
         try:
-            if _closing:
+            cut = function()
+            if _closing or cut is None:
                 raise StopIteration
-            return function()(*inputs)
+            return cut(*inputs)
         finally:
             with _counting:
                 _running -= 1

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ def with_progress(
     done: int = 0,
     show: bool = True,
     images: Callable = lambda item: 1,
-) -> Iterator:
+) -> Generator:
     """The same items, while a progress bar counts the images in them.
 
     `done` of the `total` images were finished before; `images` gives the number of one item.

@@ -169,7 +169,7 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
         "Sex": np.where(visits.female, "Female", "Male")[unit],
         "Age": visits.age[unit],
         "Frontal/Lateral": np.where(position == 1, "Lateral", "Frontal"),
-        "AP/PA": np.where(position == 1, None, view[unit]),
+        "AP/PA": np.where(position == 1, np.array(None), view[unit]),
     }
     paths = np.array([shot.path for shot in shots])
     split = visits.split[unit]  # of each image

@@ -334,7 +334,7 @@ def scarring(film: Film, rng: Rng, strength: float) -> Masks:
     for side in sides(rng, 0.4):
         lung = film.lungs[side]
         center = lung.at(rng.uniform(0.35, 0.8), rng.uniform(0.06, 0.25))
-        mask = _strands(film, rng, center, rng.integers(5, 9), 0.13, lung.hilum)
+        mask = _strands(film, rng, center, int(rng.integers(5, 9)), 0.13, lung.hilum)
         film.opacify(mask, strength * rng.uniform(0.42, 0.6))
         film.opacify(film.blob(center, (0.07, 0.045), hard=0.1), 0.4 * strength)
         masks.append(on_air(film, mask))
