@@ -37,6 +37,7 @@ class Augment:
 
 
 AS_STORED = Augment()
+Numbers = float | np.ndarray  # one for all images, or one for each
 
 
 def uniforms(seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -56,14 +57,15 @@ def _mixed(z: np.ndarray) -> np.ndarray:
 
 def affine(
     size: int,
-    flip=False,
-    degrees=0.0,
-    scale=1.0,
-    shear=0.0,
-    left=0.0,
-    top=0.0,
-    upside_down=False,
-):
+    flip: Numbers = False,
+    degrees: Numbers = 0.0,
+    scale: Numbers = 1.0,
+    shear: Numbers = 0.0,
+    *,
+    left: Numbers = 0.0,
+    top: Numbers = 0.0,
+    upside_down: Numbers = False,
+) -> np.ndarray:
     """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
 
     Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.

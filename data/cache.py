@@ -15,7 +15,7 @@ from data import DataError
 
 VERSION = 2
 _NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
-_BLOCK = 1 << 24  # bytes of a file that are checked in one call, outside the interpreter's lock
+_BLOCK = 1 << 20  # bytes that are checked in one call, outside the interpreter lock
 # Shards whose checksum was compared in this process: path -> (device, inode, bytes, time, checksum)
 _compared: dict[str, tuple] = {}
 
@@ -108,6 +108,12 @@ def fingerprint(index: dict) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def index_checksum(index: dict) -> int:
+    """The checksum of an index, kept in its entry "check"."""
+    rest = {key: value for key, value in index.items() if key != "check"}
+    return zlib.crc32(json.dumps(rest).encode())
+
+
 def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]:
     """Positions of the shard files that cannot be read or do not have their checksum.
 
@@ -123,7 +129,7 @@ def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]
 def _has_checksum(pair: tuple[str, int]) -> bool:
     path, expected = pair
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, expected)
             if _compared.get(path) == known:
@@ -152,15 +158,11 @@ def _read_index(folder: Path) -> dict:
     """The index of a finished cache; a DataError if it is missing, damaged or another version's."""
     try:
         index = json.loads((folder / "index.json").read_text())
-        version = index["version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        version = index.get("version")
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{folder} holds no finished image cache; prepare it first.") from error
     if version != VERSION:
         raise DataError(f"{folder} was prepared by another version; prepare it again.")
-    try:
-        intact = index["fingerprint"] == fingerprint(index) and index["shard_images"] > 0
-    except (TypeError, KeyError):
-        intact = False
-    if not intact:
+    if index.get("check") != index_checksum(index):
         raise DataError(f"{folder / 'index.json'} is damaged; prepare the cache again.")
     return index

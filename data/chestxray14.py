@@ -61,7 +61,7 @@ def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
     in_name = names.str.extract(r"^0*(\d+)_\d+\.", expand=False)
     wrong = (in_name.notna() & (in_name != patients)).to_numpy()
     if wrong.any():
-        first = wrong.argmax()
+        first = int(wrong.argmax())
         raise DataError(
             f"{path} gives the image {names.iloc[first]} to patient {patients.iloc[first]} in line "
             f"{names.index[first]:,}, but its name says patient {in_name.iloc[first]}; correct "

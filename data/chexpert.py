@@ -141,7 +141,8 @@ def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
                     f"Patients such as {min(shared)} lie both in {folder_of_patient[min(shared)]} "
                     f"and in {relative} below {folders[0]}; pass the one folder that is meant."
                 )
-            folder_of_patient |= dict.fromkeys(patients, relative)
+            for patient in patients:
+                folder_of_patient[patient] = relative
     return folder_of_patient
 
 
@@ -169,7 +170,7 @@ def _read_csv(
             sorted(reading.list_names(folder / study).values()) or ["view1_frontal.jpg"]
             for study in parents + "/" + frame["study_id"]
         ]
-        frame = frame.assign(image=images).explode("image")
+        frame = frame.assign(image=pd.Series(images, frame.index)).explode("image")
     else:
         frame["image"] = parsed["image"]
     frame["name"] = frame["study_id"] + "/" + frame["image"]
@@ -198,16 +199,18 @@ def _check_path(
     named = text.str.extract(r"(?:^|/)(train|valid|val|test)/patient", expand=False)
     wrong = (named.notna() & ~named.isin(_FOLDERS[split])).to_numpy()
     if wrong.any():
+        first = int(wrong.argmax())
         raise DataError(
-            f"{path} is read as the split {split}, but line {text.index[wrong.argmax()]:,} names "
-            f"{text.iloc[wrong.argmax()]}; give each CSV the name of its own split."
+            f"{path} is read as the split {split}, but line {text.index[first]:,} names "
+            f"{text.iloc[first]}; give each CSV the name of its own split."
         )
     if "image" in parsed and "Frontal/Lateral" in table:
         view = parsed["image"].str.extract(r"_(frontal|lateral)", expand=False).str.capitalize()
         stated = table["Frontal/Lateral"].str.strip().str.capitalize()
         wrong = (view.notna() & stated.notna() & (view != stated)).to_numpy()
         if wrong.any():
+            first = int(wrong.argmax())
             raise DataError(
-                f"{path} calls the image {text.iloc[wrong.argmax()]} {stated.iloc[wrong.argmax()]} "
-                f"in line {text.index[wrong.argmax()]:,}, its name says otherwise; correct it."
+                f"{path} calls the image {text.iloc[first]} {stated.iloc[first]} "
+                f"in line {text.index[first]:,}, its name says otherwise; correct it."
             )

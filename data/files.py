@@ -67,8 +67,10 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 def write(path: str | Path, content: str | bytes) -> Path:
     """Write a text or bytes, whole or not at all."""
+    if isinstance(content, str):  # file names in it may hold bytes that are not UTF-8
+        content = content.encode("utf-8", "surrogateescape")
     with whole(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content)
     return Path(path)
 
 

@@ -34,7 +34,7 @@ def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
     """Return (size, size) uint8: colour to luma, EXIF turned, 16 bits scaled, area-resized.
 
     The image is squashed to the square as the papers do; its aspect ratio is not kept. With
-    `radiograph`, one that `unlike_radiograph` speaks against is a BadImage.
+    `radiograph`, one for which `unlike_radiograph` gives a reason is a BadImage.
     """
     content = _content(path)
     gray = _decoded(path, content, cv2.IMREAD_ANYDEPTH)
@@ -44,7 +44,7 @@ def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
 
 
 def unlike_radiograph(path) -> str:
-    """Why a readable file is no gray radiograph of a chest, "" where nothing speaks against it."""
+    """Why a readable file cannot be a gray chest radiograph; "" if it may be one."""
     content = _content(path)
     return _unlike(path, content, _decoded(path, content, cv2.IMREAD_ANYDEPTH))
 

@@ -17,9 +17,9 @@ def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) 
     for parent, offspring in children.items():
         for child in offspring:
             parents[names.index(child)].append(names.index(parent))
-    if all(len(of_label) <= 1 for of_label in parents):
-        return tuple(of_label[0] if of_label else -1 for of_label in parents)
-    return tuple(tuple(of_label) for of_label in parents)
+    if all(len(indices) <= 1 for indices in parents):
+        return tuple(indices[0] if indices else -1 for indices in parents)
+    return tuple(tuple(indices) for indices in parents)
 
 
 def parent_matrix(tree: Tree) -> np.ndarray:
@@ -62,14 +62,14 @@ def close(
     targets = np.asarray(targets, np.float32)  # (images, labels)
     if fill not in FILLS:
         raise ValueError(f"fill {fill!r} is none of {', '.join(FILLS)}")
-    if fill == "blanks" and np.shape(blank) != targets.shape:
+    if fill == "blanks" and (blank is None or blank.shape != targets.shape):
         raise ValueError(f"fill 'blanks' needs which of the {targets.shape} targets were blank")
     positive = np.where(targets > 0.5, targets, 0)
     ancestors = ancestor_matrix(tree)
     implied = np.stack([(positive * below).max(axis=1, initial=0) for below in ancestors.T], 1)
     raised = implied > 0
-    if fill == "blanks":
-        raised &= blank
+    if fill == "blanks" and blank is not None:
+        raised = raised & blank
     elif fill == "none":
         raised[:] = False
     return np.where(raised, np.fmax(targets, implied), targets)

@@ -5,7 +5,7 @@ sources' sizes and times. So a killed run resumes with the shards that it finish
 redoes its shard only, and nothing half-written is ever read. Beside each shard lies a note with its
 checksum and a hash of its pixels: a damaged shard is prepared again, and equal pixels give an equal
 fingerprint whatever the files' times. Threads do the work: OpenCV decodes outside the interpreter
-lock, and none outlives a killed run.
+lock, and none of them outlives a killed run.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 from data import DataError, files, template_crop
-from data.cache import VERSION, damaged_shards, fingerprint, is_whole
+from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
 from data.images import BadImage, read_gray
-from data.progress import shown
+from data.progress import with_progress
 
 _NOTE = ".json"  # ends the name of a shard's note: checksum, hash of the pixels, corrupt images
 _OWN = re.compile(r"\d{5}-[0-9a-f]{12}\.npy(\.json)?|corrupt\.csv")  # what may be deleted here
@@ -40,6 +40,7 @@ def prepare(
     cache_dir,
     size: int,
     template: np.ndarray | None = None,
+    *,
     skip_corrupt: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -79,14 +80,15 @@ def prepare(
             files.remove_parts(folder)
             missing = _missing(folder, shards)
             _write(folder, missing, len(paths), decode, workers, progress)
-            _finish(folder, shards, paths, sources, settings, stored, skip_corrupt)
+            facts = {**settings, "size": stored, "resized": size, "sources": sources}
+            _finish(folder, shards, paths, facts, skip_corrupt)
     except OSError as error:
         raise files.cannot_write(folder, error) from error
     return folder
 
 
 class Shard:
-    """A run of consecutive images that is written, and found again, as one file."""
+    """Consecutive images that are stored in one file."""
 
     def __init__(self, number: int, paths: list[str], size: int, sources: list, settings: dict):
         self.paths, self.size = paths, size
@@ -167,7 +169,7 @@ def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, 
     pool = ThreadPoolExecutor(workers)
     try:
         decoded = _in_order(pool, decode, paths, ahead=32 * workers)
-        counted = shown(decoded, "prepare", total, total - len(paths), show)
+        counted = with_progress(decoded, "prepare", total, done=total - len(paths), show=show)
         with contextlib.closing(counted):
             for shard in missing:
                 shard.write(folder, counted)
@@ -175,8 +177,11 @@ def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, 
         pool.shutdown(cancel_futures=True)
 
 
-def _finish(folder, shards, paths, sources, settings, stored: int, skip_corrupt: bool) -> None:
-    """Write the index, which makes the cache readable, and delete shards of former sources."""
+def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
+    """Write the index, which makes the cache readable, and delete shards of former sources.
+
+    `facts` go into the index: settings, and bytes and modification time (ns) of each source.
+    """
     notes = [shard.note(folder) for shard in shards]
     if not all(notes):
         raise DataError(f"Files of {folder} were deleted while it was prepared; run again.")
@@ -187,18 +192,16 @@ def _finish(folder, shards, paths, sources, settings, stored: int, skip_corrupt:
         first = paths[0]
         raise DataError(f"None of the {len(paths)} images can be used: {first} {corrupt[first]}.")
     index = {
-        **settings,
-        "size": stored,
-        "resized": settings["size"],
+        **facts,
         "shards": [
             {"name": shard.name, "crc32": note["crc32"], "pixels": note["pixels"]}
             for shard, note in zip(shards, notes, strict=True)
         ],
         "skipped": corrupt,
         "paths": paths,
-        "sources": sources,  # bytes and modification time (ns) of each
     }
     index["fingerprint"] = fingerprint(index)
+    index["check"] = index_checksum(index)
     text = json.dumps(index).encode()
     index_file = folder / "index.json"
     if not index_file.is_file() or index_file.read_bytes() != text:
@@ -242,21 +245,21 @@ def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
         raise DataError(f"There are no images to prepare in {root}.")
     if len(set(paths)) < len(paths):
         raise DataError(f"{len(paths) - len(set(paths))} images of {root} are listed twice.")
-    found, missing = [], []
+    sources, missing = [], []
     for path in paths:
         try:
             status = os.stat(root / path)
         except OSError:
             missing.append(path)
         else:
-            found.append((status.st_size, status.st_mtime_ns))
+            sources.append((status.st_size, status.st_mtime_ns))
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} images are not in {root}: "
             f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}. Get them, or pass "
             "--allow-missing to go on without them."
         )
-    return found
+    return sources
 
 
 def _digest(*parts) -> str:

@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 def layout_error(
     folder: Path, dataset: str, lacking: str, expected: Sequence[str], marks: Sequence[str]
 ) -> DataError:
-    """The error for a wrong folder: expected beside found, and a likely folder that has `marks`."""
+    """The error for a wrong folder: expected files beside present ones, and a likely folder."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
@@ -56,14 +57,14 @@ def layout_error(
         if any((near / mark).exists() for mark in marks):
             message += f" Did you mean {near}?"
             break
-    found = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
+    present = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
     rows = max(len(expected), 6)
-    if len(found) > rows:
-        found[rows - 1 :] = [f"… and {len(found) - rows + 1:,} more"]
+    if len(present) > rows:
+        present[rows - 1 :] = [f"… and {len(present) - rows + 1:,} more"]
     width = max(map(len, expected))
     for left, right in zip(
-        ["expected", *expected, *[""] * (len(found) - len(expected))],
-        ["found", *found, *[""] * (len(expected) - len(found))],
+        ["expected", *expected, *[""] * (len(present) - len(expected))],
+        ["found", *present, *[""] * (len(expected) - len(present))],
         strict=True,
     ):
         message += f"\n  {left:<{width}}   {right}".rstrip()
@@ -107,7 +108,7 @@ def read_table(
         )
     except pd.errors.ParserError as error:
         raise DataError(f"{path} is no whole CSV ({_line(error)}); get it again.") from error
-    table.columns = [names[position] for position in table.columns]
+    table.columns = pd.Index([names[position] for position in positions])
     if len(table) != len(lines):
         raise DataError(f"{path} has lines that hold only blanks; delete them.")
     return table.set_axis(pd.Index(lines, name="line"))
@@ -202,14 +203,14 @@ def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
     if blank.any():
         raise DataError(
             f"{path} has no {column} in {blank.sum():,} of {len(table):,} rows, first in line "
-            f"{table.index[blank.argmax()]:,}."
+            f"{table.index[int(blank.argmax())]:,}."
         )
     column_texts = table[column].astype(str).str.strip()
     stray = column_texts.str.contains('"', regex=False).to_numpy()
     if stray.any():
         raise DataError(
             f"{path} has a stray quotation mark in column {column}, line "
-            f"{table.index[stray.argmax()]:,}: {column_texts.iloc[stray.argmax()]}."
+            f"{table.index[int(stray.argmax())]:,}: {column_texts.iloc[int(stray.argmax())]}."
         )
     return column_texts
 
@@ -229,7 +230,7 @@ def label_values(
             choices = ", ".join("blank" if np.isnan(v) else f"{v:g}" for v in allowed)
             raise DataError(
                 f"{path} has values other than {choices} in column {name}: {_some(strange)}, "
-                f"first in line {table.index[wrong.argmax()]:,}; correct the file."
+                f"first in line {table.index[int(wrong.argmax())]:,}; correct the file."
             )
         values[:, column] = numbers
     return values
@@ -310,7 +311,7 @@ def finish(
     folder: Path,
     label_files: Sequence[Path],
     allow_missing: bool,
-    **attrs,
+    **attrs: Any,
 ) -> pd.DataFrame:
     """The reader's frame: patients checked, missing images refused or dropped, rows in order.
 
@@ -338,7 +339,8 @@ def finish(
     frame["image_path"] = frame["image_path"].astype(str)
     # drawn images must be known as such, whichever folder of theirs is given
     folders = {folder, folder.absolute().parent, *(path.absolute().parent for path in label_files)}
-    frame.attrs = attrs | {
+    frame.attrs.clear()
+    frame.attrs |= attrs | {
         "label_files": {path.name: files.sha256(path) for path in label_files},
         "images": len(frame),
         "missing": missing,

@@ -128,7 +128,8 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 def save(frame: pd.DataFrame, path: str | Path) -> str:
     """Write image_path and split as a CSV, gzipped if named so; its hash, to be recorded."""
     path = Path(path)
-    content = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n").encode()
+    text = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n")
+    content = text.encode("utf-8", "surrogateescape")
     packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
     files.write(path, packed)
     return digest(frame)
@@ -137,7 +138,9 @@ def save(frame: pd.DataFrame, path: str | Path) -> str:
 def digest(frame: pd.DataFrame) -> str:
     """The hash of which image is in which set, whatever the order of the rows."""
     pairs = sorted(zip(frame["image_path"], frame["split"], strict=True))
-    return hashlib.sha256("\n".join(map(",".join, pairs)).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(map(",".join, pairs)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def digest_of(path: str | Path) -> str:

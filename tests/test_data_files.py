@@ -32,6 +32,7 @@ def test_a_file_is_written_whole_with_its_folder(tmp_path):
     assert path.read_bytes() == b"whole"
     assert files.write(path, "text ü") == path
     assert path.read_text(encoding="utf-8") == "text ü"
+    assert files.write(path, os.fsdecode(b"R\xf6ntgen.png")).read_bytes() == b"R\xf6ntgen.png"
     assert [path] == list(path.parent.iterdir())
 
 

@@ -87,7 +87,9 @@ def test_the_index_records_size_and_time_of_every_source(films, tmp_path):
 def test_the_number_of_threads_changes_no_byte(films, tmp_path, workers):
     root, names = films
     reference = contents(prepare(root, names, tmp_path / "a", 64, progress=False, shard_images=4))
-    other = prepare(root, names, tmp_path / "b", 64, None, False, workers, False, 4)
+    other = prepare(
+        root, names, tmp_path / "b", 64, workers=workers, progress=False, shard_images=4
+    )
     assert contents(other) == reference
 
 
@@ -141,7 +143,10 @@ def test_a_leftover_of_a_killed_run_is_swept_up_and_never_read(films, tmp_path):
     with pytest.raises(DataError, match="missing or cut short"):
         Cache(folder)
     assert (
-        contents(prepare(root, names, tmp_path / "cache", 64, None, False, 2, False, 8)) == before
+        contents(
+            prepare(root, names, tmp_path / "cache", 64, workers=2, progress=False, shard_images=8)
+        )
+        == before
     )
 
 
@@ -227,7 +232,16 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
     with pytest.raises(DataError):
         prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     monkeypatch.setattr(module, "read_gray", None)  # what was decoded is not decoded again
-    folder = prepare(root, names, tmp_path / "cache", 64, None, True, 2, False, 8)
+    folder = prepare(
+        root,
+        names,
+        tmp_path / "cache",
+        64,
+        skip_corrupt=True,
+        workers=2,
+        progress=False,
+        shard_images=8,
+    )
     cache = Cache(folder)
     assert list(cache.skipped) == bad
     assert set(cache.skipped.values()) == {"is truncated or damaged"}
@@ -400,14 +414,16 @@ def test_what_predict_refuses_is_not_trained_on(tmp_path):
     everything = [*names, *odd, "f.png"]
     with pytest.raises(DataError, match="6 of 15 images cannot be used"):
         prepare(root, everything, tmp_path / "cache", 64, progress=False)
-    cache = Cache(prepare(root, everything, tmp_path / "cache", 64, None, True, progress=False))
+    cache = Cache(
+        prepare(root, everything, tmp_path / "cache", 64, skip_corrupt=True, progress=False)
+    )
     assert sorted(cache.skipped) == [*odd, "f.png"]
     for name, (_, reason) in odd.items():
         assert reason in cache.skipped[name]
         assert unlike_radiograph(root / name) == cache.skipped[name]
     assert "no regular file" in cache.skipped["f.png"]
     with pytest.raises(DataError, match=r"None of the 1 images can be used: f.png is no regular"):
-        prepare(root, ["f.png"], tmp_path / "cache", 64, None, True, progress=False)
+        prepare(root, ["f.png"], tmp_path / "cache", 64, skip_corrupt=True, progress=False)
 
 
 def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
@@ -417,3 +433,16 @@ def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
         assert unlike_radiograph(tmp_path / name) == ""
     cache = Cache(prepare(tmp_path, ["a.png", "b.jpg", "c.tif"], tmp_path / "c", 64))
     assert not cache.skipped
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_listed(tmp_path):
+    root = tmp_path / "films"
+    names = make_images(root, 3)
+    odd = os.fsdecode(b"R\xf6ntgen.png")
+    (root / odd).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="1 of 4 images cannot be used"):
+        prepare(root, [*names, odd], tmp_path / "cache", 64, progress=False)
+    listing = next((tmp_path / "cache").glob("*/corrupt.csv"))
+    assert b'"R\xf6ntgen.png"' in listing.read_bytes()
+    cache = Cache(prepare(root, [*names, odd], tmp_path / "cache", 64, skip_corrupt=True))
+    assert list(cache.skipped) == [odd]

@@ -22,7 +22,7 @@ from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
 from data.phantom.findings import PAINT, RESHAPE, benign, boxes
 from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
-from data.progress import shown
+from data.progress import with_progress
 
 VERSION = 1  # raise it with every change that changes bytes
 SMALLEST, FEWEST = 32, 20  # pixels; images
@@ -44,7 +44,7 @@ def draw(
     streams = {
         label: [seed, FINDING, shot.patient, zlib.crc32(label.encode())]
         for label, _ in shot.findings
-    }  # a patient keeps a finding's place
+    }  # a finding lies at the same point in all images of a patient
     for label, strength in shot.findings:
         if label in RESHAPE:
             RESHAPE[label](shape, np.random.default_rng([*streams[label], 1]), strength)
@@ -92,14 +92,16 @@ def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool)
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     try:
         drawn = zip(jobs, pool.map(_draw_to_disk, jobs), strict=True)
-        counted = shown(drawn, "draw", len(shots), show=show, images=lambda drawn: len(drawn[0][0]))
+        counted = with_progress(
+            drawn, "draw", len(shots), show=show, images=lambda pair: len(pair[0][0])
+        )
         return [line for _, written in counted for line in written]
-    finally:  # after an error or Ctrl-C, what has not begun is dropped
+    finally:  # after an error or Ctrl-C, start no further jobs
         pool.shutdown(cancel_futures=True)
 
 
 def _finished(out: Path, settings: dict) -> bool:
-    """Whether these phantoms lie there already; another content of the folder is an error."""
+    """Whether the folder holds these phantoms, finished; an error if it holds anything else."""
     if not os.path.exists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
@@ -132,6 +134,7 @@ def write(
     size: int,
     seed: int,
     prevalence_floor: float = 0.0,
+    *,
     progress: bool = True,
 ) -> Path:
     """Draw a dataset of phantoms, once; returns the folder to give to the dataset's reader."""
