@@ -225,3 +225,10 @@ def test_a_comparison_plots_both_aucs_of_every_label(drawn, arrays):
     assert line.get_ydata() == [1.5, 1.5]  # before the high-level label
     bold = [text.get_fontweight() for text in drawn[0].axes[0].get_yticklabels()]
     assert bold == ["bold", "normal", "normal"]
+
+
+def test_a_network_that_ranks_everything_wrongly_has_a_curve(drawn):
+    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
+    wrong = Predictions(ids, ids, np.array(["Edema"]), targets, 1 - targets[None], {})
+    figures.roc_by_row("", {"wrong": wrong})
+    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [1, 0], [1, 1]])
