@@ -123,10 +123,10 @@ def truth_digest(ids: Sequence[str], targets: np.ndarray, labels: Sequence[str])
 
     The order of the images does not matter, that of the labels does.
     """
-    ids, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
-    order = np.argsort(ids, kind="stable")
+    images, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
+    order = np.argsort(images, kind="stable")
     known = np.where(np.isnan(targets), -1, targets).astype("<f4")[order]
-    names = json.dumps([[str(each) for each in labels], ids[order].tolist()])
+    names = json.dumps([[str(each) for each in labels], images[order].tolist()])
     return hashlib.sha256(names.encode() + np.ascontiguousarray(known).tobytes()).hexdigest()
 
 

@@ -373,3 +373,13 @@ def test_empty_cells_spoil_named_comparisons_and_no_others(tmp_path):
 def test_the_label_that_gains_most_has_rank_1(tmp_path):
     assert three_rows(tmp_path, "B", "most") == ("holds", "gain 1 of 2")
     assert three_rows(tmp_path, "C", "most") == ("holds", "gain 1 of 2")  # a tie
+
+
+def test_a_printed_gain_in_both_readings():
+    line = {"table": "T", "column": "mean", "metric": "AUC", "left_row": "A", "right_row": "B"}
+    cells = {("A", "mean", "AUC"): 0.9, ("B", "mean", "AUC"): 0.8}
+    assert claims.gain_readings(line, {"T": cells}) == pytest.approx(
+        {"points": 10.0, "relative": 12.5}
+    )
+    cells["B", "mean", "AUC"] = 0.0
+    assert str(claims.gain_readings(line, {"T": cells})["relative"]) == "nan"

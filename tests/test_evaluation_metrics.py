@@ -256,6 +256,7 @@ def test_a_network_that_gives_every_image_the_same_has_collapsed():
     outlier[7] = 0.9
     assert metrics.collapsed(outlier)
     assert not metrics.collapsed(np.full((1, 3), 0.2))  # one image tells nothing
+    assert metrics.collapsed(np.full((2, 3), 0.2))
     members = np.stack([np.full((200, 3), 0.2), probabilities(logits)])
     assert not metrics.collapsed(members)
     assert metrics.collapsed(members[[0, 0]])
@@ -293,3 +294,18 @@ def test_readers_under_random_curves_by_their_segments():
             alarms, hits = (int(decisions[target == value].sum()) for value in (0, 1))
             found = metrics.under_curve(target[:, None], score[:, None], decisions[None, :, None])
             assert found.item() == below_by_segments(false, true, alarms, hits)
+
+
+def test_a_reader_beside_a_model_that_ranks_everything_wrongly():
+    """The curve runs along the axis and up its end; only the end itself is not beaten."""
+    targets, scores = np.repeat([0.0, 1.0], 4)[:, None], np.repeat([0.9, 0.1], 4)[:, None]
+    for alarms, hits, below in ((1, 1, 0), (0, 0, 0), (4, 2, 1), (4, 4, 0), (2, 0, 1)):
+        under = metrics.under_curve(targets, scores, reader(alarms, hits)[None])
+        assert under == [[below]], (alarms, hits)
+
+
+def test_the_share_of_normal_images_among_negatives_by_hand():
+    """Label a: negative in images 1, 2, 3, of which 2 and 3 have no finding. Label c: one."""
+    targets = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0.0]])
+    np.testing.assert_allclose(metrics.actual_normal_share(targets), [1 / 3, 1 / 3, 1])
+    assert np.isnan(metrics.actual_normal_share(np.ones((3, 1)))).all()

@@ -184,6 +184,9 @@ def test_failed_rows_say_why_and_rows_that_were_not_run_do_not():
     assert {*added["table"]} == {"Table 1"}
     assert not added.duplicated(["column", "metric"]).any()
     assert {*added["column"]} == {*first["column"]}
+    two = frame([("T 1", "a", "x", "AUC", "0.9"), ("T 2", "a", "y", "AP", "0.9")])
+    added = compare(two, ours.iloc[:0], failed={"b": "killed"}).query("row == 'b'")
+    assert added[["table", "column", "metric"]].values.tolist() == [["T 1", "x", "AUC"]]
     empty = compare(load("chen2019").iloc[:0], ours.iloc[:0], failed={"HLCP": "killed"})
     assert empty[["table", "row", "verdict"]].values.tolist() == [
         ["ours", "HLCP", "failed: killed"]
@@ -224,3 +227,23 @@ def test_compare_refuses_what_it_could_only_guess():
         compare(printed.iloc[:1], pd.concat([ours, ours]))
     with pytest.raises(EvaluationError, match=r"lack the column.*value"):
         compare(printed, ours.drop(columns="value"))
+
+
+def test_averages_are_told_from_labels():
+    longer = ["leaf given Abnormal", "mean of the 14 CheXpert labels", "weighted mean of all"]
+    averages = ["mean", "weighted mean", "leaf", "W", "N", *longer]
+    assert all(published.is_average(column) for column in averages)
+    assert not any(published.is_average(column) for column in ("Edema", "Nodule", "No Finding"))
+
+
+def test_a_column_is_not_replaced_by_a_group():
+    ours = pd.DataFrame([our_row("HLUP", "leaf", group="something else")])
+    assert published.our_values(ours)["column"].tolist() == ["leaf"]
+
+
+def test_the_cell_that_is_published_on_two_splits_is_named():
+    printed = frame([("T", "a", "mean", "AUC", "0.9"), *[("T", "m", "mean", "AUC", "0.9")] * 2])
+    printed["split"] = ["valid", "valid", "test"]
+    ours = pd.DataFrame([our_row("a"), our_row("m")])
+    with pytest.raises(EvaluationError, match=r"^m / mean / AUC is published on two splits"):
+        compare(printed, ours)

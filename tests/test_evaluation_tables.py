@@ -215,3 +215,19 @@ def test_a_note_on_all_of_our_numbers_stands_once():
 def test_bytes_of_a_file_name_that_are_no_utf_8_can_be_written(tmp_path):
     path = tables.to_csv(pd.DataFrame({"image": ["caf\udce9.png", "café.png"]}), tmp_path / "a.csv")
     assert path.read_bytes().decode() == "image\ncaf\\udce9.png\ncafé.png\n"
+
+
+def test_lines_are_filled_to_the_width_and_not_beyond():
+    """Two index columns of 5, three columns of 9, 2 spaces between: 5 + 2 + 5 + 3 * (2 + 9)."""
+    index = pd.MultiIndex.from_tuples([("row a", "ours"), ("row b", "other")])
+    values = [["1.00", "2.00", "3.00"]] * 2
+    frame = pd.DataFrame(values, index, ["heading 1", "heading 2", "heading 3"])
+    (block,) = tables.to_text(frame, 45).rstrip("\n").split("\n\n")
+    assert block.splitlines() == [
+        "              heading 1  heading 2  heading 3",
+        "row a  ours        1.00       2.00       3.00",
+        "row b  other       1.00       2.00       3.00",
+    ]
+    first, second = tables.to_text(frame, 44).rstrip("\n").split("\n\n")
+    assert max(map(len, first.splitlines())) == 34
+    assert second.splitlines()[1] == "row a  ours        3.00"

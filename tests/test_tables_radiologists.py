@@ -1,11 +1,16 @@
 """Radiologists: the area of one operating point, and how many lie below a curve."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from data.labels import CHEXPERT_COMPETITION as FIVE
+from evaluation import predictions
+from evaluation.metrics import Group
 from evaluation.predictions import Predictions
-from reproduce.tables import radiologists
+from reproduce.engine.rows import Combined, Run
+from reproduce.tables import pham2019, radiologists, scoring
 
 TARGETS = np.array([[1, 1], [1, 0], [1, 0], [1, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0]])
 CALLS = np.array([[1, 1], [1, 0], [1, 0], [0, 0], [1, 1], [1, 1], [0, 1], [0, 0], [0, 0], [0, 0]])
@@ -55,3 +60,31 @@ def test_below_the_curve_counts_radiologists_per_label_and_on_average():
     table = radiologists.below_curve(good, readers, resamples=20, seed=0)
     assert table["value"].tolist() == [1, 1, 1]  # the curve only equals the perfect reader
     assert table["group"].tolist() == ["Edema", "Mass", "mean"]
+
+
+def test_the_public_test_set_has_a_column_for_each_radiologist(tmp_path):
+    random = np.random.default_rng(0)
+    targets = (random.random((40, 5)) < 0.4).astype(float)
+    studies = np.array([f"patient{k}/study1" for k in range(40)])
+    model = Predictions(studies, studies, np.array(FIVE), targets, random.random((1, 40, 5)), {})
+    run = Run(Combined("ensemble", ()), 0, tmp_path / "ensemble" / "seed-0", {})
+    predictions.save(run.folder / "predictions-public.npz", model)
+    scored = scoring.score([run], lambda names: [Group("mean", FIVE)], 20, "predictions-public")
+    readers = {
+        name: pd.DataFrame(random.integers(0, 2, (40, 5)), studies, list(FIVE))
+        for name in ("bc4", "bc6", "bc8")
+    }
+    table = pham2019.beside_radiologists(tmp_path, scored, "ensemble", readers, 20, False)
+    page = (tmp_path / "public.md").read_text()
+    heading = "|  | AUC | radiologists below the curve | AUC of bc4 | AUC of bc6 | AUC of bc8 |"
+    assert heading in page
+    assert radiologists.AUC_NOTE in page
+    saved = pd.read_csv(tmp_path / "public-radiologists.csv").set_index(["group", "metric"])
+    assert len(saved) == 4 * 6
+    area = roc_auc_score(targets[:, 0], readers["bc6"].to_numpy()[:, 0])
+    assert saved["value"][FIVE[0], "AUC of bc6"] == pytest.approx(area)
+    assert f"| {FIVE[0]} |" in page
+    assert len(table) == 5 * 6
+    alone = pham2019.beside_radiologists(tmp_path, scored, "ensemble", {}, 20, False)
+    assert {*alone["metric"]} == {"AUC"}
+    assert radiologists.AUC_NOTE not in (tmp_path / "public.md").read_text()

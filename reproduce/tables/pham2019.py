@@ -48,7 +48,8 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
         readers = chexpert.radiologists(data.folder)
         table = beside_radiologists(folder, public, best, readers, options.resamples, phantom)
         if best == best_first[0]:
-            table = table[table["group"] == "mean"]
+            printed = ("AUC", radiologists.BELOW)
+            table = table[(table["group"] == "mean") & table["metric"].isin(printed)]
             beside["Ours (test)"] = public[best]._replace(table=table)
     aliases = {"Ours": best_first[0]}
     scoring.write("pham2019", folder, scored | beside, data, aliases, failed=failed)
@@ -108,7 +109,9 @@ def beside_radiologists(
     resamples: int,
     phantom: bool,
 ) -> pd.DataFrame:
-    """AUC and radiologists below the curve of the `best` row; public.md, public.csv, a figure.
+    """The `best` row and the radiologists: public.md, two CSVs and a figure; its table.
+
+    Radiologists have an AUC of their own, and lie below the row's curve or not.
 
     `readers` are decisions by study; of several seeds, the first is set beside them.
     """
@@ -123,6 +126,7 @@ def beside_radiologists(
         below = radiologists.below_curve(found, decisions, resamples, seed=0)
         each = radiologists.auc_of_each(found, decisions, resamples, seed=0)
         table = pd.concat([table, below, each])
+        tables.to_csv(pd.concat([below, each]), folder / "public-radiologists.csv")
     title = f"Public test set, {len(found.ids):,} studies: {best}"
     heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
     note = f"\n{radiologists.AUC_NOTE}\n" if decisions else ""

@@ -241,8 +241,9 @@ def write_claims(
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
         if shown["size"].any():
-            columns.append("size")
-        text = tables.to_text(shown.set_index("claim")[columns], width=150)
+            columns.append("size")  # its word; claims.md has it whole
+            shown = shown.assign(size=shown["size"].str.partition(" (")[0])
+        text = tables.to_text(shown.set_index("claim")[columns], width=165)
         print(tables.titled(heading, text))
 
 
