@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The five papers one after another, then the report. What is finished stays; run again to go on.
+# Every paper one after another, then the report. What is finished stays; run again to go on.
 #   bash reproduce/all.sh                                  the demos, on drawn phantoms
 #   bash reproduce/all.sh --plco DIR --chexpert DIR --chestxray14 DIR    the papers' settings
 # A paper whose dataset has no folder runs its demo; every other flag goes to every script.
@@ -7,9 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 declare -A folder=([plco]= [chexpert]= [chestxray14]=)
-declare -A dataset=([chen2019]=plco [pham2019]=chexpert [mo2019]=chestxray14 [ge2018]=chestxray14
-    [asadi2025]=chexpert)
-flags=() places=()
+flags=() results=()
 while (($#)); do
     [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
@@ -20,25 +18,49 @@ while (($#)); do
             shift 2 ;;
         --data-dir | --dataset | --rows)
             _stop "$1 goes to one script: bash reproduce/NAME.sh; here use --plco, --chexpert, --chestxray14." ;;
-        --results-dir) places=("$1" "${2:-}"); flags+=("$1" "${2:-}"); shift 2 ;;
+        --results-dir)
+            [[ -n ${2:-} && ${2:-} != --* ]] || _stop "--results-dir needs a folder: --results-dir DIR."
+            results=("$1" "$2")
+            shift 2 ;;
         *) flags+=("$1"); shift ;;
     esac
 done
 
+# A paper is a script NAME.py with its NAME.sh; its published numbers name its dataset.
+papers=()
+declare -A dataset=()
+while read -r paper name; do
+    [[ -n ${folder[${name:-none}]+known} ]] ||
+        _stop "results/published/$paper.csv does not name the dataset of reproduce/$paper.py: plco, chexpert or chestxray14."
+    dataset[$paper]=$name papers+=("$paper")
+done < <("$PYTHON" - "$ROOT" <<'PY'
+import csv
+import sys
+from pathlib import Path
+
+root = Path(sys.argv[1])
+names = [path.stem for path in root.glob("reproduce/*.sh") if path.with_suffix(".py").exists()]
+for name in sorted(names, key=lambda name: (name[-4:], name)):  # by year
+    path = root / "results" / "published" / f"{name}.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    print(name, rows[0].get("dataset", "").lower().replace("-", "") if rows else "")
+PY
+)
+
 summary=() failed=0
-for paper in chen2019 pham2019 mo2019 ge2018 asadi2025; do
+for paper in "${papers[@]}"; do
     echo "=== $paper"
     data=${folder[${dataset[$paper]}]}
     began=$SECONDS code=0
-    "$PYTHON" -m "reproduce.$paper" ${data:+--data-dir "$data"} "${flags[@]}" || code=$?
+    "$PYTHON" -m "reproduce.$paper" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}" || code=$?
     minutes="$(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
-    if ((code == 130)); then exit 130; fi
+    if ((code >= 128)); then exit "$code"; fi # stopped by Ctrl-C or a signal, as the rest should be
     if ((code)); then failed=1 ending="failed; its reason stands above"; else ending=done; fi
     summary+=("$(printf '%-10s %-24s %s' "$paper" "$ending" "$minutes")")
 done
 
 echo "=== report"
-"$PYTHON" -m reproduce.report "${places[@]}" || failed=1
+"$PYTHON" -m reproduce.report "${results[@]}" || failed=1
 printf '\n'
 printf '%s\n' "${summary[@]}"
 exit "$failed"

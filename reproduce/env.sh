@@ -1,12 +1,15 @@
 # Sourced by every script: finds or makes the Python environment and sets PYTHON and ROOT.
 # $CXR_PYTHON, else the active conda or venv interpreter, else .venv made once from requirements.lock.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-
 _stop() { echo "$*" >&2; exit 2; }
 
-# Says "complete" if the interpreter has the packages of requirements.txt in versions it allows, else
-# what is amiss. Imports none of them: TensorFlow alone takes seconds.
+for _tool in dirname cmp flock rm mkdir cp cat; do
+    command -v "$_tool" >/dev/null || _stop "PATH has no $_tool: set PATH to the system's folders, such as /usr/bin:/bin."
+done
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+# Prints "complete" if the interpreter has the packages of requirements.txt in versions it allows,
+# else what is wrong. Imports none of them: TensorFlow alone takes seconds.
 _packages_of() {
     "$1" -I - "$ROOT/requirements.txt" 2>&1 <<'PY'
 import re
@@ -18,7 +21,7 @@ def number(text):
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit("Python {}.{}".format(*sys.version_info[:2]) + ", and the suite needs 3.11 to 3.13")
-for line in open(sys.argv[1]):
+for line in open(sys.argv[1], encoding="utf-8"):
     wanted = re.match(r"([\w-]+)>=([\d.]+),<([\d.]+)", line)
     if not wanted:
         continue
@@ -60,8 +63,12 @@ _make_venv() {
     base=$(_base_python) || _stop "No Python 3.11, 3.12 or 3.13 with the venv module was found:" \
         "install one (on Debian and Ubuntu: apt install python3 python3-venv) or set CXR_PYTHON to it."
     if [ -e "$ROOT/.venv" ] && [ ! -e "$ROOT/.venv/made-by-env.sh" ]; then
-        _stop "$ROOT/.venv is not ours and lacks the packages:" \
-            "run '$ROOT/.venv/bin/python -m pip install -r requirements.txt' or remove the folder."
+        if [ -x "$ROOT/.venv/bin/python" ]; then
+            _stop "$ROOT/.venv was not made by this suite and lacks its packages:" \
+                "run '$ROOT/.venv/bin/python -m pip install -r requirements.txt' or remove the folder."
+        fi
+        _stop "$ROOT/.venv was not made by this suite and has no bin/python:" \
+            "move it away, and the next run makes one; or set CXR_PYTHON to a Python."
     fi
     echo "Making the Python environment $ROOT/.venv (once; about 2 GB, a few minutes) ..." >&2
     # The mark comes first and the stamp last: whatever is interrupted between them is made anew.
@@ -76,12 +83,17 @@ _make_venv() {
 }
 
 _find_python() {
-    local candidate
+    local candidate amiss
     if [ -n "${CXR_PYTHON:-}" ]; then
         PYTHON=$(command -v "$CXR_PYTHON") || _stop "CXR_PYTHON is '$CXR_PYTHON', which is no program."
-        _has_packages "$PYTHON" || _stop "CXR_PYTHON ($PYTHON) will not do ($(_packages_of "$PYTHON"))" \
-            "- install requirements.txt there or unset it."
-        return
+        amiss=$(_packages_of "$PYTHON") || true
+        [ "$amiss" = complete ] && return
+        case $amiss in
+            "no "* | *"and the suite needs"*) ;;
+            *) _stop "CXR_PYTHON is $PYTHON, which is no Python: set it to a Python 3.11 to 3.13, or unset it." ;;
+        esac
+        _stop "CXR_PYTHON is $PYTHON, which has $amiss:" \
+            "run '$PYTHON -m pip install -r $ROOT/requirements.txt', or unset it."
     fi
     for candidate in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
         PYTHON=$candidate/bin/python

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reproduce.doctor_machine import OK, PROBLEM, WARNING, Finding
 
 from data import chestxray14, chexpert, label_tree, labels, plco
-from reproduce import doctor, doctor_data, doctor_machine, doctor_speed
+from data.phantom import drawing
+from reproduce.doctor import __main__ as doctor
+from reproduce.doctor import dataset, machine, speed
+from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding
 
 ROOT = Path(__file__).parent.parent
 CARD = "NVIDIA H200, 143771 MiB, 550.54"
@@ -40,7 +42,7 @@ def run(*arguments, beside: str = ""):
     ("running", "state"), [((3, 10), PROBLEM), ((3, 11), OK), ((3, 13), OK), ((3, 14), PROBLEM)]
 )
 def test_python_must_be_one_the_suite_knows(running, state):
-    assert doctor_machine.python(running).state == state
+    assert machine.python(running).state == state
 
 
 REQUIREMENTS = "# a note\ntensorflow>=2.21,<2.22\npandas>=2.2,<4\n"
@@ -64,16 +66,16 @@ def test_packages_are_held_against_requirements(installed, amiss):
             raise PackageNotFoundError(name)
         return installed[name]
 
-    finding = doctor_machine.packages(REQUIREMENTS, version)
+    finding = machine.packages(REQUIREMENTS, version)
     assert (finding.state == PROBLEM) == bool(amiss)
-    assert amiss in finding.found
+    assert amiss in finding.text
     assert bool(finding.fix) == bool(amiss)
 
 
 def test_every_line_of_the_requirements_is_checked():
     text = (ROOT / "requirements.txt").read_text()
     names = [line for line in text.splitlines() if line and line[0] != "#"]
-    found = doctor_machine.packages(text, lambda name: "0.0").found
+    found = machine.packages(text, lambda name: "0.0").text
     assert found.count(" and must be ") == len(names)
 
 
@@ -93,9 +95,9 @@ def test_every_line_of_the_requirements_is_checked():
     ],
 )
 def test_gpu_is_seen_or_it_is_said_why_not(smi, facts, environment, wheels, state, says):
-    finding = doctor_machine.gpu(smi, facts, environment, wheels)
+    finding = machine.gpu(smi, facts, environment, wheels)
     assert finding.state == state
-    assert says in finding.found
+    assert says in finding.text
     assert finding.state == OK or "ended" in facts or finding.fix
 
 
@@ -111,11 +113,11 @@ def test_a_broken_backend_is_a_finding_and_leaves_no_process(tmp_path, monkeypat
     (tmp_path / "keras.py").write_text(keras)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     began = time.monotonic()
-    facts = doctor_machine.ask_keras(seconds=0, patience=2 if "sleep" in keras else 60)
+    facts = machine.ask_keras(seconds=0, patience=2 if "sleep" in keras else 60)
     assert time.monotonic() - began < 60
-    finding = doctor_machine.backend(facts)
+    finding = machine.backend(facts)
     assert finding.state == PROBLEM
-    assert says in finding.found
+    assert says in finding.text
     if says == "SIGILL":
         assert "AVX" in finding.fix
 
@@ -125,25 +127,25 @@ def test_the_reason_is_the_last_line_on_cuda():
         "I0000 1.2 1 a.cc:1] oneDNN is on\nW0000 1.3 1 b.cc:2] Could not load libcudart\n"
         "E0000 1.4 1 c.cc:3] failed call to cuInit: CUDA_ERROR_NO_DEVICE\nI0000 1 1 d.cc:4] bye"
     )
-    assert doctor_machine._why_no_gpu(log) == "failed call to cuInit: CUDA_ERROR_NO_DEVICE"
-    assert doctor_machine._why_no_gpu("") == ""
+    assert machine._why_no_gpu(log) == "failed call to cuInit: CUDA_ERROR_NO_DEVICE"
+    assert machine._why_no_gpu("") == ""
 
 
 def test_folders_on_one_disk_share_its_space(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     folders = {"cache": (tmp_path / "new" / "cache", free * 0.6), "results": (tmp_path, free * 0.6)}
-    cache, results = doctor_machine.places(folders)
+    cache, results = machine.disk_space(folders)
     assert (cache.state, results.state) == (OK, PROBLEM)
     assert "another --results-dir" in results.fix
-    assert [found.state for found in doctor_machine.places(folders, WARNING)] == [OK, WARNING]
+    assert [found.state for found in machine.disk_space(folders, WARNING)] == [OK, WARNING]
     assert not (tmp_path / "new").exists()  # looking leaves nothing behind
     assert not list(tmp_path.iterdir())
 
 
 def test_folders_that_cannot_be_written_are_problems():
-    (found,) = doctor_machine.places({"cache": (Path("/proc/here"), 1)})
+    (found,) = machine.disk_space({"cache": (Path("/proc/here"), 1)})
     assert found.state == PROBLEM
-    assert "cannot be written" in found.found
+    assert "cannot be written" in found.text
 
 
 # The dataset
@@ -151,9 +153,9 @@ def test_folders_that_cannot_be_written_are_problems():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("phantoms")
+    folder = tmp_path_factory.mktemp("phantoms")
     return {
-        name: drawing.write(name, place / name, 60, 32, seed=1, progress=False)
+        name: drawing.write(name, folder / name, 60, 32, seed=1, progress=False)
         for name in ("chestxray14", "chexpert", "plco")
     }
 
@@ -161,15 +163,15 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 
 
-@pytest.mark.parametrize("dataset", READERS)
-def test_phantoms_of_every_layout_have_no_problem(folders, dataset):
-    frame = doctor_data.read(folders[dataset], dataset)
-    found = list(doctor_data.look(folders[dataset], dataset, frame, 32))
+@pytest.mark.parametrize("name", READERS)
+def test_phantoms_of_every_layout_have_no_problem(folders, name):
+    frame = dataset.read(folders[name], name)
+    findings = list(dataset.findings(folders[name], name, frame, 32))
     assert {"layout", "images", "patients", "hierarchy", "prevalence", "decoding"} <= {
-        finding.what for finding in found
+        finding.what for finding in findings
     }
-    assert all(finding.state != PROBLEM for finding in found)
-    assert "drawn phantoms" in found[0].found
+    assert all(finding.state != PROBLEM for finding in findings)
+    assert "drawn phantoms" in findings[0].text
 
 
 def test_damaged_and_missing_images_are_named(folders, tmp_path):
@@ -177,13 +179,13 @@ def test_damaged_and_missing_images_are_named(folders, tmp_path):
     first, second = sorted((folder / "images").iterdir())[:2]
     first.write_bytes(first.read_bytes()[:300])
     second.unlink()
-    frame = doctor_data.read(folder, "chestxray14")
+    frame = dataset.read(folder, "chestxray14")
     found = {
-        finding.what: finding for finding in doctor_data.look(folder, "chestxray14", frame, 32)
+        finding.what: finding for finding in dataset.findings(folder, "chestxray14", frame, 32)
     }
     assert found["images"].state == found["decoding"].state == PROBLEM
-    assert f"images/{first.name} is truncated" in found["decoding"].found
-    assert second.name in found["images"].found
+    assert f"images/{first.name} is truncated" in found["decoding"].text
+    assert second.name in found["images"].text
     assert "--allow-missing" in found["images"].fix
 
 
@@ -195,39 +197,39 @@ def test_patients_in_two_sets_are_a_problem(folders, tmp_path):
     cells = lines[0].split(",")
     assert header.split(",")[1] == "plco_id"
     test.write_text("\n".join([header, ",".join([cells[0], patient, *cells[2:]]), *lines[1:]]))
-    found = doctor_data.read(folder, "plco")
+    found = dataset.read(folder, "plco")
     assert isinstance(found, Finding)
     assert found.state == PROBLEM
-    assert patient in found.found
+    assert patient in found.text
 
 
 def test_open_labels_are_a_share_in_chexpert_and_a_problem_in_plco(folders):
-    frame = doctor_data.read(folders["plco"], "plco")
-    assert doctor_data.closure(frame, "plco").state == OK
+    frame = dataset.read(folders["plco"], "plco")
+    assert dataset.closure(frame, "plco").state == OK
     child = labels.PLCO[int(label_tree.leaves(label_tree.PLCO)[0])]
     frame.loc[:2, list(labels.PLCO)] = 0.0
     frame.loc[:2, child] = 1.0
-    finding = doctor_data.closure(frame, "plco")
+    finding = dataset.closure(frame, "plco")
     assert finding.state == PROBLEM
-    assert f"{3 / len(frame):.1%} of images" in finding.found
-    assert child in finding.found
-    frame = doctor_data.read(folders["chexpert"], "chexpert")
+    assert f"{3 / len(frame):.1%} of images" in finding.text
+    assert child in finding.text
+    frame = dataset.read(folders["chexpert"], "chexpert")
     frame[list(labels.CHEXPERT)] = np.nan
     frame.loc[0, ["Cardiomegaly", "Edema"]] = 1.0
     frame.loc[0, "Lung Opacity"] = -1.0  # Edema's parent is uncertain, Cardiomegaly's is blank
-    finding = doctor_data.closure(frame, "chexpert")
+    finding = dataset.closure(frame, "chexpert")
     assert finding.state == OK
-    assert "most often Cardiomegaly" in finding.found
+    assert "most often Cardiomegaly" in finding.text
     frame.loc[0, "Cardiomegaly"] = 0.0
-    assert "closed" in doctor_data.closure(frame, "chexpert").found
+    assert "closed" in dataset.closure(frame, "chexpert").text
 
 
 def test_labels_without_a_positive_test_image_are_named(folders):
-    frame = doctor_data.read(folders["chestxray14"], "chestxray14")
+    frame = dataset.read(folders["chestxray14"], "chestxray14")
     frame.loc[frame["split"] == "test", "Mass"] = 0.0
-    *_, finding = doctor_data.prevalence(frame, "chestxray14")
+    *_, finding = dataset.prevalence(frame, "chestxray14")
     assert finding.state == WARNING
-    assert "Mass" in finding.found
+    assert "Mass" in finding.text
 
 
 def test_a_complete_dataset_far_from_its_shares_is_pointed_out(shared_data):
@@ -238,11 +240,11 @@ def test_a_complete_dataset_far_from_its_shares_is_pointed_out(shared_data):
     )
     frame = table["Finding Labels"].str.get_dummies().astype(np.float32).assign(split="train_val")
     frame.attrs = {"complete": True, "phantom": False}
-    (finding,) = doctor_data.prevalence(frame, "chestxray14")
+    (finding,) = dataset.prevalence(frame, "chestxray14")
     assert finding.state == OK
-    assert "Infiltration 17.7% (17.7%)" in finding.found
+    assert "Infiltration 17.7% (17.7%)" in finding.text
     frame["Mass"] = 1 - frame["Mass"]
-    (finding,) = doctor_data.prevalence(frame, "chestxray14")
+    (finding,) = dataset.prevalence(frame, "chestxray14")
     assert finding.state == WARNING
     assert "Look at Mass:" in finding.fix
 
@@ -251,13 +253,13 @@ def test_a_complete_dataset_far_from_its_shares_is_pointed_out(shared_data):
 
 
 def test_needs_follow_from_the_scripts():
-    needs = {need.paper: need for need in doctor_data.needs()}
+    needs = {need.paper: need for need in dataset.needs()}
     assert {"chen2019", "mo2019", "wang2017"} <= needs.keys()
     wang = needs["wang2017"]
     assert (wang.dataset, wang.images, wang.training) == ("chestxray14", 112_120, 86_524)
     assert (wang.epochs, wang.cache) == (20, 112_120 * 224**2)  # two rows of ten epochs
-    assert doctor_data.time_needed(wang, 100, 224) == pytest.approx(20 * 86_524 / 100)
-    assert doctor_data.time_needed(wang, 100, 112) == pytest.approx(4 * 20 * 86_524 / 100)
+    assert dataset.time_needed(wang, 100, 224) == pytest.approx(20 * 86_524 / 100)
+    assert dataset.time_needed(wang, 100, 112) == pytest.approx(4 * 20 * 86_524 / 100)
     assert needs["chen2019"].cache == needs["chen2019"].images * 256**2
     assert (needs["asadi2025"].may_stop, wang.may_stop) == (True, False)
 
@@ -273,7 +275,7 @@ def test_needs_follow_from_the_scripts():
     ],
 )
 def test_durations_are_readable(seconds, text):
-    assert doctor_data.duration(seconds) == text
+    assert dataset.duration(seconds) == text
 
 
 # The whole
@@ -282,10 +284,10 @@ def test_durations_are_readable(seconds, text):
 @pytest.fixture
 def light_keras(tmp_path_factory) -> str:
     """For a PYTHONPATH: a Keras that starts at once. The real one is asked below."""
-    place = tmp_path_factory.mktemp("light")
-    (place / "keras.py").write_text("class backend:\n    backend = staticmethod(lambda: 'jax')\n")
-    (place / "jax.py").write_text("def devices():\n    return []\n")
-    return str(place)
+    folder = tmp_path_factory.mktemp("light")
+    (folder / "keras.py").write_text("class backend:\n    backend = staticmethod(lambda: 'jax')\n")
+    (folder / "jax.py").write_text("def devices():\n    return []\n")
+    return str(folder)
 
 
 def test_real_images_are_well(shared_data, tmp_path, light_keras):
@@ -302,22 +304,41 @@ def test_real_images_are_well(shared_data, tmp_path, light_keras):
 def test_a_wrong_folder_and_a_broken_keras_are_two_problems(tmp_path):
     (tmp_path / "keras.py").write_text("raise ImportError('broken on purpose')")
     done = run("--data-dir", tmp_path, "--dataset", "plco", "--seconds", 0, beside=str(tmp_path))
-    said = " ".join(done.stdout.split())
+    printed = " ".join(done.stdout.split())
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "broken on purpose" in said  # and the doctor went on
-    assert "does not look like a PLCO folder" in said
-    assert "2 problems" in said
+    assert "broken on purpose" in printed  # and the doctor went on
+    assert "does not look like a PLCO folder" in printed
+    assert "2 problems" in printed
     assert not done.stderr
 
 
 def test_the_real_keras_is_asked_and_timed(monkeypatch):
-    seen = doctor_speed.devices("tensorflow")
+    seen = speed.devices("tensorflow")
     assert seen.keys() == {"gpus", "built_for_gpu"}
-    monkeypatch.setattr(doctor_speed, "NETWORK", "tiny")
-    monkeypatch.setattr(doctor_speed, "SIZE", 16)
+    monkeypatch.setattr(speed, "NETWORK", "tiny")
+    monkeypatch.setattr(speed, "SIZE", 16)
     began = time.perf_counter()
-    speed = doctor_speed.training_speed(0.2, "tensorflow", gpu=False)
-    assert speed["images_a_second"] > speed["batch"] / (time.perf_counter() - began)
+    measured = speed.training_speed(0.2, "tensorflow", gpu=False)
+    assert measured["images_a_second"] > measured["batch"] / (time.perf_counter() - began)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "x", "1e9"])
+def test_seconds_are_a_number_that_can_be_waited_for(seconds):
+    done = run("--seconds", seconds)
+    assert done.returncode == 2
+    assert "from 0 to 3,600 seconds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_locale_without_unicode_does_not_stop_it(tmp_path, monkeypatch, light_keras):
+    folder = tmp_path / "胸部"
+    folder.mkdir()
+    monkeypatch.setenv("LC_ALL", "POSIX")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    done = run("--data-dir", folder, "--dataset", "plco", "--seconds", 0, beside=light_keras)
+    assert done.returncode == 1, done.stderr
+    assert "does not look like a PLCO folder" in " ".join(done.stdout.split())
+    assert not done.stderr
 
 
 def test_a_folder_needs_its_dataset():

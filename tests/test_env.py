@@ -44,12 +44,14 @@ def test_active_venv_is_taken_if_it_has_the_packages(checkout):
     assert result.stdout.strip() == str(prefix / "bin/python"), result.stderr
 
 
-@pytest.mark.parametrize("wanted", ["/no/such/python", "/bin/true"])
+@pytest.mark.parametrize("wanted", ["/no/such/python", "/bin/true", "/bin/cat", "/bin/false"])
 def test_own_interpreter_that_does_not_do_is_one_sentence(checkout, wanted):
     result = source(checkout, CXR_PYTHON=wanted)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "CXR_PYTHON" in result.stderr
+    assert "()" not in result.stderr
+    assert "which is no " in result.stderr
 
 
 def test_wrong_version_is_named(checkout):
@@ -84,7 +86,13 @@ def test_foreign_venv_without_the_packages_is_left_alone(checkout):
     (checkout / ".venv/precious").touch()
     result = source(checkout)
     assert result.returncode == 2
-    assert "is not ours" in result.stderr
+    assert "was not made by this suite and has no bin/python: move it away" in result.stderr
+    assert (checkout / ".venv/precious").exists()
+    (checkout / ".venv/bin").mkdir()
+    (checkout / ".venv/bin/python").symlink_to("/usr/bin/env")
+    result = source(checkout)
+    assert result.returncode == 2
+    assert f"{checkout}/.venv/bin/python -m pip install" in result.stderr
     assert (checkout / ".venv/precious").exists()
 
 
@@ -100,11 +108,100 @@ def test_no_network_is_one_sentence_and_the_next_run_starts_over(checkout):
 def test_no_python_is_one_sentence(checkout):
     tools = checkout / "tools"
     tools.mkdir()
-    for tool in ("dirname", "cmp", "flock", "rm", "mkdir"):
+    for tool in ("dirname", "cmp", "flock", "rm", "mkdir", "cp", "cat"):
         (tools / tool).symlink_to(shutil.which(tool))
     result = source(checkout, PATH=str(tools))
     assert result.returncode == 2
     assert "No Python 3.11, 3.12 or 3.13" in result.stderr
+
+
+def test_an_empty_path_is_one_sentence(checkout):
+    result = source(checkout, PATH="")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "PATH has no" in result.stderr
+
+
+# all.sh
+
+
+@pytest.fixture
+def suite(checkout):
+    """all.sh with papers that only say how they were called, and end as a variable says."""
+    shutil.copy(REPOSITORY / "reproduce/all.sh", checkout / "reproduce")
+    (checkout / "results/published").mkdir(parents=True)
+    (checkout / "reproduce/__init__.py").touch()
+    script = (
+        "import os, sys\nprint(__spec__.name, *sys.argv[1:])\n"
+        "sys.exit(int(os.environ.get(__spec__.name.rpartition('.')[2], 0)))\n"
+    )
+    for paper, dataset in (("new2031", "ChestX-ray14"), ("old1999", "PLCO"), ("report", "")):
+        (checkout / f"reproduce/{paper}.py").write_text(script)
+        if dataset:
+            (checkout / f"reproduce/{paper}.sh").touch()
+            table = checkout / f"results/published/{paper}.csv"
+            table.write_text(f"table,dataset\nTable 1,{dataset}\n")
+    return checkout
+
+
+def all_papers(suite: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {"PATH": os.environ["PATH"], "CXR_PYTHON": sys.executable, **variables}
+    command = ["/bin/bash", str(suite / "reproduce/all.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_all_papers_are_those_that_have_a_script(suite):
+    given = ["--plco", str(suite), "--results-dir", "there", "--epochs=2"]
+    result = all_papers(suite, *given)
+    called = [line for line in result.stdout.splitlines() if line.startswith("reproduce.")]
+    assert called == [
+        f"reproduce.old1999 --data-dir {suite} --results-dir there --epochs 2",
+        "reproduce.new2031 --results-dir there --epochs 2",
+        "reproduce.report --results-dir there",
+    ], result.stderr
+    assert result.returncode == 0
+
+
+def test_a_paper_that_fails_does_not_stop_the_others_and_a_signal_does(suite):
+    result = all_papers(suite, old1999="2")
+    assert result.returncode == 1
+    assert "reproduce.new2031" in result.stdout
+    assert "failed; its reason stands above" in result.stdout
+    for code in ("130", "143", "137"):
+        result = all_papers(suite, old1999=code)
+        assert result.returncode == int(code)
+        assert "reproduce.new2031" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--results-dir"], "--results-dir needs a folder"),
+        (["--results-dir", "--plco"], "--results-dir needs a folder"),
+        (["--results-dir="], "--results-dir needs a folder"),
+        (["--plco"], "--plco needs the folder"),
+        (["--chexpert", "/no/such"], "'/no/such' is none"),
+        (["--rows", "x"], "--rows goes to one script"),
+    ],
+)
+def test_all_refuses_what_it_cannot_use(suite, words, message):
+    result = all_papers(suite, *words)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_paper_without_a_dataset_is_named(suite):
+    (suite / "results/published/old1999.csv").unlink()
+    result = all_papers(suite)
+    assert result.returncode == 2
+    assert "old1999.csv does not name the dataset" in result.stderr
+
+
+def test_every_paper_of_the_suite_has_its_dataset():
+    listed = all_papers(REPOSITORY, "--results-dir", "/dev/null/x", "--no-such-flag")
+    names = [line[4:] for line in listed.stdout.splitlines() if line.startswith("=== ")]
+    assert {"chen2019", "pham2019", "mo2019", "ge2018", "asadi2025", "wang2017"} <= {*names}
 
 
 def test_lock_pins_and_hashes_everything_that_is_asked_for():

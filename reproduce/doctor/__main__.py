@@ -8,6 +8,7 @@ The exit code is 1 if there is a problem, else 0.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
@@ -28,11 +29,11 @@ come on top. On a CPU steps are measured uncompiled, at about half the speed of 
 
 
 def checkup(options) -> Iterator[Finding]:
-    """All findings, each as soon as it is known."""
+    """Every check, each finding as soon as it is known."""
     yield machine.python()
-    packages = machine.packages((ROOT / "requirements.txt").read_text())
+    packages = machine.packages((ROOT / "requirements.txt").read_text("utf-8"))
     yield packages
-    busy, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     facts = machine.ask_keras(options.seconds)
     yield machine.backend(facts)
     yield machine.gpu(machine.driver(), facts, os.environ, machine.wheels())
@@ -49,23 +50,25 @@ def checkup(options) -> Iterator[Finding]:
         if isinstance(frame, Finding):
             yield frame
             return
-        yield from dataset.look(options.data_dir, options.dataset, frame, 256)
+        yield from dataset.findings(options.data_dir, options.dataset, frame, 256)
     needs = dataset.needs(frame)
     folders = {
         "cache": (options.cache_dir, sum(need.cache for need in needs)),
         "results": (options.results_dir, sum(need.results for need in needs)),
     }
     if options.data_dir:
-        yield from machine.places(folders)
+        yield from machine.disk_space(folders)
     else:  # the demos need next to nothing
-        yield from machine.places(folders, short=WARNING, needs="for all papers on whole datasets")
+        yield from machine.disk_space(
+            folders, short=WARNING, needs="for all papers on whole datasets"
+        )
     rate = facts.get("images_a_second")
     if rate:
         text = (
             f"DenseNet-121 trains on {rate:.3g} images of 224 px a second, batch {facts['batch']}"
         )
-        if busy > cores and not facts["gpus"]:
-            text += f"; more when other programs leave it the {cores} cores (load was {busy:.0f})"
+        if load > cores and not facts["gpus"]:
+            text += f"; more when other programs leave it the {cores} cores (load was {load:.0f})"
         yield Finding(OK, "speed", text)
     elif options.seconds and "backend" in facts:
         fix = f"Look at the whole error: {sys.executable} -m reproduce.doctor.speed"
@@ -79,18 +82,18 @@ def checkup(options) -> Iterator[Finding]:
 
 
 def show(finding: Finding) -> None:
-    """One finding, its text below itself."""
+    """Print one finding, its text aligned."""
     first = f"{finding.state:<8} {finding.what:<11} "
     lines = [
         line
-        for part in finding.found.split("\n")
+        for part in finding.text.split("\n")
         for line in textwrap.wrap(part, WIDTH - len(first), break_on_hyphens=False) or [""]
     ]
     print(first + ("\n" + " " * len(first)).join(lines), flush=True)
 
 
 def sum_up(findings: list[Finding]) -> int:
-    """What to do about it, worst first; the exit code."""
+    """Print what to do, problems first; the exit code."""
     print()
     if any(finding.what == "speed" and finding.state == OK for finding in findings):
         print(ESTIMATE)
@@ -107,6 +110,22 @@ def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what}{'s' * (number != 1)}"
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 3600:  # false for nan
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 3,600 seconds")
+
+
+def one_sentence():
+    """How errors reach the user; the suite's own way, unless a package lacks that it imports."""
+    try:
+        from reproduce.engine import flags
+    except ImportError:
+        return contextlib.nullcontext()
+    return flags.one_sentence("Stopped.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         "python -m reproduce.doctor",
@@ -119,21 +138,18 @@ def main() -> int:
     parser.add_argument("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     parser.add_argument(
-        "--seconds", type=float, default=10, metavar="N", help="of measured training; 0: none"
+        "--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none"
     )
     options = parser.parse_args()
     if bool(options.data_dir) != bool(options.dataset):
         parser.error("--data-dir and --dataset go together: a folder, and what it holds")
     findings = []
-    for finding in checkup(options):
-        show(finding)
-        findings.append(finding)
-    return sum_up(findings)
+    with one_sentence():
+        for finding in checkup(options):
+            show(finding)
+            findings.append(finding)
+        return sum_up(findings)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What the doctor finds in a dataset's folder, and what each paper will need of the machine."""
+"""Checks a dataset's folder, and computes what each paper will need of the machine."""
 
 import dataclasses
 import functools
@@ -36,8 +36,8 @@ FAR = 1.25  # the ratio to the released share from which a label is pointed out
 STATE_BYTES = 16  # a parameter: float32 weights, Adam's two moments and the best epoch's weights
 
 
-def look(folder: Path, dataset: str, frame: pd.DataFrame, size: int) -> Iterator[Finding]:
-    """Every finding on a dataset that its reader could read."""
+def findings(folder: Path, dataset: str, frame: pd.DataFrame, size: int) -> Iterator[Finding]:
+    """Every check of a dataset that its reader could read."""
     yield layout(frame)
     yield missing(frame)
     yield Finding(OK, "patients", f"{frame['patient_id'].nunique():,}, none in two released sets")
@@ -119,11 +119,11 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     known = known.reindex(names)
     share = positive / len(frame)
     far = (np.abs(np.log(share.clip(1e-9) / known)) > np.log(FAR)) & (known * len(frame) > RARE)
-    told = [
+    shares = [
         f"{name} {share[name]:.1%}" + ("" if np.isnan(known[name]) else f" ({known[name]:.1%})")
         for name in names
     ]
-    text = "here (released): " + ", ".join(told)
+    text = "here (released): " + ", ".join(shares)
     if far.any() and frame.attrs["complete"] and not frame.attrs["phantom"]:
         strange = ", ".join(far.index[far])
         yield Finding(
@@ -178,7 +178,7 @@ def decoding(folder: Path, frame: pd.DataFrame, size: int) -> Finding:
 
 
 class Need(NamedTuple):
-    """A paper's settings in figures."""
+    """What a paper needs at its own settings."""
 
     paper: str
     dataset: str
@@ -194,13 +194,13 @@ class Need(NamedTuple):
 def needs(frame: pd.DataFrame | None = None) -> list[Need]:
     """Every paper that trains, or only those on this frame's dataset, on its images."""
     wanted = frame.attrs["dataset"] if frame is not None else None
-    found = []
+    made = []
     for paper in published.papers():
         dataset = published.load(paper)["dataset"].iloc[0].lower().replace("-", "")
         if wanted in (None, dataset) and importlib.util.find_spec(f"reproduce.{paper}"):
             script = importlib.import_module(f"reproduce.{paper}")
-            found.append(_need(script, paper, dataset, frame))
-    return found
+            made.append(_need(script, paper, dataset, frame))
+    return made
 
 
 def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | None) -> Need:
@@ -232,8 +232,10 @@ def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | No
 @functools.cache
 def handful(dataset: str) -> pd.DataFrame:
     """A few phantoms, split: the number of a script's rows does not depend on the data."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = drawing.write(dataset, Path(place) / "phantoms", 40, 32, seed=0, progress=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = drawing.write(
+            dataset, Path(temporary) / "phantoms", 40, 32, seed=0, progress=False
+        )
         return splits.by_patient(READERS[dataset].read(folder), seed=0)
 
 

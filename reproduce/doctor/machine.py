@@ -1,4 +1,4 @@
-"""What the doctor finds on the machine. Standard library only: it must run where packages lack."""
+"""Checks the machine: Python, packages, GPU, disks. Standard library only, as packages may lack."""
 
 import json
 import os
@@ -26,7 +26,7 @@ GPU_ADVICE = "conda env create -f environment.yml, or pip install 'tensorflow[an
 class Finding(NamedTuple):
     state: str
     what: str
-    found: str
+    text: str
     fix: str = ""  # what to do about it, a sentence
 
 
@@ -44,13 +44,13 @@ def packages(requirements: str, installed=version) -> Finding:
     for name, low, high in re.findall(r"^([\w-]+)>=([\d.]+),<([\d.]+)", requirements, re.MULTILINE):
         for known_as in filter(None, (name, OTHER_NAMES.get(name))):
             try:
-                found = installed(known_as)
+                present = installed(known_as)
             except PackageNotFoundError:
                 continue
-            within = _numbers(low) <= _numbers(found) < _numbers(high)
-            fine.append(f"{known_as} {found}")
+            within = _numbers(low) <= _numbers(present) < _numbers(high)
+            fine.append(f"{known_as} {present}")
             if not within:
-                amiss.append(f"{known_as} is {found} and must be >={low},<{high}")
+                amiss.append(f"{known_as} is {present} and must be >={low},<{high}")
             break
         else:
             amiss.append(f"{name} is not installed")
@@ -67,7 +67,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def driver() -> str | None:
-    """What nvidia-smi says of the GPUs, or why it cannot; None where there is no driver at all."""
+    """The GPUs by nvidia-smi, or why it fails; None where there is no driver at all."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return "nvidia-smi is not found" if Path("/dev/nvidia0").exists() else None
@@ -76,8 +76,8 @@ def driver() -> str | None:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi fails: {error}"
-    said = " ".join((done.stdout or done.stderr).split("\n")).strip()
-    return f"nvidia-smi fails: {said}" if done.returncode else said
+    answer = " ".join((done.stdout or done.stderr).split("\n")).strip()
+    return f"nvidia-smi fails: {answer}" if done.returncode else answer
 
 
 def ask_keras(seconds: float, patience: float = START) -> dict:
@@ -118,8 +118,10 @@ def ask_keras(seconds: float, patience: float = START) -> dict:
 
 def _why_no_gpu(log: str) -> str:
     """The last line of a backend's log that speaks of CUDA, without its time and source."""
-    said = [line for line in log.splitlines() if re.search(r"cuda|cudnn|dlopen|cuInit", line, re.I)]
-    return said[-1].partition("] ")[2] or said[-1] if said else ""
+    lines = [
+        line for line in log.splitlines() if re.search(r"cuda|cudnn|dlopen|cuInit", line, re.I)
+    ]
+    return lines[-1].partition("] ")[2] or lines[-1] if lines else ""
 
 
 def backend(facts: dict) -> Finding:
@@ -184,14 +186,14 @@ def wheels() -> set[str]:
     return {package.metadata["Name"].lower() for package in distributions() if package.metadata}
 
 
-def places(
+def disk_space(
     folders: Mapping[str, tuple[Path, float]], short: str = PROBLEM, needs: str = "needed"
 ) -> Iterator[Finding]:
     """Each folder's disk against the bytes it will need; those on one disk share its space."""
     taken: dict[int, float] = {}
     for what, (folder, needed) in folders.items():
         above = (folder.absolute(), *folder.absolute().parents)
-        there = next(place for place in above if place.exists())
+        there = next(folder for folder in above if _exists(folder))
         other = f"give another --{what}-dir."
         try:
             with tempfile.TemporaryFile(dir=there):
@@ -209,6 +211,13 @@ def places(
             yield Finding(OK, what, text)
         else:
             yield Finding(short, what, text, f"Make room, or {other}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no folder can have
+        return False
 
 
 def size(count: float) -> str:

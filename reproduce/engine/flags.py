@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import io
 import os
 import re
 import signal
@@ -142,6 +143,9 @@ def one_sentence(stopped: str = "Stopped; the same command goes on from the last
 
     The end of a pipe that reads no further (`| head -1`) ends the command without a word.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without Unicode must not end a run
+            stream.reconfigure(errors="backslashreplace")
     with contextlib.suppress(ValueError):  # outside the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:
