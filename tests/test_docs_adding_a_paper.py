@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import predict, published
+from evaluation import predictions, published
 from reproduce import wang2017
+from reproduce.engine.rows import Data
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-paper.md").read_text()
@@ -64,7 +65,8 @@ def test_one_pair_of_factors_for_all_labels():
     targets[:10, :2], targets[10:18, 2] = 1, 1
     frame = pd.DataFrame(targets, columns=list(labels.CHESTXRAY14))
     frame["split"] = ["train"] * 20
-    weighted, plain = (row.loss() for row in wang2017.rows(wang2017.Config(), None, frame))
+    data = Data(frame, None, {"dataset": "chestxray14"})
+    weighted, plain = (row.loss() for row in wang2017.rows(wang2017.Config(), data))
     one, zero = np.eye(1, 14, 2, dtype=np.float32), np.zeros((1, 14), np.float32)
     logits = np.zeros((1, 14), np.float32)
     # at logit 0 every term is log 2, times its factor: 0.9 for a one, 0.1 for a zero
@@ -86,6 +88,6 @@ def test_wang2017_runs_on_phantoms(tmp_path):
     mine = table[table["row"] == "R-50 weighted CE"]
     assert len(mine) == 16
     assert set(mine["verdict"]) <= {"not comparable (drawn phantoms)", "undefined"}
-    found = predict.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
+    found = predictions.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
     assert found.probabilities.shape[2] == 14
     assert np.isfinite(found.probabilities).all()

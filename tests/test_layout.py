@@ -1,15 +1,22 @@
-"""The house: imports run one way, and what needs no TensorFlow does not import it."""
+"""The rules of the house: who may import whom, how long things may be, what needs no TensorFlow."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
-FLOORS = ("data", "models", "losses", "evaluation")  # none imports another
-LIGHT = (
+from data import labels
+from tests.conftest import REPOSITORY
+
+BASE = ("data", "models", "losses", "evaluation")  # none of them imports another
+SHARED = "data.files"  # but any of them may import this one, which needs the standard library only
+BESIDE = ("rescore", "report", "doctor", "predict")  # commands of their own; nothing imports them
+PAPERS = sorted(path.stem for path in (REPOSITORY / "reproduce").glob("*[0-9].py"))
+COMMANDS = (*PAPERS, *BESIDE)
+NO_TENSORFLOW = (  # readers, tables and the run loop, up to the first row that has to be trained
     "data.chestxray14",
     "data.chexpert",
     "data.phantom",
@@ -17,67 +24,290 @@ LIGHT = (
     "data.policies",
     "data.prepare",
     "data.splits",
-    "evaluation.predict",
+    "evaluation.claims",
+    "evaluation.inference",
+    "evaluation.predictions",
     "evaluation.published",
     "losses",
     "models.backbones",
-    "reproduce.results",
-    "reproduce.run",
+    "reproduce.engine.dataset",
+    "reproduce.engine.loop",
+    "reproduce.engine.rebuild",
+    "reproduce.tables.scoring",
 )
-SCRIPTS = sorted(
-    f"reproduce.{path.stem}"
-    for path in (REPOSITORY / "reproduce").glob("*.py")
-    if 'if __name__ == "__main__":' in path.read_text()
-)
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_SCRIPT, LONGEST_OF_THESE = 400, 60, 150, 210
+LONGER_SCRIPTS = {  # and why
+    "ge2018": "two networks, three losses and 23 rows stand in one table",
+    "pham2019": "ten policies, six networks and their averages stand in one table",
+}
+MOST_FIELDS, MOST_POSITIONAL = 12, 6
 
 
 def sources(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level names that a file imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def name_of(path: Path) -> str:
+    """The module's dotted name; a package's is that of its folder."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+MODULES = {name_of(path): path for path in sources(*BASE, "reproduce", "bench", "tests")}
+CODE = sources(*BASE, "reproduce", "bench")
+
+
+def imports_in(module: str, tree: ast.Module, known=MODULES) -> set[str]:
+    """The modules of ours that a file imports, anywhere in it, and `losses.NAME` on first use.
+
+    A module's own packages are left out, unless it takes more than a module from them.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: write the whole name instead of dots"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else str(node.module))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
+    packages = {name.rpartition(".")[0] for name in found}
+    packages |= {name.rpartition(".")[0] for name in packages}
+    foreign = {name for name in packages if not f"{module}.".startswith(f"{name}.")}
+    return (found | foreign) & set(known) - {module}
 
 
-@pytest.mark.parametrize("floor", FLOORS)
-def test_floors_import_neither_each_other_nor_the_scripts(floor):
-    forbidden = {*FLOORS, "reproduce", "bench", "tests"} - {floor}
-    found = {path.name: imported(path) & forbidden for path in sources(floor)}
-    assert not {name: names for name, names in found.items() if names}
+IMPORTS = {module: imports_in(module, tree_of(path)) for module, path in MODULES.items()}
 
 
-def test_scripts_import_neither_benches_nor_tests():
-    assert not [path.name for path in sources("reproduce") if imported(path) & {"bench", "tests"}]
+def part_of(module: str) -> str:
+    """`data`, … for the base folders; `engine`, `tables`, `papers`, or the command of a module."""
+    first, *rest = module.split(".")
+    if first != "reproduce":
+        return first
+    if not rest:
+        return "reproduce"
+    return "papers" if rest[0] in PAPERS else rest[0]
 
 
-def test_files_can_be_read_top_to_bottom():
-    long = [
-        path.name
-        for path in sources(*FLOORS, "reproduce", "bench")
-        if len(path.read_text().splitlines()) > 400
+def may_import(part: str) -> set[str]:
+    """The parts of the suite that one part may import."""
+    if part in BASE:
+        return {part}
+    shared = {*BASE, "reproduce"}
+    allowed = {
+        "reproduce": set(),
+        "engine": shared | {"engine"},
+        "tables": shared | {"engine", "tables"},
+        "papers": shared | {"engine", "tables"},
+        "bench": shared | {"engine", "tables", "bench"},
+        "tests": {*map(part_of, MODULES)},
+    }
+    return allowed.get(part, shared | {"engine", "tables", part})
+
+
+def wrong_imports(imports: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{module} imports {other}"
+        for module, others in imports.items()
+        for other in sorted(others)
+        if part_of(other) not in may_import(part_of(module))
+        and not (part_of(module) in BASE and other in (SHARED, "data"))
     ]
-    assert not long
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import one another, by way of others or not (Tarjan's algorithm)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    groups = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for other in imports[module]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                groups.append(sorted(group))
+
+    for module in imports:
+        if module not in order:
+            visit(module)
+    return groups
+
+
+def test_imports_run_one_way():
+    assert wrong_imports(IMPORTS) == []
+
+
+def test_what_base_folders_share_needs_the_standard_library_only():
+    names = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree_of(MODULES[SHARED]))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "data"}
+    assert IMPORTS["data"] == set()
+
+
+def test_no_import_is_circular():
+    assert circles(IMPORTS) == []
+
+
+def test_wrong_and_circular_imports_would_be_seen():
+    known = {"data", "data.files", "data.a", "losses", "losses.b", "reproduce", "reproduce.engine"}
+    code = {
+        "losses.b": "def f():\n    from data import a",
+        "data.a": "import losses\nx = losses.b.f",
+        "reproduce.engine": "from reproduce import RunError",
+    }
+    imports = {name: imports_in(name, ast.parse(code.get(name, "")), known) for name in known}
+    assert imports["losses.b"] == {"data.a", "data"}
+    assert imports["data.a"] == {"losses", "losses.b"}
+    assert imports["reproduce.engine"] == {"reproduce"}
+    assert circles(imports) == [["data.a", "losses.b"]]
+    wrong = wrong_imports(imports)
+    assert {*wrong} == {
+        "losses.b imports data.a",
+        "data.a imports losses",
+        "data.a imports losses.b",
+    }
+    beside = {"reproduce.tables": {"reproduce.report"}, "reproduce.report": {"reproduce.tables"}}
+    assert wrong_imports(beside) == ["reproduce.tables imports reproduce.report"]
+
+
+def test_the_folder_of_the_papers_shows_the_papers():
+    entries = {
+        path.name for path in (REPOSITORY / "reproduce").iterdir() if path.name[0] not in "._"
+    }
+    papers = {f"{paper}.{kind}" for paper in PAPERS for kind in ("py", "sh")}
+    folders = {"engine", "tables", "rescore", "report", "doctor"}
+    assert entries - {"slurm.sh", "study.sh"} == {
+        *papers,
+        *folders,
+        "all.sh",
+        "env.sh",
+        "predict.py",
+    }
+
+
+def test_files_and_scripts_can_be_read_in_one_go():
+    lines = {path: len(path.read_text().splitlines()) for path in [*CODE, *sources("tests")]}
+    allowed = {
+        MODULES[f"reproduce.{paper}"]: LONGEST_OF_THESE
+        if paper in LONGER_SCRIPTS
+        else LONGEST_SCRIPT
+        for paper in PAPERS
+    }
+    assert not [
+        f"{name_of(path)} has {count} lines"
+        for path, count in lines.items()
+        if count > allowed.get(path, LONGEST_FILE)
+    ]
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def own_lines(function: ast.FunctionDef, without_inner: bool) -> int:
+    inner = functions(function)[1:] if without_inner else []
+    covered = {line for each in inner for line in range(each.lineno, (each.end_lineno or 0) + 1)}
+    return len(set(range(function.lineno, (function.end_lineno or 0) + 1)) - covered)
+
+
+def test_functions_can_be_seen_at_once():
+    """A paper's `rows` is a table: the losses and readouts defined in it count by themselves."""
+    assert not [
+        f"{name_of(path)}.{function.name} has {count} lines"
+        for path in CODE
+        for function in functions(tree_of(path))
+        if (
+            count := own_lines(
+                function, part_of(name_of(path)) == "papers" and function.name == "rows"
+            )
+        )
+        > LONGEST_FUNCTION
+    ]
+
+
+def test_records_have_few_fields():
+    """Of a dataclass or NamedTuple its own fields: a Config may inherit groups of settings."""
+
+    def is_record(node: ast.ClassDef) -> bool:
+        words = [ast.unparse(each) for each in (*node.decorator_list, *node.bases)]
+        return any("dataclass" in word or word == "NamedTuple" for word in words)
+
+    assert not [
+        f"{name_of(path)}.{node.name} has {count} fields"
+        for path in CODE
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef) and is_record(node)
+        if (count := sum(isinstance(line, ast.AnnAssign) for line in node.body)) > MOST_FIELDS
+    ]
+
+
+def called(node: ast.Call) -> str:
+    """The name of what is called, without the module in front of it."""
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+def test_arguments_from_the_seventh_on_have_names():
+    """Of functions and classes of ours: OpenCV and NumPy take as many as they like."""
+    ours, wrong = set(), []
+    for path in CODE:
+        tree = tree_of(path)
+        ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        for function in functions(tree):
+            ours.add(function.name)
+            names = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
+            if len([name for name in names if name not in ("self", "cls")]) > MOST_POSITIONAL:
+                wrong.append(f"def {function.name} in {name_of(path)}")
+    for path in [*CODE, *sources("tests")]:
+        wrong += [
+            f"{called(node)} is called in {name_of(path)}, line {node.lineno}"
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Call) and called(node) in ours
+            if sum(not isinstance(each, ast.Starred) for each in node.args) > MOST_POSITIONAL
+        ]
+    assert not wrong
+
+
+def test_fields_are_read_by_their_names():
+    """`getattr(config, f"{stage}_epochs")` cannot be searched for; a name in a variable may be."""
+    assert not [
+        f"{name_of(path)}, line {node.lineno}"
+        for path in CODE
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and called(node) in ("getattr", "setattr", "hasattr")
+        if any(isinstance(each, (ast.JoinedStr, ast.BinOp)) for each in node.args[1:2])
+    ]
 
 
 def test_label_names_are_typed_once():
     """Elsewhere a label may be named alone, but no second list of them may grow."""
-    sys.path.insert(0, str(REPOSITORY))
-    from data import labels
-
-    for path in sources(*FLOORS, "reproduce"):
-        if path.name in ("labels.py", "label_tree.py") or path.name.startswith("phantom"):
-            continue  # the lists, the trees over them, and how each finding is drawn
+    allowed = {MODULES["data.labels"], MODULES["data.label_tree"], *sources("data/phantom")}
+    lists = (labels.CHESTXRAY14, labels.CHEXPERT, labels.PLCO)
+    for path in {*sources(*BASE, "reproduce")} - allowed:
         text = path.read_text()
-        for order in (labels.CHESTXRAY14, labels.CHEXPERT, labels.PLCO):
+        for order in lists:
             named = [name for name in order if f'"{name}"' in text]
-            assert len(named) < 6, f"{path.name} lists {named}"
+            assert len(named) < 6, f"{name_of(path)} lists {named}"
 
 
 def run(code: str) -> str:
@@ -89,16 +319,16 @@ def run(code: str) -> str:
 
 
 def test_tables_and_readers_import_no_tensorflow():
-    modules = ", ".join(LIGHT)
+    modules = ", ".join(NO_TENSORFLOW)
     heavy = "[name for name in ('tensorflow', 'keras', 'jax', 'torch') if name in sys.modules]"
     assert run(f"import sys, {modules}; print({heavy})").strip() == "[]"
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_comes_at_once_and_without_tensorflow(script):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_at_once_and_without_tensorflow(command):
     code = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
-        f"try: runpy.run_module('{script}', run_name='__main__', alter_sys=True)\n"
+        f"try: runpy.run_module('reproduce.{command}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end: assert not end.code\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from reproduce.results import score
-from reproduce.run import Data
 
 from data import labels
-from evaluation import predict, published
-from reproduce import asadi2025, asadi2025_results, penalty_tables, schedules
+from evaluation import claims, predictions
+from reproduce import asadi2025
 from reproduce.asadi2025 import MC, PAPER, Config
+from reproduce.engine import schedules
+from reproduce.engine.rows import Data
+from reproduce.tables import asadi2025 as tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,8 +30,8 @@ def frame_of(released: dict[str, list[float]], split: str = "train") -> pd.DataF
 
 
 def rows_of(frame: pd.DataFrame, **settings) -> dict:
-    options = SimpleNamespace(fast=True, dataset="chexpert")
-    return {row.name: row for row in asadi2025.rows(Config(**settings), options, frame)}
+    data = Data(frame, None, {"dataset": "chexpert"})
+    return {row.name: row for row in asadi2025.rows(Config(**settings), data)}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -47,9 +48,9 @@ def test_rate_and_end_are_keras_callbacks(seed):
         callback.on_train_begin()
     row, history = rows_of(frame_of({"Edema": [0, 1]}))["BCE"], []
     for epoch, loss in enumerate(losses):
-        rate = row.learning_rate(epoch, history)
+        rate = row.fit.learning_rate(epoch, history)
         assert rate == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
-        assert row.stop(history) == model.stop_training
+        assert row.fit.stop(history) == model.stop_training
         if model.stop_training:
             break
         history.append({"val_loss": loss})
@@ -71,10 +72,10 @@ def test_data_driven_penalties_are_of_training_labels_and_recorded():
 
 def test_claims_and_tables_find_their_rows():
     rows = rows_of(frame_of({"Edema": [0, 1]}))
-    claims = published.claims("asadi2025")
-    assert {*claims["left_row"], *claims["right_row"]} <= rows.keys()
-    assert list(rows["BCE on 14 labels"].labels) == list(labels.ASADI[:14])
-    augment = rows["BCE"].augment
+    printed = claims.load_claims("asadi2025")
+    assert {*printed["left_row"], *printed["right_row"]} <= rows.keys()
+    assert list(rows["BCE on 14 labels"].task.labels) == list(labels.ASADI[:14])
+    augment = rows["BCE"].fit.augment
     assert (augment.flip, augment.upside_down, augment.degrees) == (True, True, 360 * 0.05)
 
 
@@ -116,22 +117,15 @@ def test_the_released_penalty_trains_what_bce_trains(results):
 
 def test_dropout_passes_differ_and_their_mean_is_scored(results):
     folder, _ = results
-    found = predict.load(folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz")
-    plain = predict.load(folder / "HBCE-data-driven" / "seed-0" / "predictions.npz")
+    found = predictions.load(folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz")
+    plain = predictions.load(folder / "HBCE-data-driven" / "seed-0" / "predictions.npz")
     assert found.probabilities.shape[0] == 3
     assert found.probabilities.std(axis=0).max() > 1e-4
-    table = penalty_tables.of_passes(found, plain).set_index("label")
+    table = tables.of_passes(found, plain).set_index("label")
     assert table.loc["mean", "mean spread"] == pytest.approx(
         found.probabilities.std(axis=0).mean(), rel=1e-4
     )
     assert table["ECE"].between(0, 1).all()
-
-
-def test_same_until_counts_epochs_with_equal_rates():
-    one = pd.DataFrame({"learning_rate": [1, 1, 0.9, 0.9]})
-    other = pd.DataFrame({"learning_rate": [1, 1, 1]})
-    assert penalty_tables._same_until(one, other) == 2
-    assert penalty_tables._same_until(one, one) == 4
 
 
 def test_the_authors_predictions_stand_beside_no_phantoms(tmp_path):
@@ -141,14 +135,3 @@ def test_the_authors_predictions_stand_beside_no_phantoms(tmp_path):
     assert done.returncode == 2
     assert "stand beside no drawn ones" in done.stderr
     assert "epoch" not in done.stdout
-
-
-def test_the_authors_predictions_are_scored_as_a_row(shared_data, tmp_path):
-    config = Config(released=str(shared_data / "released"))
-    options = SimpleNamespace(results_dir=tmp_path, dataset="chexpert")
-    real = Data(None, None, {}, not_comparable=None)
-    authors = asadi2025_results.authors(real, config, options)
-    scored = score(authors, asadi2025_results.groups, resamples=20)
-    table = scored["HBCE (authors' predictions)"].table.set_index(["group", "metric"])["value"]
-    assert table["mean", "AUC"] == pytest.approx(0.8823, abs=5e-5)
-    assert table["weighted mean", "AUC"] == pytest.approx(0.9047, abs=5e-5)

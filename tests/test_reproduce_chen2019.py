@@ -1,6 +1,5 @@
 """chen2019: what its rows learn from and what is scored, and the script from end to end."""
 
-import argparse
 import gzip
 import os
 import shutil
@@ -13,8 +12,9 @@ import pandas as pd
 import pytest
 
 from data import label_tree, labels, plco
-from evaluation import predict
+from evaluation import inference
 from reproduce import chen2019
+from reproduce.engine.rows import Data
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = chen2019.Config()
@@ -32,8 +32,8 @@ def plco_frame(rows: list[dict[str, float]], deleted: tuple[str, ...] = ()) -> p
 
 
 def rows(frame: pd.DataFrame) -> dict:
-    options = argparse.Namespace(dataset="plco", fast=True)
-    return {row.name: row for row in chen2019.rows(CONFIG, options, frame)}
+    data = Data(frame, None, {"dataset": "plco"})
+    return {row.name: row for row in chen2019.rows(CONFIG, data)}
 
 
 def column(name: str) -> int:
@@ -46,33 +46,33 @@ def test_the_tables_rows_and_what_they_start_from():
     assert fine == {
         "HLUP-finetune", "HLUP-finetune (naive)", "HLUP-finetune (rescale)", "HLCP, same budget"
     }  # fmt: skip
-    assert len(made["BR-leaf"].labels) == 14
-    assert made["BR-leaf"].targets.shape == (1, 14)
-    assert made["HLUP-finetune"].epochs == CONFIG.finetune_epochs
-    assert made["HLUP"].learning_rate(0, []) == CONFIG.learning_rate
+    assert len(made["BR-leaf"].task.labels) == 14
+    assert made["BR-leaf"].task.targets.shape == (1, 14)
+    assert made["HLUP-finetune"].fit.epochs == CONFIG.finetune_epochs
+    assert made["HLUP"].fit.learning_rate(0, []) == CONFIG.learning_rate
 
 
 def test_probabilities_follow_the_chain_rule():
     made = rows(plco_frame([{"Nodule": 1}]))
     logits = np.random.default_rng(0).normal(size=(3, 19))
-    conditional = predict.sigmoid(logits)
+    conditional = inference.sigmoid(logits)
     path = [column(n) for n in ("Infiltration", "Opacity", "Pulmonary", "Abnormal")]
     expected = conditional[:, path].prod(axis=1)
-    np.testing.assert_allclose(made["HLCP"].probabilities(logits)[:, path[0]], expected)
+    np.testing.assert_allclose(made["HLCP"].readout.probabilities(logits)[:, path[0]], expected)
     rescaled = (0.02 + 0.98 * conditional[:, path]).prod(axis=1)
-    found = made["HLUP (rescale)"].probabilities(logits)[:, path[0]]
+    found = made["HLUP (rescale)"].readout.probabilities(logits)[:, path[0]]
     np.testing.assert_allclose(found, rescaled)
-    np.testing.assert_allclose(made["BR-all"].probabilities(logits), conditional)
+    np.testing.assert_allclose(made["BR-all"].readout.probabilities(logits), conditional)
 
 
 def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
     frame = plco_frame([{"Nodule": 1}, {"Mass": 1}], deleted=("Nodule", "Abnormal", "COPD"))
     row = rows(frame)["HLCP"]
-    assert np.isnan(row.targets[:, column("Nodule")]).all()
-    assert np.isnan(row.targets[:, column("COPD")]).all()
-    assert not np.isnan(row.truth).any()
+    assert np.isnan(row.task.targets[:, column("Nodule")]).all()
+    assert np.isnan(row.task.targets[:, column("COPD")]).all()
+    assert not np.isnan(row.task.truth).any()
     # Abnormal was deleted, but a preserved Mass gives it away
-    assert row.targets[1, column("Abnormal")] == 1
+    assert row.task.targets[1, column("Abnormal")] == 1
 
 
 def test_the_real_validation_list_is_learnt_as_it_is(shared_data):
@@ -80,12 +80,12 @@ def test_the_real_validation_list_is_learnt_as_it_is(shared_data):
     with gzip.open(found) as file:
         frame = pd.read_csv(file)
     row = rows(frame)["HLCP"]
-    np.testing.assert_array_equal(row.truth, frame[list(labels.PLCO)].to_numpy())
+    np.testing.assert_array_equal(row.task.truth, frame[list(labels.PLCO)].to_numpy())
     deleted = frame[list(plco.PRESERVE)].to_numpy() == 0
     assert deleted.mean() > 0.03
-    assert np.isnan(row.targets[deleted]).mean() > 0.5  # the rest is implied by what is below
-    known = ~np.isnan(row.targets)
-    np.testing.assert_array_equal(row.targets[known], row.truth[known])
+    assert np.isnan(row.task.targets[deleted]).mean() > 0.5  # the rest is implied by what is below
+    known = ~np.isnan(row.task.targets)
+    np.testing.assert_array_equal(row.task.targets[known], row.task.truth[known])
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_every_number_can_be_recomputed_from_the_predictions(demo, tmp_path):
     run = folder / "HLUP-finetune" / "seed-0"
     command = [
         sys.executable, "-m", "reproduce.rescore", "--predictions", str(run / "predictions.npz"),
-        "--tree", "plco", "--resamples", "40", "--out", str(tmp_path),
+        "--tree", "plco", "--resamples", "40", "--results-dir", str(tmp_path),
     ]  # fmt: skip
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     measured = pd.read_csv(run / "metrics.csv")
-    again = pd.read_csv(tmp_path / "table.csv")
+    again = pd.read_csv(next(tmp_path.rglob("table.csv")))
     both = measured.merge(again, "inner", KEYS, suffixes=("", "_again"))
     assert len(both) >= 2 * (19 + 3)
     for value in ("value", "low", "high"):

@@ -1,6 +1,5 @@
-"""ge2018: its rows and readings, the normal-share check, and the script run whole on phantoms."""
+"""ge2018: its rows and readings, and the script run whole on phantoms."""
 
-import argparse
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +9,11 @@ import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import metrics, predict, published
-from reproduce import ge2018, ge2018_results, results, run
+from evaluation import inference, predictions, published
+from evaluation.predictions import Predictions
+from reproduce import ge2018
+from reproduce.engine.rows import Data, Row, parents
+from reproduce.tables import ge2018 as tables
 from tests.conftest import REPOSITORY
 
 
@@ -22,34 +24,29 @@ def frame() -> pd.DataFrame:
 
 
 def rows(frame, **changes):
-    options = argparse.Namespace(fast=True)
-    return {
-        row.name: row for row in ge2018.rows(replace(ge2018.Config(), **changes), options, frame)
-    }
+    data = Data(frame, None, {"dataset": "chestxray14"})
+    return {row.name: row for row in ge2018.rows(replace(ge2018.Config(), **changes), data)}
 
 
 def test_every_published_row_of_theirs_has_one_of_ours(frame):
     printed = published.load("ge2018")
     theirs = printed.loc[~printed["note"].str.startswith("quoted"), "row"].unique()
     ours = rows(frame)
-    assert {ge2018_results.PRINTED_NAMES.get(name, name) for name in theirs} <= set(ours)
+    assert {tables.PRINTED_NAMES.get(name, name) for name in theirs} <= set(ours)
     order = list(ours)
     for row in ours.values():
-        parents = (
-            row.of if isinstance(row, run.Combined) else [row.start_from] * bool(row.start_from)
-        )
-        assert all(order.index(name) < order.index(row.name) for name in parents)
+        assert all(order.index(name) < order.index(row.name) for name in parents(row))
 
 
 def test_f_msml_is_read_at_fce_alone_and_with_its_own_ce(frame):
     outputs = np.random.default_rng(1).normal(size=(5, 42))
-    ce, _, fce = np.split(predict.sigmoid(outputs), 3, axis=1)
+    ce, _, fce = np.split(inference.sigmoid(outputs), 3, axis=1)
     ours = rows(frame)
-    np.testing.assert_allclose(ours["R18-F-MSML"].probabilities(outputs), fce)
+    np.testing.assert_allclose(ours["R18-F-MSML"].readout.probabilities(outputs), fce)
     own = ours["R18-F-MSML + own CE"]
-    assert (own.epochs, own.start_from) == (0, "R18-F-MSML")
-    np.testing.assert_allclose(own.probabilities(outputs), (ce + fce) / 2)
-    np.testing.assert_allclose(ours["R18-F-MSML Local stage 1"].probabilities(outputs), ce)
+    assert (own.fit.epochs, own.start_from) == (0, "R18-F-MSML")
+    np.testing.assert_allclose(own.readout.probabilities(outputs), (ce + fce) / 2)
+    np.testing.assert_allclose(ours["R18-F-MSML Local stage 1"].readout.probabilities(outputs), ce)
 
 
 def test_strategies_train_first_the_streams_then_what_pools_them(frame):
@@ -63,7 +60,7 @@ def test_strategies_train_first_the_streams_then_what_pools_them(frame):
 
 
 def test_the_rate_falls_to_a_tenth_every_third_epoch(frame):
-    rate = rows(frame)["R18"].learning_rate
+    rate = rows(frame)["R18"].fit.learning_rate
     np.testing.assert_allclose(
         [rate(e, []) for e in (0, 2, 3, 5, 6)], np.array([1, 1, 0.1, 0.1, 0.01]) * 1e-4
     )
@@ -71,39 +68,19 @@ def test_the_rate_falls_to_a_tenth_every_third_epoch(frame):
 
 def test_fusions_are_means_of_probabilities_and_the_control_is_another_seed(frame):
     ours = rows(frame)
-    parts = [
-        predict.Predictions(*[None] * 4, np.full((1, 2, 14), value), {}) for value in (0.2, 0.6)
-    ]
+    parts = [Predictions(*[None] * 4, np.full((1, 2, 14), value), {}) for value in (0.2, 0.6)]
     np.testing.assert_allclose(ours["R18 + R18 again"].combine(*parts).mean(axis=0), 0.4)
-    assert ours["R18 again"].reseed != ours["R18"].reseed
+    assert ours["R18 again"].fit.reseed != ours["R18"].fit.reseed
 
 
 def test_settings_touch_only_the_rows_that_use_them(frame):
-    trained = {name: row for name, row in rows(frame).items() if isinstance(row, run.Row)}
-    unused = {name: set(row.unused) for name, row in trained.items()}
-    assert {"alpha", "beta", "msml", "projection", "sketch"} <= unused["R18"]
-    assert "projection" not in unused["R18-BL"]
-    assert {"alpha", "densenet"} <= unused["R18-BL"]
-    assert not {"alpha", "projection"} & unused["VGG-F-MSML"]
+    trained = {name: row for name, row in rows(frame).items() if isinstance(row, Row)}
+    ignores = {name: set(row.ignores) for name, row in trained.items()}
+    assert {"alpha", "beta", "msml", "projection", "sketch"} <= ignores["R18"]
+    assert "projection" not in ignores["R18-BL"]
+    assert {"alpha", "densenet"} <= ignores["R18-BL"]
+    assert not {"alpha", "projection"} & ignores["VGG-F-MSML"]
     assert rows(frame, vgg="vgg19")["VGG-F-MSML"].network == {"backbone": "vgg19"}
-
-
-def test_the_implied_share_of_normal_images_is_the_counted_one():
-    generator = np.random.default_rng(0)
-    targets = (generator.random((4000, 14)) < 0.06).astype(np.float32)
-    probabilities = predict.sigmoid(generator.normal(targets, 1))
-    found = predict.Predictions(None, None, None, targets, probabilities[None], {})
-    names = list(labels.CHESTXRAY14)
-    values = {}
-    for group in metrics.GE:
-        view = group.arrays(targets, probabilities, names)
-        values[group.name] = float(group.value(metrics.score(*view), names, "AUC"))
-    table = pd.DataFrame({"group": values.keys(), "metric": "AUC", "value": values.values()})
-    shares = ge2018_results.normal_shares({"R18": results.Scored(table, None, [found])})
-    assert shares.loc["R18", "published"] == pytest.approx(0.583, abs=5e-4)  # from Table 1
-    normal = (targets == 0).all(axis=1).sum()
-    assert shares.loc["R18", "counted"] == pytest.approx(normal / 4000 / 0.94, abs=0.01)
-    assert shares.loc["R18", "ours"] == pytest.approx(shares.loc["R18", "counted"], abs=0.02)
 
 
 def test_the_script_runs_on_phantoms(tmp_path):
@@ -125,9 +102,10 @@ def test_the_script_runs_on_phantoms(tmp_path):
     )
     assert global_ == fused
     parts = [
-        predict.load(folder / row / "seed-0" / "predictions.npz") for row in ("R18", "R18-F-MSML")
+        predictions.load(folder / row / "seed-0" / "predictions.npz")
+        for row in ("R18", "R18-F-MSML")
     ]
-    both = predict.load(folder / "R18-+-R18-F-MSML" / "seed-0" / "predictions.npz")
+    both = predictions.load(folder / "R18-+-R18-F-MSML" / "seed-0" / "predictions.npz")
     np.testing.assert_allclose(both.mean, (parts[0].mean + parts[1].mean) / 2, atol=1e-6)
     shares = pd.read_csv(folder / "normal-share.csv", index_col="row")
     assert shares["counted"].between(0, 1).all()

@@ -1,6 +1,5 @@
 """mo2019: what each row learns and reads, and the script run whole on phantoms."""
 
-import argparse
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 from data import labels
 from evaluation import published
 from reproduce import mo2019
+from reproduce.engine.rows import Data
 from tests.conftest import REPOSITORY
 
 
@@ -26,10 +26,8 @@ def frame() -> pd.DataFrame:
 
 
 def rows(frame, **changes):
-    options = argparse.Namespace(fast=True)
-    return {
-        row.name: row for row in mo2019.rows(replace(mo2019.Config(), **changes), options, frame)
-    }
+    data = Data(frame, None, {"dataset": "chestxray14"})
+    return {row.name: row for row in mo2019.rows(replace(mo2019.Config(), **changes), data)}
 
 
 def test_rows_are_the_published_ones_and_our_readings(frame):
@@ -44,17 +42,17 @@ def test_rows_are_the_published_ones_and_our_readings(frame):
 def test_fifteen_outputs_teach_and_fourteen_are_scored(frame):
     for classes in (14, 15):
         for row in rows(frame, classes=classes).values():
-            assert row.targets.shape == (40, classes)
-            assert row.truth.shape == (40, 14)
-            assert row.probabilities(np.zeros((3, classes))).shape == (3, 14)
-    no_finding = rows(frame)[mo2019.PROPOSED].targets[:, 14]
+            assert row.task.targets.shape == (40, classes)
+            assert row.task.truth.shape == (40, 14)
+            assert row.readout.probabilities(np.zeros((3, classes))).shape == (3, 14)
+    no_finding = rows(frame)[mo2019.PROPOSED].task.targets[:, 14]
     np.testing.assert_array_equal(no_finding, frame[labels.NO_FINDING])
 
 
 def test_softmax_readings_compete_and_the_others_do_not(frame):
     logits = np.array([[1000.0, *[0.0] * 14], [0.0] * 15])
     for name, row in rows(frame).items():
-        read = row.probabilities(logits)
+        read = row.readout.probabilities(logits)
         competes = name.startswith("DenseNet121 proposed") and "+ CE" not in name
         expected = 1 / 15 if competes else 0.5
         np.testing.assert_allclose(read[1], expected)

@@ -1,6 +1,5 @@
 """Pham 2019: which images teach which label, what each flag changes, and the whole script once."""
 
-import argparse
 import dataclasses
 import json
 import subprocess
@@ -12,37 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chexpert, label_tree, labels
-from evaluation import EvaluationError, predict, published
-from reproduce import pham2019, pham2019_results
+from data import labels
+from data.phantom import drawing
+from evaluation import inference, predictions, published
+from evaluation.predictions import Predictions
+from reproduce import pham2019
+from reproduce.engine.rows import Data, Row
 from reproduce.pham2019 import BEST, CENTRE_CROP, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
 
 ROOT = Path(__file__).parents[1]
 NAMES = labels.CHEXPERT
-TREE = label_tree.from_children(("A", "B", "C", "D", "E"), {"A": ("B", "C"), "B": ("D",)})
-PARENTS = label_tree.parent_matrix(TREE)
-TARGETS = np.array(
-    [
-        # A  B  C  D  E(alone)
-        [1, 1, 0, 0, 1],
-        [1, 0, 1, 0, 0],
-        [0, 0, 0, 0, 1],
-        [np.nan, 0.7, 1, 0.7, 0],  # A ignored as uncertain, B smoothed to a positive
-    ],
-    np.float32,
-)
 NO = np.nan
-
-
-def test_a_label_is_learnt_where_its_parent_is_positive():
-    expected = [[1, 1, 0, 0, 1], [1, 0, 1, NO, 0], [0, NO, NO, NO, 1], [NO, NO, NO, 0.7, 0]]
-    found = label_tree.conditional(TARGETS, PARENTS)
-    np.testing.assert_array_equal(found, np.float32(expected))
-
-
-def test_or_child_labels_only_in_images_with_all_parents_positive():
-    found = label_tree.conditional(TARGETS, PARENTS, own=False)  # A and B are parents
-    np.testing.assert_array_equal(found, [[NO, NO, 0, 0, 1], *np.full((3, 5), NO)])
 
 
 def frame_of(released: dict[str, list[float]]) -> pd.DataFrame:
@@ -67,12 +46,12 @@ def frame() -> pd.DataFrame:
 
 def rows(frame, **changes) -> dict:
     config = dataclasses.replace(Config(), **changes)
-    plan = pham2019.rows(config, argparse.Namespace(fast=True), frame, centre=lambda: "centre")
-    return {row.name: row for row in plan}
+    data = Data(frame, None, {"dataset": "chexpert"}, centre=lambda: "centre")
+    return {row.name: row for row in pham2019.rows(config, data)}
 
 
 def column(row, label: str) -> np.ndarray:
-    return row.targets[:, NAMES.index(label)]
+    return row.task.targets[:, NAMES.index(label)]
 
 
 def test_all_printed_rows_are_there(frame):
@@ -86,11 +65,11 @@ def test_policies_differ_in_uncertain_targets_alone(frame):
     certain = frame[list(NAMES)].to_numpy() != -1
     for name in ("Ignore", "U-Zeros", "U-Zeros+LSR", "U-Ones+LSR"):
         row, ones = plan[name], plan["U-Ones"]
-        np.testing.assert_array_equal(row.targets[certain], ones.targets[certain])
-        assert not np.array_equal(row.targets[~certain], ones.targets[~certain])
-        np.testing.assert_array_equal(row.truth, ones.truth)
+        np.testing.assert_array_equal(row.task.targets[certain], ones.task.targets[certain])
+        assert not np.array_equal(row.task.targets[~certain], ones.task.targets[~certain])
+        np.testing.assert_array_equal(row.task.truth, ones.task.truth)
         assert row.data is None  # the one cache
-        rates = [[each.learning_rate(epoch, []) for epoch in range(5)] for each in (row, ones)]
+        rates = [[each.fit.learning_rate(epoch, []) for epoch in range(5)] for each in (row, ones)]
         assert rates[0] == rates[1]
         np.testing.assert_allclose(rates[0], [1e-4, 1e-5, 1e-6, 1e-7, 1e-8])
 
@@ -98,7 +77,7 @@ def test_policies_differ_in_uncertain_targets_alone(frame):
 def test_uncertain_parents_follow_the_policy(frame):
     """Image 1: Consolidation and Lung Opacity are uncertain; is Pneumonia learnt there?"""
     learnt = {name: ~np.isnan(column(row, "Pneumonia")) for name, row in rows(frame).items()
-              if isinstance(row, pham2019.run.Row)}  # fmt: skip
+              if isinstance(row, Row)}  # fmt: skip
     assert learnt["U-Ones+CT"][1]
     assert learnt["U-Ones+CT+LSR"][1]
     assert not learnt["U-Zeros+CT"][1]
@@ -114,13 +93,13 @@ def test_a_positive_child_makes_its_parent_positive_under_ct_alone(frame):
     np.testing.assert_array_equal(column(plan["U-Zeros+CT"], "Cardiomegaly"), [1, 1, NO, 0])
     for name in TABLE_1:  # step 2 learns the last layer again, from the same
         if name + STEP_1 in plan:
-            np.testing.assert_array_equal(plan[name].targets, plan[name + STEP_1].targets)
+            np.testing.assert_array_equal(plan[name].task.targets, plan[name + STEP_1].task.targets)
 
 
 def test_step_2_is_the_head_of_step_1(frame):
     plan = rows(frame)
     for name, (_, by_ct) in TABLE_1.items():
-        assert plan[name].head_only == by_ct
+        assert plan[name].fit.head_only == by_ct
         assert plan[name].start_from == (name + STEP_1) * by_ct
     assert plan["Ignore+CT" + STEP_1].start_from == ""
     warm = rows(frame, warm_start=True)
@@ -130,30 +109,34 @@ def test_step_2_is_the_head_of_step_1(frame):
 
 def test_the_chain_rule_and_its_absence(frame):
     logits = np.random.default_rng(0).normal(size=(20, len(NAMES)))
-    sigmoid = predict.sigmoid(logits)
+    sigmoid = inference.sigmoid(logits)
     plan = rows(frame)
-    product = plan[BEST].probabilities(logits)
+    product = plan[BEST].readout.probabilities(logits)
     opacity, consolidation, pneumonia = (
         NAMES.index(label) for label in ("Lung Opacity", "Consolidation", "Pneumonia")
     )
     path = sigmoid[:, [opacity, consolidation, pneumonia]].prod(axis=1)
     np.testing.assert_allclose(product[:, pneumonia], path)
     np.testing.assert_allclose(product[:, opacity], sigmoid[:, opacity])
-    np.testing.assert_array_equal(plan["U-Ones"].probabilities(logits), sigmoid)
-    np.testing.assert_array_equal(rows(frame, product=False)[BEST].probabilities(logits), sigmoid)
+    np.testing.assert_array_equal(plan["U-Ones"].readout.probabilities(logits), sigmoid)
+    np.testing.assert_array_equal(
+        rows(frame, product=False)[BEST].readout.probabilities(logits), sigmoid
+    )
 
 
 def test_literal_variants_change_their_targets_alone(frame):
     usual = rows(frame)
     plain = rows(frame, masked=False)
-    assert not np.isnan(plain["U-Ones+CT"].targets).any()
+    assert not np.isnan(plain["U-Ones+CT"].task.targets).any()
     np.testing.assert_array_equal(
-        plain["U-Ones+CT" + STEP_1].targets, usual["U-Ones+CT" + STEP_1].targets
+        plain["U-Ones+CT" + STEP_1].task.targets, usual["U-Ones+CT" + STEP_1].task.targets
     )
     literal = rows(frame, own_parent=False)
-    taught = ~np.isnan(literal["U-Zeros+CT" + STEP_1].targets).all(axis=1)
+    taught = ~np.isnan(literal["U-Zeros+CT" + STEP_1].task.targets).all(axis=1)
     np.testing.assert_array_equal(taught, [True, False, False, True])  # 0: by its children
-    np.testing.assert_array_equal(literal["U-Zeros+CT"].targets, usual["U-Zeros+CT"].targets)
+    np.testing.assert_array_equal(
+        literal["U-Zeros+CT"].task.targets, usual["U-Zeros+CT"].task.targets
+    )
     assert CENTRE_CROP not in rows(frame, template=False)
     assert usual[CENTRE_CROP].data() == "centre"
 
@@ -161,10 +144,10 @@ def test_literal_variants_change_their_targets_alone(frame):
 def test_flags_leave_the_rows_alone_that_they_do_not_touch(frame):
     plan = rows(frame)
     variants = {"own_parent", "masked", "product", "warm_start"}
-    assert variants <= {*plan["U-Ones+LSR"].unused}
-    assert variants & {*plan[BEST + STEP_1].unused} == {"masked", "product"}
-    assert not variants & {*plan[BEST].unused}
-    assert "members" in plan[BEST].unused
+    assert variants <= {*plan["U-Ones+LSR"].ignores}
+    assert variants & {*plan[BEST + STEP_1].ignores} == {"masked", "product"}
+    assert not variants & {*plan[BEST].ignores}
+    assert "members" in plan[BEST].ignores
 
 
 def test_the_ensemble_averages_final_probabilities(frame):
@@ -172,11 +155,11 @@ def test_the_ensemble_averages_final_probabilities(frame):
     assert plan[ENSEMBLE].of == [BEST, *pham2019.MEMBERS.split(",")[1:]]
     assert plan[ENSEMBLE + TTA].of == [name + TTA for name in plan[ENSEMBLE].of]
     draws = np.random.default_rng(0).random((2, 10, 3, 14))
-    parts = [predict.Predictions(*[None] * 4, of_network, {}) for of_network in draws]
+    parts = [Predictions(*[None] * 4, of_network, {}) for of_network in draws]
     combined = plan[ENSEMBLE + TTA].combine(*parts)
     np.testing.assert_allclose(combined.mean(axis=0), draws.mean(axis=(0, 1)))
     of_one = plan["nasnetlarge" + TTA]
-    assert (of_one.epochs, of_one.start_from) == (0, "nasnetlarge")
+    assert (of_one.fit.epochs, of_one.start_from) == (0, "nasnetlarge")
     assert of_one.network["backbone"] == "nasnetlarge"
 
 
@@ -187,47 +170,10 @@ def test_a_wrong_member_is_named_before_anything_is_trained(frame):
         rows(frame, members="densenet121,nasnet")
 
 
-def test_studies_are_pooled_from_images():
-    found = predict.Predictions(
-        np.array(["a", "b", "c"]),
-        np.array(["p", "q", "q"]),
-        np.array(["x"]),
-        np.array([[1], [0], [0]]),
-        np.array([[[0.5], [0.25], [0.75]], [[0.5], [0.75], [0.75]]]),
-        {},
-    )
-    pooled = predict.pooled(found, ["s2", "s1", "s1"])
-    assert pooled.ids.tolist() == ["s1", "s2"]
-    assert pooled.patients.tolist() == ["q", "p"]
-    np.testing.assert_array_equal(pooled.probabilities[..., 0], [[0.5, 0.5], [0.75, 0.5]])
-    np.testing.assert_array_equal(pooled.targets, [[0], [1]])
-    largest = predict.pooled(found, ["s2", "s1", "s1"], np.max)
-    np.testing.assert_array_equal(largest.probabilities[..., 0], [[0.75, 0.5], [0.75, 0.5]])
-    with pytest.raises(EvaluationError, match="different truths"):
-        predict.pooled(found, ["s1", "s1", "s2"])
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pham2019")
     return drawing.write("chexpert", folder, 150, 48, seed=3, prevalence_floor=0.1, progress=False)
-
-
-def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
-    found = chexpert.radiologists(drawn)
-    assert [*found] == ["bc4", "bc6", "bc8"]
-    frame = chexpert.read(drawn)
-    assert {*found["bc4"].index} == {*frame[frame["split"] == "test"]["study_id"]}
-    assert np.isin(found["bc8"], (0, 1)).all()
-    released = tmp_path / "radiologists" / "benchmark_radiologists"
-    released.mkdir(parents=True)
-    source = next(drawn.rglob("bc6.csv"))
-    (released / "bc6.csv").write_bytes(source.read_bytes())
-    only = chexpert.radiologists(tmp_path)
-    assert [*only] == ["bc6"]
-    pd.testing.assert_frame_equal(only["bc6"], found["bc6"])
-    with pytest.raises(DataError, match=r"bc6.csv lacks 1 of the 2 test studies, such as nobody"):
-        pham2019_results.of_studies("bc6", found["bc6"], [found["bc6"].index[0], "nobody"])
 
 
 def run_script(drawn: Path, place: Path, *words: str) -> str:
@@ -272,7 +218,7 @@ def test_the_script(drawn, tmp_path):
     assert changed
     assert all(name.startswith("layers/dense") for name in changed)
 
-    parts = [predict.load(folder / row / "seed-0/predictions.npz")
+    parts = [predictions.load(folder / row / "seed-0/predictions.npz")
              for row in ("tiny_residual-TTA", "U-Ones+CT+LSR-TTA", "ensemble-TTA")]  # fmt: skip
     assert [len(part.probabilities) for part in parts] == [2, 2, 2]
     np.testing.assert_allclose(parts[2].mean, (parts[0].mean + parts[1].mean) / 2, atol=1e-6)
@@ -284,5 +230,5 @@ def test_the_script(drawn, tmp_path):
     again = run_script(drawn, tmp_path, *wanted)
     assert "7 of 8 runs are finished and stay" in again
     assert "epoch 1/1" not in again
-    redone = predict.load(folder / "tiny_residual-TTA" / "seed-0" / "predictions.npz")
+    redone = predictions.load(folder / "tiny_residual-TTA" / "seed-0" / "predictions.npz")
     np.testing.assert_array_equal(redone.probabilities, parts[0].probabilities)

@@ -1,19 +1,27 @@
-"""Training one row: resumed bit for bit, stopped at a loss that is none, read in other ways."""
+"""Training one row: resumed bit for bit, stopped on a NaN loss, read out in other ways."""
 
 import argparse
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from reproduce.run import Clock, Row, Run
 
 import losses
 from data import labels, plco, splits
 from data.augment import Augment
-from evaluation import metrics, predict
-from reproduce import RunError, run, training
+from data.phantom import drawing
+from data.progress import TimeLeft
+from evaluation import inference, predictions
+from evaluation.predictions import Predictions
+from reproduce import RunError
+from reproduce.engine import backend, dataset
+from reproduce.engine import fit as engine_fit
+from reproduce.engine.rows import Data, Fit, Readout, Row, Run, Task
 
 BATCH = 16
+TINY, FLAT = {"backbone": "tiny"}, Readout()
+CONFIG = argparse.Namespace(size=32, weights="none", precision="float32", batch_size=BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -24,52 +32,43 @@ def options(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(options) -> run.Data:
+def data(options) -> Data:
     folder = drawing.write(
         "plco", options.cache_dir / "plco", 90, 64, seed=1, prevalence_floor=0.1, progress=False
     )
     frame = plco.read(folder)
-    frame.attrs["folder"] = str(folder)
-    return run.decode(options, splits.as_released(frame), frame.attrs, 36)
+    attrs = frame.attrs | {"folder": str(folder)}
+    return dataset.decode(options, splits.as_released(frame), attrs, "", 36, None)
 
 
 @pytest.fixture
 def config():
-    return argparse.Namespace(
-        backbone="tiny", size=32, weights="none", precision="float32", batch_size=BATCH
-    )
+    return CONFIG
 
 
-def row(data, **changes) -> Row:
+def row(data, readout=FLAT, **changes) -> Row:
     targets = data.frame[list(labels.PLCO)].to_numpy(np.float32)
-    settings = {
-        "name": "BR-all",
-        "labels": labels.PLCO,
-        "targets": targets,
-        "truth": targets,
-        "loss": lambda: losses.masking.MaskedBCE(),
-        "select": lambda truth, p, loss: metrics.macro_mean(metrics.auroc(truth, p)),
-        "epochs": 3,
-        "learning_rate": lambda epoch, history: 1e-3 / (1 + epoch),
-        "augment": Augment(random_crop=True, flip=True),
-    }
-    return Row(**settings | changes)
+    task = Task(labels.PLCO, targets, truth=targets)
+    fit = Fit(3, falling_rate, augment=Augment(random_crop=True, flip=True))
+    fit = dataclasses.replace(fit, **changes)
+    return Row("BR-all", task, losses.masking.MaskedBCE, fit, readout, network=TINY)
 
 
-def train(folder, data, config, options, weights=None, **changes) -> predict.Predictions:
+def falling_rate(epoch, history):
+    return 1e-3 / (1 + epoch)
+
+
+def train(folder, data, config, options, weights=None, **changes) -> Predictions:
     folder.mkdir(exist_ok=True)
-    clock = Clock(3)
-    training.train(Run(row(data, **changes), 0, folder, {}), weights, data, config, options, clock)
-    return predict.load(folder / "predictions.npz")
+    run, left = Run(row(data, **changes), 0, folder, {}), TimeLeft(3)
+    engine_fit.train(run, weights, data, config, options, left)
+    return predictions.load(folder / "predictions.npz")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data, options):
-    config = argparse.Namespace(
-        backbone="tiny", size=32, weights="none", precision="float32", batch_size=BATCH
-    )
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, train(folder, data, config, options)
+    return folder, train(folder, data, CONFIG, options)
 
 
 def test_every_test_image_is_predicted_in_order(undisturbed, data):
@@ -99,7 +98,7 @@ def test_a_stopped_run_ends_with_the_same_predictions(
     np.testing.assert_array_equal(resumed.probabilities, undisturbed[1].probabilities)
 
 
-def test_a_loss_that_is_none_stops_and_names_the_images(tmp_path, data, config, options):
+def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, options):
     def rate(epoch, history):
         return 1e-3 if epoch == 0 else math.inf
 
@@ -128,8 +127,9 @@ def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, con
     weights = folder / "best.weights.h5"
     same = train(tmp_path / "same", data, config, options, weights, epochs=0)
     np.testing.assert_array_equal(same.probabilities, once.probabilities)
-    passes = predict.drawn(Augment(flip=True, degrees=7, scale=0.02), 3)
-    drawn = train(tmp_path / "drawn", data, config, options, weights, epochs=0, passes=passes)
+    passes = inference.augmented_passes(Augment(flip=True, degrees=7, scale=0.02), 3)
+    readout = Readout(passes=passes)
+    drawn = train(tmp_path / "drawn", data, config, options, weights, epochs=0, readout=readout)
     assert drawn.probabilities.shape == (3, *once.probabilities.shape[1:])
     assert not np.array_equal(drawn.probabilities[0], drawn.probabilities[1])
 
@@ -140,7 +140,7 @@ def test_training_ends_early_where_the_row_says_so(tmp_path, data, config, optio
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence():
-    if training.set_up("auto") != "cpu":
+    if backend.start("auto") != "cpu":
         pytest.skip("this machine has a GPU")
     with pytest.raises(RunError, match=r"--device gpu, but \w+ sees no GPU"):
-        training.set_up("gpu")
+        backend.start("gpu")

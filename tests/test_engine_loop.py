@@ -1,0 +1,202 @@
+"""The loop over rows without a network: run folders, what is run again, what is combined."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import DataError, splits
+from evaluation import EvaluationError, predictions
+from evaluation.predictions import Predictions
+from reproduce import RunError
+from reproduce.engine import loop
+from reproduce.engine.rows import PHANTOMS, Combined, Data, Fit, Row, Run, Task
+
+
+@dataclass(frozen=True)
+class Config:
+    epochs: int = 9
+    rate: float = 1e-4
+    finetune: int = 2
+
+
+@pytest.fixture
+def data() -> Data:
+    frame = pd.DataFrame(
+        {"image_path": ["a", "b"], "patient_id": ["1", "2"], "split": ["train", "test"]}
+    )
+    return Data(frame, None, {"dataset": "plco", "labels": "abc"})
+
+
+def row(name: str, **settings) -> Row:
+    nothing = np.zeros((2, 1), np.float32)
+    task, fit = Task(["x"], nothing, nothing), Fit(1, lambda epoch, history: 0.0)
+    return Row(name, task, lambda: None, fit, **settings)
+
+
+def options_for(results: Path, **changes) -> argparse.Namespace:
+    settings = {
+        "results_dir": results,
+        "dataset": "plco",
+        "rows": None,
+        "seeds": (0,),
+        "device": "auto",
+    }
+    return argparse.Namespace(**settings | changes)
+
+
+def finish(run: Run, probability: float) -> None:
+    """The predictions of a run that has been trained to its end."""
+    found = Predictions(
+        ids=np.array(["a", "b"]),
+        patients=np.array(["1", "2"]),
+        labels=np.array(["x"]),
+        targets=np.array([[0], [1]], np.float32),
+        probabilities=np.full((1, 2, 1), probability, np.float32),
+        meta={"row": run.row.name, "seed": run.seed},
+    )
+    predictions.save(run.folder / "predictions.npz", found)
+
+
+@pytest.fixture
+def train(tmp_path, data, monkeypatch):
+    """loop.train with a training that only writes predictions; the names of the rows trained."""
+    trained = []
+
+    def fake(run, *_, **__):
+        trained.append(run.row.name)
+        finish(run, 0.5)
+
+    from reproduce.engine import fit
+
+    monkeypatch.setattr(fit, "train", fake)
+    monkeypatch.setattr(loop.backend, "start", lambda device: "cpu")
+
+    def train_rows(rows, data=data, config=Config(), names=None) -> list[Run]:
+        trained.clear()
+        return loop.train("p", rows, data, config, options_for(tmp_path, rows=names))
+
+    train_rows.trained = trained
+    return train_rows
+
+
+def test_same_settings_same_folder(tmp_path, train, capsys):
+    rows = [row("HLUP (naive)")]
+    first = train(rows)
+    assert first[0].folder == tmp_path / "p" / "plco" / "HLUP-naive" / "seed-0"
+    assert train.trained == ["HLUP (naive)"]
+    capsys.readouterr()
+    assert train(rows)[0].folder == first[0].folder
+    assert train.trained == []
+    assert "changed" not in capsys.readouterr().out
+
+
+def test_changed_settings_are_a_new_folder_and_the_field_is_named(train, capsys):
+    rows = [row("HLCP")]
+    train(rows)
+    other = train(rows, config=Config(epochs=10))[0]
+    assert other.folder.name.startswith("seed-0-")
+    assert "HLCP: epochs changed from 9 to 10" in capsys.readouterr().out
+    assert train(rows, config=Config(epochs=10))[0].folder == other.folder
+    assert train.trained == []
+    assert train(rows)[0].folder.name == "seed-0"
+    assert train.trained == []
+
+
+def test_other_labels_are_other_settings(train, data):
+    train([row("HLCP")])
+    changed = data._replace(facts={**data.facts, "labels": "other"})
+    assert train([row("HLCP")], changed)[0].folder.name != "seed-0"
+
+
+def test_another_split_is_another_setting_and_is_written_down(tmp_path, train, data):
+    train([row("HLCP")])
+    saved = tmp_path / "p" / "plco" / "split.csv.gz"
+    assert pd.read_csv(saved)["split"].tolist() == ["train", "test"]
+    other = data._replace(frame=data.frame.assign(split=["test", "train"]))
+    assert train([row("HLCP")], other)[0].folder.name != "seed-0"
+
+
+def test_the_record_of_a_run_has_the_hash_of_its_split(train, data):
+    (run,) = train([row("HLCP")])
+    recorded = json.loads((run.folder / "config.json").read_text())
+    assert recorded["settings"]["data"]["split"] == splits.digest(data.frame)
+
+
+def test_a_row_follows_the_row_it_starts_from_but_not_what_it_ignores(train):
+    def both():
+        return [row("HLCP", ignores=("finetune",)), row("fine", start_from="HLCP")]
+
+    train(both())
+    parent, child = train(both(), config=Config(finetune=3))
+    assert parent.folder.name == "seed-0"
+    assert child.folder.name != "seed-0"
+    parent, child = train(both(), config=Config(rate=1.0))
+    assert parent.folder.name != "seed-0"
+    assert child.folder.name != "seed-0"
+
+
+def test_what_a_row_ignores_must_be_a_setting(train):
+    with pytest.raises(ValueError, match="HLCP ignores finetuned, which Config does not have"):
+        train([row("HLCP", ignores=("finetuned",))])
+
+
+def test_wanted_rows_bring_what_they_need(train):
+    fusion = Combined("fusion", ["fine", "c"])
+    rows = [row("HLCP"), row("fine", start_from="HLCP"), row("c"), row("d"), fusion]
+
+    def wanted(*names: str, rows=rows) -> list[str]:
+        return [run.row.name for run in train(rows, names=names)]
+
+    assert wanted("fusion") == ["HLCP", "fine", "c", "fusion"]
+    assert wanted("d,c") == ["c", "d"]
+    assert wanted("c, longer", rows=[row("c"), row("c, longer")]) == ["c, longer"]
+    with pytest.raises(RunError, match=r"no row 'e'; the rows are HLCP, fine"):
+        wanted("e")
+
+
+def test_combined_rows_come_from_predictions_alone(tmp_path, train, monkeypatch):
+    def mean(one, two):
+        return (one.probabilities + two.probabilities) / 2
+
+    rows = [row("one"), row("two")]
+    for run, value in zip(train(rows), (0.2, 0.6), strict=True):
+        finish(run, value)
+
+    def never(device):
+        raise AssertionError("a combined row needs no network")
+
+    monkeypatch.setattr(loop.backend, "start", never)
+    runs = train([*rows, Combined("mean", ["one", "two"], mean)])
+    found = predictions.load(runs[-1].folder / "predictions.npz")
+    np.testing.assert_allclose(found.probabilities, 0.4)
+    assert found.meta["of"] == ["one", "two"]
+    recorded = json.loads((runs[-1].folder / "config.json").read_text())
+    assert recorded["provenance"]["versions"]["numpy"] == np.__version__
+
+
+def test_unwritable_results_are_one_sentence(tmp_path, train, data):
+    (tmp_path / "p").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        train([row("a")])
+
+
+def test_phantoms_never_share_a_folder_with_images(data):
+    options = argparse.Namespace(results_dir=Path("r"), dataset="plco")
+    drawn = data._replace(not_comparable=PHANTOMS)
+    assert loop.paper_folder("p", options, data) == Path("r/p/plco")
+    assert loop.paper_folder("p", options, drawn) == Path("r/p/plco-phantoms")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half"])
+def test_broken_predictions_are_one_sentence(tmp_path, content):
+    with pytest.raises(EvaluationError, match="no predictions file"):
+        predictions.load(tmp_path / "none.npz")
+    path = tmp_path / "p.npz"
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match="is no predictions file of this suite"):
+        predictions.load(path)
