@@ -141,19 +141,19 @@ def main() -> None:
         print(json.dumps(measured(json.loads(arguments.one))))
         return
     batch, repeats = (2, 1) if arguments.quick else (16, 5)
-    lines = [("pooling alone, both maps' gradients", "way", "time", "peak memory"), ("---",) * 4]
+    lines = [["pooling alone, both maps' gradients", "way", "time", "peak memory"], ["---"] * 4]
     for name, (side, channels) in POOLINGS.items():
         for way in WAYS:
             what = {"side": side, "channels": channels, "way": way, "batch": batch}
             pooling = measured_alone(kind="pooling", repeats=repeats, **what)
-            lines.append((name, way, *cells(pooling)))
+            lines.append([name, way, *cells(pooling)])
     size, steps = (64, 1) if arguments.quick else (224, 3)
-    more = [("training step, 224 px", "parameters", "time", "peak memory"), ("---",) * 4]
+    more = [["training step, 224 px", "parameters", "time", "peak memory"], ["---"] * 4]
     for name, (backbone, options) in STEPS.items():
         what = {"backbone": backbone, "options": options, "batch": batch, "size": size}
         training = measured_alone(kind="training", repeats=steps, **what)
         count = f"{training['parameters'] / 1e6:,.1f} million" if training else ""
-        more.append((name, count, *cells(training)))
+        more.append([name, count, *cells(training)])
     both = ("\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, more))
     heading = f"{machine()}; batches of {batch}, float32, no XLA. Memory is above TensorFlow's own."
     publish("bilinear", "\n\n".join([heading, *both]), arguments.write)

@@ -115,16 +115,16 @@ def errors(tree, images):
     for name, (form, sums) in CONTENDERS.items():
         if form == "rescale":
             continue  # another function on purpose
-        ours, slopes = [], []
+        parts, part_slopes = [], []
         for start in range(0, len(repeated), IMAGES):
-            rows = slice(start, start + IMAGES)
-            part = tf.constant(repeated[rows])
+            batch_of = slice(start, start + IMAGES)
+            part = tf.constant(repeated[batch_of])
             with tf.GradientTape() as tape:
                 tape.watch(part)
-                ours.append(hlup(one_label[rows], part, ancestors, form, sums=sums))
-            slopes.append(tape.gradient(ours[-1], part))
-        ours = np.concatenate(ours).reshape(values.shape)
-        slopes = np.concatenate(slopes).reshape(gradients.shape)
+                parts.append(hlup(one_label[batch_of], part, ancestors, form, sums=sums))
+            part_slopes.append(tape.gradient(parts[-1], part))
+        ours = np.concatenate(parts).reshape(values.shape)
+        slopes = np.concatenate(part_slopes).reshape(gradients.shape)
         by_form[name] = {
             "value": relative(ours, values),
             "gradient": relative(slopes, gradients),

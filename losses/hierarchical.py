@@ -124,19 +124,19 @@ def _path_sums(ancestors, sums):
     """Two functions of (images, labels): sums over each label's ancestors, and its descendants."""
     if sums == "matrix":
 
-        def add(values, matrix):
+        def product(values, matrix):
             return values @ ops.cast(matrix, values.dtype)
 
-        return (lambda values: add(values, ancestors.T)), (lambda values: add(values, ancestors))
+        return (lambda y: product(y, ancestors.T)), (lambda y: product(y, ancestors))
     if sums != "gather":
         raise ValueError(f'sums is "matrix" or "gather", not {sums!r}')
     pairs = [ops.convert_to_tensor(i, dtype="int32") for i in np.nonzero(ancestors)]
 
-    def add(values, of, over):
-        rows = ops.take(ops.transpose(values), over, axis=0)  # (pairs, images)
-        return ops.transpose(ops.segment_sum(rows, of, num_segments=len(ancestors)))
+    def gathered(values, of, over):
+        terms = ops.take(ops.transpose(values), over, axis=0)  # (pairs, images)
+        return ops.transpose(ops.segment_sum(terms, of, num_segments=len(ancestors)))
 
-    return (lambda values: add(values, *pairs)), (lambda values: add(values, *pairs[::-1]))
+    return (lambda y: gathered(y, *pairs)), (lambda y: gathered(y, *pairs[::-1]))
 
 
 @functools.cache

@@ -68,6 +68,7 @@ class FineGrained(keras.losses.Loss):
         beta=0.6,
         form="corrected",
         labels="sum",
+        *,
         name="fine_grained",
         reduction="sum_over_batch_size",
         dtype="float32",

@@ -109,7 +109,8 @@ class Adam(keras.optimizers.Adam):
 
 
 if keras.backend.backend() != "tensorflow":
-    BatchNormalization, Adam = keras.layers.BatchNormalization, keras.optimizers.Adam
+    BatchNormalization = keras.layers.BatchNormalization  # type: ignore[misc]
+    Adam = keras.optimizers.Adam  # type: ignore[misc]
 
 
 def use_fast_layers(model: keras.Model) -> None:

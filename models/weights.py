@@ -66,8 +66,16 @@ def find_weights(name: str, weights: str) -> Path | None:
     """The file that a network's `weights` are read from, if it is on this machine."""
     if weights == "none":
         return None
-    path = folder() / download_of(name).file if weights == "imagenet" else Path(weights)
-    return path if path.is_file() else None
+    return existing(folder() / download_of(name).file if weights == "imagenet" else weights)
+
+
+def existing(path: str | Path) -> Path | None:
+    """The file of this path, ~ being the home folder; None where there is none."""
+    try:
+        path = Path(path).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a zero byte
+        return None
 
 
 def fetch(name: str, weights: str) -> Path | None:

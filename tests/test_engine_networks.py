@@ -58,7 +58,7 @@ def test_every_real_network_is_built_and_freed():
         settings = {"labels": row.task.targets.shape[1], "size": size, "weights": "none"}
         model = build(**settings | row.network) if not narrow else _narrow(row, settings)
         assert model.output.dtype == "float32"
-        assert model.output.shape[1] % len(row.task.labels) == 0
+        assert model.output.shape[1] >= len(row.task.labels)  # three heads, or No Finding beside
         assert model.input.shape[1:] == (size, size, 1)
         reference = weakref.ref(model)
         del model

@@ -148,7 +148,12 @@ def test_weights_by_backbone_of_odd_files(tmp_path, monkeypatch):
     (tmp_path / "a,vgg16=b.h5").touch()
     for text in ("~/a,vgg16=b.h5", str(tmp_path / "a,vgg16=b.h5")):
         assert backbones.weights_of(text, "vgg16") == str(tmp_path / "a,vgg16=b.h5")
+    (tmp_path / "c.h5").touch()
     assert backbones.weights_of("vgg16=~/c.h5", "vgg16") == str(tmp_path / "c.h5")
+    for odd in ("~nobody-of-this-name/a.h5", "a" * 300, "a\0b"):
+        assert backbones.weights_of(odd, "vgg16") == odd
+        with pytest.raises(ModelError, match="There is no weights file"):
+            built("vgg16", odd)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,7 @@ def test_weights_by_backbone_of_odd_files(tmp_path, monkeypatch):
         ("vgg16=", "a value is missing"),
         ("", "a value is missing"),
         ("imagenet,", "a value is missing"),
+        ("imagenet,none", "a value for all networks stands twice"),
     ],
 )
 def test_weights_by_backbone_refused(text, message):
