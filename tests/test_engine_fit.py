@@ -72,12 +72,12 @@ def undisturbed(tmp_path_factory, data, options):
 
 
 def test_every_test_image_is_predicted_in_order(undisturbed, data):
-    folder, found = undisturbed
+    folder, predicted = undisturbed
     tested = data.frame[data.frame["split"] == "test"]
     assert len(tested) % BATCH  # else the last batch proves nothing
-    assert found.ids.tolist() == tested["image_path"].tolist()
-    np.testing.assert_array_equal(found.targets, tested[list(labels.PLCO)].to_numpy())
-    assert found.probabilities.shape == (1, len(tested), 19)
+    assert predicted.ids.tolist() == tested["image_path"].tolist()
+    np.testing.assert_array_equal(predicted.targets, tested[list(labels.PLCO)].to_numpy())
+    assert predicted.probabilities.shape == (1, len(tested), 19)
     assert not (folder / "state.npz").exists()
     assert (folder / "history.csv").read_text().count("\n") == 4
 
@@ -117,9 +117,9 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):
         return -len(calls)
 
     calls = []
-    found = train(tmp_path, data, config, options, select=first_is_best, epochs=2)
-    again = train(tmp_path / "one", data, config, options, epochs=1)
-    np.testing.assert_array_equal(found.probabilities, again.probabilities)
+    two_epochs = train(tmp_path, data, config, options, select=first_is_best, epochs=2)
+    one_epoch = train(tmp_path / "one", data, config, options, epochs=1)
+    np.testing.assert_array_equal(two_epochs.probabilities, one_epoch.probabilities)
 
 
 def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, config, options):

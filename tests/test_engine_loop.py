@@ -51,7 +51,7 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
 
 def finish(run: Run, probability: float) -> None:
     """The predictions of a run that has been trained to its end."""
-    found = Predictions(
+    of_the_row = Predictions(
         ids=np.array(["a", "b"]),
         patients=np.array(["1", "2"]),
         labels=np.array(["x"]),
@@ -59,7 +59,7 @@ def finish(run: Run, probability: float) -> None:
         probabilities=np.full((1, 2, 1), probability, np.float32),
         meta={"row": run.row.name, "seed": run.seed},
     )
-    predictions.save(run.folder / "predictions.npz", found)
+    predictions.save(run.folder / "predictions.npz", of_the_row)
 
 
 @pytest.fixture
@@ -172,9 +172,9 @@ def test_combined_rows_come_from_predictions_alone(tmp_path, train, monkeypatch)
 
     monkeypatch.setattr(loop.backend, "start", never)
     runs = train([*rows, Combined("mean", ["one", "two"], mean)])
-    found = predictions.load(runs[-1].folder / "predictions.npz")
-    np.testing.assert_allclose(found.probabilities, 0.4)
-    assert found.meta["of"] == ["one", "two"]
+    combined = predictions.load(runs[-1].folder / "predictions.npz")
+    np.testing.assert_allclose(combined.probabilities, 0.4)
+    assert combined.meta["of"] == ["one", "two"]
     recorded = json.loads((runs[-1].folder / "config.json").read_text())
     assert recorded["provenance"]["versions"]["numpy"] == np.__version__
 
