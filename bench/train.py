@@ -33,7 +33,7 @@ class Way:
 
 
 class Worker:
-    """A process that builds its way, takes one step, and then steps on demand."""
+    """A process that builds one network, trains one step, and then further steps on demand."""
 
     def __init__(self, way: Way, python: str = sys.executable):
         self.way, self.seconds = way, []
@@ -64,7 +64,7 @@ class Worker:
 
 
 def work(way: Way) -> None:
-    """What runs in the process: seconds from nothing built to the first step's end, then a step."""
+    """Inside the process: prints the seconds to the end of the first step, then those of a step."""
     steps_of = torch_steps if way.how == "torch" else keras_steps
     prepare = steps_of(way)  # imports are over
     start = time.perf_counter()
@@ -72,7 +72,7 @@ def work(way: Way) -> None:
     step(1)
     print(time.perf_counter() - start, flush=True)
     for line in sys.stdin:
-        step(1)  # others ran meanwhile: caches are theirs
+        step(1)  # not timed: other processes ran meanwhile and filled the processor's caches
         start = time.perf_counter()
         step(int(line))
         print((time.perf_counter() - start) / int(line), flush=True)
@@ -192,14 +192,14 @@ def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | No
 
 
 def ratio(slow: list[float] | None, quick: list[float]) -> str:
-    """Median of the ratios of neighbours in turn, which a busy machine disturbs least."""
+    """Median of the ratios within a turn, which other programs disturb least."""
     if slow is None:
         return "–"
     return f"{statistics.median(a / b for a, b in zip(slow, quick, strict=True)):.2f}×"
 
 
 def bfloat16() -> str:
-    """Whether this processor computes in bfloat16 or has it emulated, which is slower than none."""
+    """Whether this processor has bfloat16 instructions; emulated, it is slower than float32."""
     flags = Path("/proc/cpuinfo").read_text()
     has = "avx512_bf16" in flags or "amx_bf16" in flags
     return "with bfloat16 instructions" if has else "without bfloat16 instructions (emulated)"

@@ -38,9 +38,10 @@ def train_batches(
     drop_remainder: bool = True,
     floats: bool = False,
 ) -> tf.data.Dataset:
-    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of seed and epoch.
+    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of its arguments.
 
-    chunk 0 shuffles all images; see `chunk_images` for caches that are larger than memory.
+    Neither the machine nor its memory or threads change a batch. chunk 0 shuffles all images; see
+    `chunk_images` for caches that are larger than memory.
     """
     order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
     batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
@@ -85,11 +86,16 @@ def ordered_batches(
     )
 
 
-def chunk_images(cache: Cache) -> int:
-    """The `chunk` for train_batches: 0 where the cache fits into half of this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def chunk_images(cache: Cache, limit: int | None = None) -> int:
+    """The `chunk` for train_batches: 0 where the cache has at most `limit` bytes.
+
+    Without a limit it is half of this machine's memory. As the order of the images hangs on it, it
+    is to be chosen once for a run and recorded.
+    """
+    if limit is None:
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     image = cache.size**2
-    return 0 if len(cache) * image <= memory / 2 else max(1, _CHUNK_BYTES // image)
+    return 0 if len(cache) * image <= limit else max(1, _CHUNK_BYTES // image)
 
 
 def epoch_order(
@@ -121,7 +127,7 @@ def _batches(
     if not len(indices):
         raise DataError("There are no images to make batches of; check the split and its filters.")
     if targets is not None and len(targets) != len(indices):
-        raise DataError(f"There are {len(targets)} indices of targets for {len(indices)} images.")
+        raise DataError(f"There are {len(targets)} rows of targets for {len(indices)} images.")
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
     steps = math.ceil(len(order) / batch_size)

@@ -34,8 +34,8 @@ def augmented_passes(augment, draws: int) -> Callable:
     """Test-time augmentation: (draws, images, labels), each image as `augment` changes it."""
 
     def passes(model, batches: Callable, batch_size: int) -> np.ndarray:
-        each = (batches(augment=augment, draw=draw) for draw in range(draws))
-        return np.stack([logits(model, of_draw, batch_size) for of_draw in each])
+        draws_of_images = (batches(augment=augment, draw=draw) for draw in range(draws))
+        return np.stack([logits(model, images, batch_size) for images in draws_of_images])
 
     return passes
 
@@ -45,22 +45,23 @@ def dropout_passes(passes: int, seed: int = 0) -> Callable:
 
     Running a network with training=True would also let its BatchNormalization layers normalise by,
     and learn from, the images. A pass is one drawn network for all images, so what an image gets
-    depends on (seed, pass) alone, not on the images beside it.
+    depends on (seed, pass) alone, not on the other images of its batch.
     """
 
-    def of_each(model, batches: Callable, batch_size: int) -> np.ndarray:
+    def all_passes(model, batches: Callable, batch_size: int) -> np.ndarray:
         drawn, masks = _always_dropping(model)
 
-        def of_network(draw: int):
+        def batches_of_pass(draw: int):
             for images in batches():
                 for number, mask in enumerate(masks):
                     mask.seed_generator.state.assign([seed * passes + draw, number])
                 yield images
 
-        each = (logits(drawn, of_network(draw), batch_size) for draw in range(passes))
-        return np.stack([*each])
+        return np.stack(
+            [logits(drawn, batches_of_pass(draw), batch_size) for draw in range(passes)]
+        )
 
-    return of_each
+    return all_passes
 
 
 @functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked

@@ -13,6 +13,7 @@ import numpy as np
 from evaluation import EvaluationError
 
 METRICS = ("AUC", "AP")
+COLLAPSED = 0.01  # of the logit: odds that differ by less than 1 % from image to image
 ANY = "any label"  # as a group's condition: images in which at least one label is positive
 
 
@@ -113,8 +114,8 @@ def under_curve(
     counts are compared: no rounding decides.
     """
     targets, probabilities = checked(targets, probabilities)
-    for of_reader in decisions:
-        checked(targets, of_reader)
+    for reader_decisions in decisions:
+        checked(targets, reader_decisions)
     under = np.full((len(decisions), targets.shape[1]), np.nan)
     for label, (target, score) in enumerate(zip(targets.T, probabilities.T, strict=True)):
         false, true = roc_curve(target, score)
@@ -129,6 +130,23 @@ def under_curve(
             beaten = false[np.searchsorted(true, hits)] < false_alarms
             under[reader, label] = beaten or (hits - true[left]) * width < rise
     return under
+
+
+def collapsed(probabilities: np.ndarray) -> bool:
+    """Whether a network gives (nearly) every image the same probabilities, for every label.
+
+    `probabilities` are (images, labels), or (members, images, labels) of which the mean counts.
+    Nearly: leaving out the lowest and the highest 1 % of the images, no label's logit varies by
+    0.01 or more, so that the odds differ by less than 1 %. A rare label's small probabilities
+    are not a collapse: they differ by factors.
+    """
+    probabilities = np.asarray(probabilities, float)
+    mean = probabilities.reshape(-1, *probabilities.shape[-2:]).mean(axis=0)
+    if len(mean) < 2:
+        return False
+    inside = np.clip(mean, 1e-15, 1 - 1e-15)  # the logit of 0 and 1 is infinite
+    low, high = np.quantile(np.log(inside) - np.log1p(-inside), [0.01, 0.99], axis=0)
+    return bool((high - low < COLLAPSED).all())
 
 
 def macro_mean(values: np.ndarray) -> np.ndarray:

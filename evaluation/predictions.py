@@ -1,11 +1,19 @@
-"""Predictions on disk: the boundary between networks and numbers.
+"""The file `predictions.npz`: the boundary between networks and numbers.
 
-A file holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with a leading axis of
-members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network).
+It holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with a leading axis of
+members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network), and a digest of
+all of them. A file that is damaged, incomplete or contradicts itself is an EvaluationError.
+
+Probabilities are float64: they differ wherever float32 logits do, up to logits of about 24. Float32
+probabilities would tie neighbours from 3 on and all be 1 above 17.
 """
 
+import hashlib
+import io
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +23,27 @@ import numpy as np
 from data import files
 from evaluation import EvaluationError
 
+DIGEST = "digest"  # the array of a file that holds `content_digest` of the others
+UNREADABLE = (  # what zipfile, its decompressors and NumPy raise on damaged bytes
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+WHAT_TO_DO = "If a run wrote it, delete it and run the same command again"
+
 
 class Predictions(NamedTuple):
     ids: np.ndarray  # (images,)
     patients: np.ndarray  # (images,)
     labels: np.ndarray  # (labels,)
     targets: np.ndarray  # (images, labels) float32, NaN where unknown
-    probabilities: np.ndarray  # (members, images, labels) float32
+    probabilities: np.ndarray  # (members, images, labels) float64
     meta: dict
 
     @property
@@ -30,42 +52,173 @@ class Predictions(NamedTuple):
         return self.probabilities.mean(axis=0)
 
 
-def pooled(found: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
-    """One prediction a unit, a study say, from those of its images: their mean, or another pool."""
+def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
+    """One prediction for each unit, such as a study: the mean of its images', or another pool."""
     names, first, unit = np.unique(np.asarray(units, str), return_index=True, return_inverse=True)
-    if not np.array_equal(found.targets, found.targets[first][unit], equal_nan=True):
+    truth = predictions.targets
+    if not np.array_equal(truth, truth[first][unit], equal_nan=True):
         raise EvaluationError("The images of a study have different truths; score them one by one.")
     images = [np.flatnonzero(unit == each) for each in range(len(names))]
-    probabilities = [pool(found.probabilities[:, of_unit], axis=1) for of_unit in images]
-    return found._replace(
+    probabilities = [pool(predictions.probabilities[:, each], axis=1) for each in images]
+    return predictions._replace(
         ids=names,
-        patients=found.patients[first],
-        targets=found.targets[first],
+        patients=predictions.patients[first],
+        targets=truth[first],
         probabilities=np.stack(probabilities, axis=1),
     )
 
 
-def save(path: str | Path, found: Predictions) -> None:
-    """Write a predictions file, whole or not at all."""
+def save(path: str | Path, predictions: Predictions) -> None:
+    """Write a predictions file, whole or not at all; refuses what `load` would refuse."""
+    arrays = {
+        "ids": np.asarray([str(each) for each in predictions.ids]),
+        "patients": np.asarray([str(each) for each in predictions.patients]),
+        "labels": np.asarray([str(each) for each in predictions.labels]),
+        "targets": np.asarray(predictions.targets, np.float32),
+        "probabilities": np.asarray(predictions.probabilities, np.float64),
+        "meta": np.asarray(json.dumps(predictions.meta)),
+    }
+    if problem := _problem(arrays):
+        raise EvaluationError(f"These predictions are not written to {path}: {problem}.")
+    arrays[DIGEST] = np.asarray(content_digest(arrays))
     with files.whole(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            ids=np.asarray(found.ids, str),
-            patients=np.asarray(found.patients, str),
-            labels=np.asarray(found.labels, str),
-            targets=np.asarray(found.targets, np.float32),
-            probabilities=np.asarray(found.probabilities, np.float32),
-            meta=json.dumps(found.meta),
-        )
+        np.savez_compressed(file, **arrays)
 
 
-def load(path: str | Path) -> Predictions:
-    """A predictions file, or an EvaluationError that says what is wrong with it."""
+def load(path: str | Path, *, require_digest: bool = False) -> Predictions:
+    """A predictions file, or an EvaluationError that says what is wrong with it.
+
+    A digest in the file is always compared with the content. `require_digest` also refuses files
+    without one: the engine asks for it, while scoring reads older and foreign files too.
+    """
+    arrays = _read(Path(path))
+    if DIGEST not in arrays and require_digest:
+        raise _refusal(path, "it has no digest, so an older version or another program wrote it")
+    if DIGEST in arrays and str(arrays[DIGEST]) != content_digest(arrays):
+        raise _refusal(path, "its content does not match its digest: it was changed or damaged")
+    if problem := _problem(arrays):
+        raise _refusal(path, problem)
+    return Predictions(
+        ids=arrays["ids"].astype(str),
+        patients=arrays["patients"].astype(str),
+        labels=arrays["labels"],
+        targets=arrays["targets"].astype(np.float32),
+        probabilities=arrays["probabilities"].astype(np.float64),
+        meta=json.loads(str(arrays["meta"])),
+    )
+
+
+def content_digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the arrays of a predictions file and their types, without their compression."""
+    total = hashlib.sha256()
+    for name in Predictions._fields:
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def truth_digest(ids: Sequence[str], targets: np.ndarray, labels: Sequence[str]) -> str:
+    """SHA-256 of what predictions are scored against: which images, which labels, which targets.
+
+    The order of the images does not matter, that of the labels does.
+    """
+    ids, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
+    order = np.argsort(ids, kind="stable")
+    known = np.where(np.isnan(targets), -1, targets).astype("<f4")[order]
+    names = json.dumps([[str(each) for each in labels], ids[order].tolist()])
+    return hashlib.sha256(names.encode() + np.ascontiguousarray(known).tobytes()).hexdigest()
+
+
+def _refusal(path: str | Path, problem: str) -> EvaluationError:
+    return EvaluationError(f"{path} is no predictions file of this suite: {problem}. {WHAT_TO_DO}.")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, each checked against its CRC before NumPy looks at it."""
+    if not path.exists():
+        raise EvaluationError(f"There is no predictions file {path}; check the path.")
+    if not path.is_file():
+        raise EvaluationError(f"{path} is not a file; name a predictions.npz.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in Predictions._fields}
-    except FileNotFoundError as error:
-        raise EvaluationError(f"There is no predictions file {path}; check the path.") from error
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is no predictions file of this suite ({error}).") from error
-    return Predictions(**(arrays | {"meta": json.loads(str(arrays["meta"]))}))
+        with zipfile.ZipFile(path) as archive:
+            names = {*archive.namelist()}
+            wanted = [name for name in (*Predictions._fields, DIGEST) if f"{name}.npy" in names]
+            stored = {name: archive.read(f"{name}.npy") for name in wanted}
+        arrays = {
+            name: np.load(io.BytesIO(content), allow_pickle=False)
+            for name, content in stored.items()
+        }
+    except PermissionError as error:
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from error
+    except UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise _refusal(path, f"it is damaged, or another kind of file ({reason})") from error
+    if missing := [name for name in Predictions._fields if name not in arrays]:
+        raise _refusal(path, f"it lacks {', '.join(missing)}")
+    return arrays
+
+
+def _problem(arrays: dict[str, np.ndarray]) -> str:
+    """Why arrays cannot be predictions; empty where they can."""
+    return _wrong_types(arrays) or _wrong_shapes(arrays) or _wrong_values(arrays)
+
+
+def _wrong_types(arrays: dict[str, np.ndarray]) -> str:
+    texts, numbers = ("text", "U"), ("numbers", "biuf")
+    kinds = {
+        "ids": ("text or whole numbers", "Uiu"),
+        "patients": ("text or whole numbers", "Uiu"),
+        "labels": texts,
+        "targets": numbers,
+        "probabilities": ("numbers with decimals", "f"),
+        "meta": texts,
+    }
+    for name, (words, allowed) in kinds.items():
+        if arrays[name].dtype.kind not in allowed:
+            return f"its {name} are of the type {arrays[name].dtype} where {words} should be"
+    return ""
+
+
+def _wrong_shapes(arrays: dict[str, np.ndarray]) -> str:
+    for name, dimensions in (("ids", 1), ("labels", 1), ("probabilities", 3), ("meta", 0)):
+        if arrays[name].ndim != dimensions:
+            return f"its {name} have {arrays[name].ndim} dimensions instead of {dimensions}"
+    images, labels = len(arrays["ids"]), len(arrays["labels"])
+    members = len(arrays["probabilities"])
+    if not (images and labels and members):
+        return f"it has {images} images, {labels} labels and {members} members, none may be 0"
+    expected = {
+        "patients": (images,),
+        "targets": (images, labels),
+        "probabilities": (members, images, labels),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            return (
+                f"its {name} have the shape {arrays[name].shape} instead of {shape} for "
+                f"{images} ids and {labels} labels"
+            )
+    return ""
+
+
+def _wrong_values(arrays: dict[str, np.ndarray]) -> str:
+    for name in ("ids", "labels"):
+        values, counts = np.unique(arrays[name], return_counts=True)
+        if len(twice := values[counts > 1]):
+            return f"its {name} hold {str(twice[0])!r} more than once"
+    targets, probabilities = arrays["targets"].astype(float), arrays["probabilities"]
+    odd = ~((targets == 0) | (targets == 1) | np.isnan(targets))
+    if odd.any():
+        return f"{odd.sum()} targets are not 0, 1 or NaN, such as {targets[odd][0]:g}"
+    odd = ~((probabilities >= 0) & (probabilities <= 1))  # NaN as well
+    if odd.any():
+        return (
+            f"{odd.sum():,} of {odd.size:,} probabilities are NaN or outside [0, 1], such as "
+            f"{probabilities[odd][0]:g}"
+        )
+    try:
+        meta = json.loads(str(arrays["meta"]))
+    except (ValueError, RecursionError) as error:
+        return f"its meta are not JSON ({error})"
+    return "" if isinstance(meta, dict) else "its meta are not a JSON object"

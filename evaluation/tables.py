@@ -1,11 +1,13 @@
-"""Tables for people: ours beside the published numbers, as Markdown, terminal text or CSV."""
+"""Tables of our numbers beside the published ones, as Markdown, terminal text or CSV."""
 
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+
+from data import files
+from evaluation.published import FAILED, verdict_kind
 
 WIDTH = 100
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
@@ -13,6 +15,7 @@ HEADING = 9  # a heading is wrapped to the width of its column, but not below th
 DECIMALS = 3  # of numbers without a printed counterpart
 MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
+LONGEST_REASON = 40  # characters of "failed: REASON" that fit beside the name of a row
 NOT_COMPARABLE = "not comparable ("
 
 
@@ -49,7 +52,8 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
         heading=cells["column"] + (" " + cells["metric"] if cells["metric"].nunique() > 1 else ""),
         printed=[_as_printed(value) for value in cells["printed"]],
         ours=[_our_cell(cell, decimals) for cell in cells.to_dict("records")],
-        verdict=cells["verdict"].str.partition(" (")[0],  # the reason stands above the table
+        verdict=cells["verdict"].map(verdict_kind),  # the reason stands above the table
+        failed=cells["verdict"].where(cells["verdict"].str.startswith(FAILED), ""),
     )
     rows = list(cells["row"].unique())
     fullest = cells[cells["row"] == cells["row"].value_counts(sort=False).idxmax()]
@@ -58,22 +62,25 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
         cells.pivot(index="row", columns="heading", values=values).reindex(rows, columns=columns)
         for values in ("printed", "ours", "verdict")
     )
+    reasons = cells.groupby("row")["failed"].max()
     lines = {}
     for row in rows:
         words = set(verdicts.loc[row].dropna())
         ran = not words <= {*NOT_RUN}
-        if words != {"not published"}:
+        if printed.loc[row].fillna("").ne("").any():
             shown = (
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )
             lines[row, shown] = printed.loc[row]
         told = words - {"undefined"}  # those cells say so themselves: n/a
-        if told in ({"not comparable"}, {"not published"}):
+        if told == {"failed"}:
+            lines[row, f"ours, {_shortened(reasons[row])}"] = ours.loc[row]
+        elif told in ({"not comparable"}, {"not published"}):
             lines[row, f"ours, {told.pop()}"] = ours.loc[row]
         elif ran:
             lines[row, "ours"] = ours.loc[row]
             lines[row, "verdict"] = verdicts.loc[row]
-    wide = pd.DataFrame(lines).fillna("")
+    wide = pd.DataFrame(lines, index=pd.Index(columns)).fillna("")
     return wide if len(columns) > MANY_COLUMNS else wide.T
 
 
@@ -81,8 +88,13 @@ def _as_printed(value: str) -> str:
     return "" if pd.isna(value) else value.replace("0.", ".", 1) if value[:2] == "0." else value
 
 
+def _shortened(reason: str) -> str:
+    short = len(reason) <= LONGEST_REASON
+    return reason if short else reason[: LONGEST_REASON - 1].rstrip() + "…"
+
+
 def _our_cell(cell: dict, decimals: int) -> str:
-    if cell["verdict"] in NOT_RUN:
+    if cell["verdict"] in NOT_RUN or cell["verdict"].startswith(FAILED):
         return ""
     if not pd.isna(cell["printed"]):
         decimals = _decimals(cell["printed"])
@@ -124,7 +136,7 @@ def to_text(table: pd.DataFrame, width: int = WIDTH) -> str:
 
 def to_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """The frame as CSV, whole or not at all."""
-    return _write_whole(Path(path), table.to_csv(index=False))
+    return _write(path, table.to_csv(index=False))
 
 
 def write(table: pd.DataFrame, folder: str | Path, stem: str) -> tuple[Path, Path]:
@@ -132,7 +144,7 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str) -> tuple[Path, Pat
     folder = Path(folder)
     return (
         to_csv(table, folder / f"{stem}.csv"),
-        _write_whole(folder / f"{stem}.md", to_markdown(table)),
+        _write(folder / f"{stem}.md", to_markdown(table)),
     )
 
 
@@ -148,17 +160,25 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
-    notes: dict[str, list[str]] = {}
+    our_cells = {*side_by_side.index[side_by_side["ours"].notna()]}
+    cells_of: dict[str, set] = {}
+    where_of: dict[str, list[str]] = {}
     split = noted.assign(note=noted["note"].str.split("; ")).explode("note")
     for (note, table, row), cells in split.groupby(["note", "table", "row"], sort=False):
         whole = 1 < len(cells) == sizes[table, row]
         columns = [""] if whole else ", " + cells["column"] + " " + cells["metric"]
-        notes.setdefault(note, []).extend(f"{table}, {row}{column}" for column in columns)
+        where_of.setdefault(note, []).extend(f"{table}, {row}{column}" for column in columns)
+        cells_of.setdefault(note, set()).update(cells.index)
     lines = []
-    for note, places in notes.items():
-        more = f"; and {len(places) - 2} more cells" if len(places) > 3 else ""
-        lines.append(f"{'; '.join(places[: 2 if more else 3])}{more}: {note}")
-    return lines
+    for note, cell_names in where_of.items():
+        more = f"; and {len(cell_names) - 2} more cells" if len(cell_names) > 3 else ""
+        where = f"{'; '.join(cell_names[: 2 if more else 3])}{more}"
+        if len(cell_names) > 1 and cells_of[note] == our_cells:
+            where = "All of ours"
+        lines.append(f"{where}: {note}")
+    verdicts = side_by_side[["row", "verdict"]].drop_duplicates().itertuples(index=False)
+    cut = [each for each in verdicts if each.verdict.startswith(FAILED)]
+    return lines + [f"{row}: {text}" for row, text in cut if text != _shortened(text)]
 
 
 def _is_side_by_side(table: pd.DataFrame) -> bool:
@@ -226,10 +246,6 @@ def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
         start = stop
 
 
-def _write_whole(path: Path, text: str) -> Path:
-    """Write beside and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path
+def _write(path: str | Path, text: str) -> Path:
+    """UTF-8, whole or not at all; bytes of a file name that are no UTF-8 become \\udcXX."""
+    return files.write(path, text.encode("utf-8", "backslashreplace"))

@@ -1,32 +1,45 @@
-"""The networks below the head: name -> how to build it, what it expects to see, where it looks.
+"""The networks below the head: how each is built, the pixel range it expects, its Grad-CAM layer.
 
 Importing this module does not import Keras, so that `--help` can list the names.
 """
 
-import os
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models import ModelError
+from models import ModelError, torchvision
+from models.weights import UNREADABLE, fetch, first_line
 
-# Gray pixels 0..255 become `pixel * scale + offset` per channel, as each network was trained.
-# These are keras.applications' three modes. Gray is repeated: RGB or BGR only orders the offsets.
-TORCH = (
-    tuple(1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)),
-    tuple(-m / d for m, d in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)),
-)
-CAFFE = ((1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))
+# Normalisation: gray pixels 0..255 become `pixel * scale + offset`, one value a channel. Gray is
+# repeated, so that the order of channels (RGB or BGR) only orders the values.
+Pixels = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _standardised(means: tuple[float, ...], deviations: tuple[float, ...]) -> Pixels:
+    scale = tuple(1 / (255 * deviation) for deviation in deviations)
+    return scale, tuple(-m / d for m, d in zip(means, deviations, strict=True))
+
+
+# The three ways of keras.applications: ImageNet's mean and deviation, its mean alone, -1 to 1.
+TORCH = _standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # RGB
+TORCH_BGR = _standardised((0.406, 0.456, 0.485), (0.225, 0.224, 0.229))
+TORCH_GRAY = _standardised((0.449,), (0.226,))  # the means over the three channels
+CAFFE = ((1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))  # BGR
 SYMMETRIC = ((1 / 127.5,) * 3, (-1.0,) * 3)
 SYMMETRIC_GRAY = ((1 / 127.5,), (-1.0,))
+# ImageNet's mean and deviation for a network trained in another way, its channels in their order
+IMAGENET_INSTEAD_OF = {SYMMETRIC: TORCH, SYMMETRIC_GRAY: TORCH_GRAY, CAFFE: TORCH_BGR, TORCH: TORCH}
+NORMALISE = ("network", "imagenet")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network: its layers, its input range, its sizes and what Grad-CAM looks at."""
+    """One network: its layers, its normalisation, its sizes and the layer for Grad-CAM."""
 
-    network: Callable  # (normalised image, None | "imagenet" | file) -> feature map
-    pixels: tuple[tuple[float, ...], tuple[float, ...]]  # (scale, offset), one value a channel
+    network: Callable  # (normalised image, None | weights file) -> feature map
+    pixels: Pixels  # the normalisation that it was trained with on ImageNet
     size: int  # pixels a side, as published
     smallest: int  # pixels a side that the network can still halve to a feature map
     parameters: int  # without a head, moving statistics included
@@ -34,13 +47,57 @@ class Backbone:
 
 
 def find(name: str) -> Backbone:
-    """The entry of a name; a wrong name is answered with those there are."""
+    """The backbone of this name; a wrong name is answered with the names there are."""
     if name not in BACKBONES:
         raise ModelError(f"There is no backbone {name!r}: choose one of {', '.join(BACKBONES)}.")
     return BACKBONES[name]
 
 
-def build(name: str, image, weights: str = "none"):
+def weights_of(text: str, backbone: str) -> str:
+    """The value of --weights for one network: "imagenet", "none" or a file.
+
+    imagenet                   for every network
+    resnet18=FILE,vgg16=none   for each network by name
+    imagenet,resnet18=FILE     by name, and imagenet for all others
+    """
+    if Path(text).expanduser().is_file():  # its name may hold commas and equals signs
+        return str(Path(text).expanduser())
+    by_name: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            name, value = "", part.strip()
+        if name:
+            find(name)
+        if not value or name in by_name:
+            raise ModelError(
+                f"--weights {text}: {f'{name} stands twice' if value else 'a value is missing'}; "
+                "give imagenet, none or a file, for all networks or as NAME=VALUE,NAME=VALUE."
+            )
+        by_name[name] = value
+    chosen = by_name.get(backbone, by_name.get(""))
+    if chosen is None:
+        raise ModelError(
+            f"--weights {text} has nothing for {backbone}: add {backbone}=imagenet, "
+            f"{backbone}=none or {backbone}=FILE."
+        )
+    return chosen if chosen in ("imagenet", "none") else str(Path(chosen).expanduser())
+
+
+def pixels_of(name: str, normalise: str = "network") -> Pixels:
+    """The normalisation (scale, offset) of a network's input, one value a channel.
+
+    "network": as its own ImageNet weights expect. "imagenet": mean and deviation for every network.
+    """
+    if normalise not in NORMALISE:
+        raise ModelError(
+            f"There is no normalisation {normalise!r}: choose one of {', '.join(NORMALISE)}."
+        )
+    own = find(name).pixels
+    return own if normalise == "network" else IMAGENET_INSTEAD_OF[own]
+
+
+def build(name: str, image, weights: str = "none", normalise: str = "network"):
     """Feature map (batch, h, w, channels) of gray images (batch, size, size, 1) of 0..255.
 
     `weights` is "imagenet", "none", or a file with weights of this network without its top.
@@ -53,90 +110,60 @@ def build(name: str, image, weights: str = "none"):
             f"{name} needs images of at least {backbone.smallest} px: "
             f"use --size {backbone.size} (as published), or another --backbone."
         )
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise ModelError(
-            f"There is no weights file {weights}: give an existing file, imagenet or none."
-        )
-    scale, offset = backbone.pixels
+    scale, offset = pixels_of(name, normalise)
+    file = fetch(name, weights)
     x = keras.layers.Concatenate(name="repeat")([image] * len(scale)) if len(scale) > 1 else image
     # float32 whatever the precision: bfloat16 cannot tell 255 gray levels apart
     x = keras.layers.Rescaling(scale, offset, name="normalize", dtype="float32")(x)
-    x = backbone.network(x, None if weights == "none" else weights)
+    x = backbone.network(x, file)
     # One name for every network: some of keras.applications' last layers are numbered as built.
     return keras.layers.Activation("linear", name="features")(x)
 
 
-def _application(name: str, file: str) -> Callable:
+def _application(name: str) -> Callable:
     """A network of keras.applications, built upon the normalised image: the graph stays flat."""
 
-    def network(image, weights):
+    def network(image, file):
         import keras
 
         builder = getattr(keras.applications, name)
-        if weights != "imagenet":
-            return _load(builder(include_top=False, weights=None, input_tensor=image), weights)
-        try:
-            return builder(include_top=False, weights="imagenet", input_tensor=image).output
-        except Exception as error:  # Keras raises bare Exception for a failed download
-            home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-            raise ModelError(
-                f"The ImageNet weights of {name} could not be fetched ({_reason(error)}): "
-                f"place {file} in {home / 'models'}, or start from scratch with --weights none."
-            ) from error
+        return _load(builder(include_top=False, weights=None, input_tensor=image), file)
 
     return network
 
 
-def _drawn(draw: Callable, preset: str | None = None) -> Callable:
-    """A network written here; `preset` is its twin in keras-hub, layer by layer the same."""
+def _written_here(layers: Callable) -> Callable:
+    """A network whose layers are written in this file."""
 
-    def network(image, weights):
+    def network(image, file):
         import keras
 
         source = keras.utils.get_source_inputs(image)
-        model = keras.Model(source, draw(image), name=draw.__name__)
-        if weights != "imagenet":
-            return _load(model, weights)
-        if preset is None:
-            raise ModelError(
-                f"There are no ImageNet weights for {draw.__name__}: use --weights none."
-            )
-        try:
-            import keras_hub
-
-            twin = keras_hub.models.Backbone.from_preset(preset)
-        except Exception as error:  # not installed, or any of several downloaders' errors
-            raise ModelError(
-                f"The ImageNet weights of {draw.__name__} are keras-hub's and could not be "
-                f"fetched ({_reason(error)}): pip install keras-hub, or download model.weights.h5 "
-                f"of {preset} and give it with --weights FILE, or use --weights none."
-            ) from error
-        model.set_weights(twin.get_weights())
-        return model.output
+        return _load(keras.Model(source, layers(image), name=layers.__name__), file)
 
     return network
 
 
-def _load(model, file: str | None):
+def _load(model, file: Path | None):
     """The model's output, with its weights read from a file if one is given."""
-    if file is not None:
-        try:
-            model.load_weights(file)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"{file} does not hold the weights of {model.name} without its top "
-                f"({_reason(error)}): give this network's file, or use --weights none."
-            ) from error
+    if file is None:
+        return model.output
+    try:
+        if file.suffix == ".safetensors":
+            torchvision.load_resnet(model, file)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # one a layer; the error says it once
+                model.load_weights(file)
+    except UNREADABLE as error:
+        raise ModelError(
+            f"{file} does not hold the weights of {model.name} without its top "
+            f"({first_line(error)}): give this network's file, whole, or use --weights none."
+        ) from error
     return model.output
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, to stand inside a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
 def resnet18(x):
-    """ResNet-18 (He et al. 2016), padded and normalised as in its common ImageNet weights."""
+    """ResNet-18 (He et al. 2016), layer by layer torchvision's, whose ImageNet weights it takes."""
     return _residual(x, stages=(64, 128, 256, 512), blocks=2, kernel=7)
 
 
@@ -223,7 +250,7 @@ def tiny_wide(x):
 
 
 def _dense(x, depths, growth):
-    """Blocks of layers that see the outputs of all before them, halved in between.
+    """Dense blocks, each halved before the next: a layer sees the outputs of all before it.
 
     The moving statistics follow within tens of steps (momentum 0.9): short runs have few.
     """
@@ -253,46 +280,29 @@ def _dense(x, depths, growth):
     return layers.Activation("relu", name="last_relu")(x)
 
 
-def _published(name: str, file: str, *facts, **more) -> Backbone:
-    return Backbone(_application(name, file), *facts, **more)
-
-
-_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # pixels, size, smallest, parameters: as keras.applications documents them
 BACKBONES: dict[str, Backbone] = {
-    "densenet121": _published(
-        "DenseNet121", _FILE.format("densenet121"), TORCH, 224, 32, 7_037_504
+    "densenet121": Backbone(_application("DenseNet121"), TORCH, 224, 32, 7_037_504),
+    "densenet169": Backbone(_application("DenseNet169"), TORCH, 224, 32, 12_642_880),
+    "densenet201": Backbone(_application("DenseNet201"), TORCH, 224, 32, 18_321_984),
+    "resnet18": Backbone(_written_here(resnet18), TORCH, 224, 32, 11_186_112),
+    "resnet50": Backbone(_application("ResNet50"), CAFFE, 224, 32, 23_587_712),
+    "vgg16": Backbone(
+        *(_application("VGG16"), CAFFE, 224, 32, 14_714_688),
+        feature_layer="block5_conv3",  # 14 x 14: the 7 x 7 after the last pooling is coarse
     ),
-    "densenet169": _published(
-        "DenseNet169", _FILE.format("densenet169"), TORCH, 224, 32, 12_642_880
+    "xception": Backbone(_application("Xception"), SYMMETRIC, 299, 71, 20_861_480),
+    "inceptionresnetv2": Backbone(
+        _application("InceptionResNetV2"), SYMMETRIC, 299, 75, 54_336_736
     ),
-    "densenet201": _published(
-        "DenseNet201", _FILE.format("densenet201"), TORCH, 224, 32, 18_321_984
+    "nasnetlarge": Backbone(_application("NASNetLarge"), SYMMETRIC, 331, 32, 84_916_818),
+    "tiny": Backbone(_written_here(tiny), SYMMETRIC_GRAY, 64, 16, 68_656),
+    "tiny_deep": Backbone(_written_here(tiny_deep), SYMMETRIC_GRAY, 64, 16, 67_856),
+    "tiny_wide": Backbone(_written_here(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),
+    "tiny_separable": Backbone(_written_here(tiny_separable), SYMMETRIC_GRAY, 64, 16, 28_800),
+    "tiny_plain": Backbone(_written_here(tiny_plain), SYMMETRIC_GRAY, 64, 16, 104_096),
+    "tiny_residual": Backbone(_written_here(tiny_residual), SYMMETRIC_GRAY, 64, 16, 77_776),
+    "tiny_residual_deep": Backbone(
+        _written_here(tiny_residual_deep), SYMMETRIC_GRAY, 64, 16, 175_440
     ),
-    "resnet18": Backbone(_drawn(resnet18, preset="resnet_18_imagenet"), TORCH, 224, 32, 11_186_112),
-    "resnet50": _published("ResNet50", _FILE.format("resnet50"), CAFFE, 224, 32, 23_587_712),
-    "vgg16": _published(
-        # 14 x 14 before the last pooling: the 7 x 7 after it is coarse for a heatmap
-        "VGG16",
-        _FILE.format("vgg16"),
-        CAFFE,
-        224,
-        32,
-        14_714_688,
-        feature_layer="block5_conv3",
-    ),
-    "xception": _published("Xception", _FILE.format("xception"), SYMMETRIC, 299, 71, 20_861_480),
-    "inceptionresnetv2": _published(
-        "InceptionResNetV2", _FILE.format("inception_resnet_v2"), SYMMETRIC, 299, 75, 54_336_736
-    ),
-    "nasnetlarge": _published(
-        "NASNetLarge", "nasnet_large_no_top.h5", SYMMETRIC, 331, 32, 84_916_818
-    ),
-    "tiny": Backbone(_drawn(tiny), SYMMETRIC_GRAY, 64, 16, 68_656),
-    "tiny_deep": Backbone(_drawn(tiny_deep), SYMMETRIC_GRAY, 64, 16, 67_856),
-    "tiny_wide": Backbone(_drawn(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),
-    "tiny_separable": Backbone(_drawn(tiny_separable), SYMMETRIC_GRAY, 64, 16, 28_800),
-    "tiny_plain": Backbone(_drawn(tiny_plain), SYMMETRIC_GRAY, 64, 16, 104_096),
-    "tiny_residual_deep": Backbone(_drawn(tiny_residual_deep), SYMMETRIC_GRAY, 64, 16, 175_440),
-    "tiny_residual": Backbone(_drawn(tiny_residual), SYMMETRIC_GRAY, 64, 16, 77_776),
 }

@@ -27,6 +27,7 @@ from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss
 from reproduce.tables import asadi2025 as tables
 
@@ -36,15 +37,15 @@ MC = f"{PAPER} (MC dropout)"
 
 @dataclass(frozen=True)
 class Config:
-    backbone: str = "densenet121"  # abstract
+    backbone: Backbone = "densenet121"  # abstract
     weights: str = "none"  # released code
-    size: int = 320  # released code
-    batch_size: int = 16  # released code
-    epochs: int = 100  # released code, at most
-    learning_rate: float = 1e-4  # released code, Adam
-    patience: int = 10  # released code, epochs of early stopping
-    dropout: float = 0.5  # released code
-    passes: int = 10  # Figure 3, of Monte-Carlo dropout
+    size: Pixels = 320  # released code
+    batch_size: BatchSize = 16  # released code
+    epochs: Count = 100  # released code, at most
+    learning_rate: Rate = 1e-4  # released code, Adam
+    patience: Count = 10  # released code, epochs of early stopping
+    dropout: Dropout = 0.5  # released code
+    passes: Count = 10  # Figure 3, of Monte-Carlo dropout
     labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
     uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
     precision: str = "float32"  # unstated; ours
@@ -137,11 +138,12 @@ def rows(config: Config, data: Data) -> list[Row]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
     data = dataset.load(
-        options, config, split, phantoms=1200, resize=config.size, labels=config.labels
+        options, config, split, rows, phantoms=1200, resize=config.size, labels=config.labels
     )
     authors = tables.authors(data, config, options)  # or an error, before days go by
     runs = loop.train("asadi2025", rows(config, data), data, config, options)
     tables.write([*runs, *authors], data, options, baseline="BCE", paper=PAPER, dropped=MC)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

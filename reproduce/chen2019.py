@@ -29,6 +29,7 @@ from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, mean_auc_of
 from reproduce.tables import chen2019 as tables
 
@@ -37,15 +38,15 @@ HIERARCHIES = {"plco": "plco", "chexpert": "chexpert-abnormal", "chestxray14": "
 
 @dataclass(frozen=True)
 class Config:
-    backbone: str = "densenet121"  # §2.1
+    backbone: Backbone = "densenet121"  # §2.1
     weights: str = "imagenet"  # §3
-    size: int = 224  # unstated; ours
-    resize: int = 256  # unstated; ours: training crops `size` out of it at random
-    batch_size: int = 32  # unstated; ours
-    epochs: int = 10  # unstated; ours, for every first stage
-    learning_rate: float = 1e-4  # unstated; ours, Adam
-    finetune_epochs: int = 5  # unstated; ours, all layers
-    finetune_learning_rate: float = 1e-5  # unstated; ours
+    size: Pixels = 224  # unstated; ours
+    resize: Pixels = 256  # unstated; ours: training crops `size` out of it at random
+    batch_size: BatchSize = 32  # unstated; ours
+    epochs: Count = 10  # unstated; ours, for every first stage
+    learning_rate: Rate = 1e-4  # unstated; ours, Adam
+    finetune_epochs: Count = 5  # unstated; ours, all layers
+    finetune_learning_rate: Rate = 1e-5  # unstated; ours
     precision: str = "float32"  # unstated; ours
     hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
@@ -146,9 +147,10 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(HIERARCHIES))
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
-    data = dataset.load(options, config, split, phantoms=2400, resize=config.resize, **lists)
+    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
     runs = loop.train("chen2019", rows(config, data), data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

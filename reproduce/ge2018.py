@@ -31,6 +31,7 @@ from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 from reproduce.tables import ge2018 as tables
 
@@ -43,9 +44,9 @@ class Readings:
 
     msml: Literal["corrected", "as_printed"] = "corrected"  # eq. 2, with the -log of its slope
     over_labels: Literal["sum", "mean"] = "sum"  # eq. 1; a mean makes MSML weigh 14 times more
-    projection: int = 512  # §2.3's 1x1 convolution, channels unstated; ours
-    reduce: int = 512  # ours: a map with more channels is reduced to them
-    sketch: int = 0  # ours: 0 for the outer product, else the dimensions of its count sketch
+    projection: Count = 512  # §2.3's 1x1 convolution, channels unstated; ours
+    reduce: Dimensions = 512  # ours: a map with more channels is reduced to them
+    sketch: Dimensions = 0  # ours: 0 for the outer product, else the dimensions of its count sketch
     split: Literal["random", "official"] = "random"  # §3, 70/10/20; or the released test list
 
 
@@ -53,22 +54,22 @@ class Readings:
 class Networks:
     """The networks that carry the method."""
 
-    resnet: str = "resnet18"  # §3.1
-    densenet: str = "densenet121"  # §3.1
-    vgg: str = "vgg16"  # §3, depth unstated; ours
+    resnet: Backbone = "resnet18"  # §3.1
+    densenet: Backbone = "densenet121"  # §3.1
+    vgg: Backbone = "vgg16"  # §3, depth unstated; ours
     weights: str = "imagenet"  # §3
 
 
 @dataclass(frozen=True)
 class Config(Readings, Networks):
-    size: int = 224  # §3
-    resize: int = 256  # §3: training crops `size` out of it at random
-    batch_size: int = 32  # unstated; ours
-    epochs: int = 9  # unstated; ours: three steps of the learning rate
-    learning_rate: float = 1e-4  # §3, Adam
-    step: int = 3  # §3: epochs until the rate is divided by 10
-    alpha: float = 0.2  # eq. 5
-    beta: float = 0.6  # eq. 5
+    size: Pixels = 224  # §3
+    resize: Pixels = 256  # §3: training crops `size` out of it at random
+    batch_size: BatchSize = 32  # unstated; ours
+    epochs: Count = 9  # unstated; ours: three steps of the learning rate
+    learning_rate: Rate = 1e-4  # §3, Adam
+    step: Count = 3  # §3: epochs until the rate is divided by 10
+    alpha: Weight = 0.2  # eq. 5
+    beta: Weight = 0.6  # eq. 5
     precision: str = "float32"  # unstated; ours
 
 
@@ -194,9 +195,10 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, phantoms=1800, resize=config.resize)
+    data = dataset.load(options, config, split, rows, phantoms=1800, resize=config.resize)
     runs = loop.train("ge2018", rows(config, data), data, config, options)
     tables.write(runs, data, options)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

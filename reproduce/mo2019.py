@@ -28,6 +28,7 @@ from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate, Weight
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task
 from reproduce.tables import mo2019 as tables
 
@@ -37,17 +38,17 @@ OURS = "DenseNet121 proposed (ours)"
 
 @dataclass(frozen=True)
 class Config:
-    vgg: str = "vgg16"  # §IV-D
-    resnet: str = "resnet50"  # §IV-D
-    densenet: str = "densenet121"  # §IV-B
+    vgg: Backbone = "vgg16"  # §IV-D
+    resnet: Backbone = "resnet50"  # §IV-D
+    densenet: Backbone = "densenet121"  # §IV-B
     weights: str = "imagenet"  # §IV-D, "pre-trained"
-    size: int = 224  # §IV-B
-    batch_size: int = 32  # §IV-B
-    epochs: int = 50  # §IV-B
-    learning_rate: float = 1e-3  # §IV-B, Adam; no schedule is stated, so it stays
+    size: Pixels = 224  # §IV-B
+    batch_size: BatchSize = 32  # §IV-B
+    epochs: Count = 50  # §IV-B
+    learning_rate: Rate = 1e-3  # §IV-B, Adam; no schedule is stated, so it stays
     classes: Literal[15, 14] = 15  # eq. 2's nclass is unstated; 15 with No Finding, 14 without
     factors: Literal["both", "positive"] = "both"  # §III-B has both; or that of positives alone
-    entropy_weight: float = 1.0  # ours: of eq. 2 beside eq. 1, reading D
+    entropy_weight: Weight = 1.0  # ours: of eq. 2 beside eq. 1, reading D
     precision: str = "float32"  # unstated; ours
 
 
@@ -131,9 +132,10 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
     runs = loop.train("mo2019", rows(config, data), data, config, options)
     tables.write(runs, data, options, PROPOSED, OURS)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from data.augment import Augment
 from evaluation import hierarchy, inference
 from models import backbones
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
 from reproduce.tables import pham2019 as tables
 
@@ -63,23 +64,23 @@ class Readings:
 class Pixels:
     """What a network sees of a study."""
 
-    size: int = 224  # §4.2, for all networks
-    resize: int = 256  # §4.2
+    size: Pixels = 224  # §4.2, for all networks
+    resize: Pixels = 256  # §4.2
     template: bool = True  # §4.2; otherwise the centre is cut out
     frontal: bool = True  # §1; otherwise lateral views are studied too
 
 
 @dataclass(frozen=True)
 class Config(Readings, Pixels):
-    backbone: str = "densenet121"  # §4.3
-    members: str = MEMBERS  # §4.4
+    backbone: Backbone = "densenet121"  # §4.3
+    members: Members = MEMBERS  # §4.4
     weights: str = "imagenet"  # §4.3
-    batch_size: int = 32  # §4.3
-    epochs: int = 5  # §4.3; in each step of CT
-    learning_rate: float = 1e-4  # §4.3, Adam; in each step of CT
-    decay: float = 0.1  # §4.3: of the learning rate after each epoch
-    draws: int = 10  # §4.4, test-time augmentation
-    held_out: float = 0.05  # unstated; ours: of the training patients, to choose the epoch
+    batch_size: BatchSize = 32  # §4.3
+    epochs: Count = 5  # §4.3; in each step of CT
+    learning_rate: Rate = 1e-4  # §4.3, Adam; in each step of CT
+    decay: Decay = 0.1  # §4.3: of the learning rate after each epoch
+    draws: Count = 10  # §4.4, test-time augmentation
+    held_out: Share = 0.05  # unstated; ours: of the training patients, to choose the epoch
     precision: str = "float32"  # unstated; ours
 
 
@@ -189,6 +190,7 @@ def main() -> None:
         options,
         config,
         split,
+        rows,
         phantoms=1600,
         resize=config.resize,
         template=config.template,
@@ -196,6 +198,7 @@ def main() -> None:
     runs = loop.train("pham2019", rows(config, data), data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,43 @@
-"""A trained run on new X-rays: probabilities, uncertainty and heatmaps. For research only.
+"""Applies a trained run to new X-rays: probabilities, uncertainty, heatmaps. For research only.
 
     python -m reproduce.predict --run results/chen2019/plco/HLCP/seed-0 X-RAY.png MORE.dcm
     python -m reproduce.predict --run results/pham2019/chexpert/ensemble/seed-0 FOLDER --heatmaps
 
 PNG, JPEG and DICOM, files or folders of them, prepared exactly as the run's own images were, for
-every run of every paper, ensembles and fusions included. Writes predictions.csv and, with
---heatmaps, a PNG for each image. A file that cannot be used gets a line, and the exit code is 1.
+every run of every paper, ensembles and fusions included. Writes a line into predictions.csv as soon
+as an image is done and, with --heatmaps, a PNG for each image; the same command again goes on where
+it stopped. A file that cannot be used is named and left out, and the exit code is 1.
 """
 
 import argparse
+import contextlib
+import csv
 import functools
+import hashlib
+import io
+import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from data import DataError, label_tree, labels
+from data import files, label_tree, labels
 from data.augment import Augment
 from data.images import BadImage, unlike_radiograph
 from evaluation import uncertainty
+from evaluation.predictions import load
 from reproduce import RunError
 from reproduce.engine import flags, rebuild
+from reproduce.engine.rows import Combined
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 GENTLE = Augment(flip=True, degrees=7, scale=0.02, shear=5 / 224)  # Pham 2019, section 4.4
 SHOWN = 6  # labels with a heatmap
 DETAIL = 560  # pixels a side of a picture in a panel, at least
+LONGEST_STEM = 100  # characters of a panel's name; file systems end at 255 bytes
 TREES = (
     (labels.CHEXPERT, label_tree.CHEXPERT),
     (labels.ASADI, label_tree.ASADI),
@@ -62,50 +72,167 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def files_of(given: Sequence[Path]) -> list[Path]:
+def image_files(given: Sequence[Path]) -> list[Path]:
     """The files, and of folders every image in them, sorted; none twice."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for path in given:
-        if path.is_dir():
+        if _is_folder(path):
             inside = (each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
-            found += sorted(inside)
+            paths += sorted(inside)
         else:
-            found.append(path)
-    if not found:
+            paths.append(path)
+    if not paths:
         raise RunError(f"There are no {', '.join(SUFFIXES)} files in {given[0]}.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file can have; reading it says so
+        return False
+
+
+def shown(path: Path) -> str:
+    """A path as text that can be printed and written, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def tree_of(names: Sequence[str]) -> np.ndarray:
-    """(labels, labels) parents of the hierarchy that the labels are of, as far as they are in it.
+    """(labels, labels) parents in the hierarchy that has these labels; zeros where none has.
 
-    A parent that is not predicted is passed over to those above it.
+    A label whose parent is not predicted is put below that parent's own.
     """
     exact = [known for known in TREES if list(known[0]) == list(names)]
     wider = [known for known in TREES if set(known[0]) >= set(names)]
     if not (exact or wider):
         return np.zeros((len(names), len(names)))
     order, tree = (exact or wider)[0]
-    places = [order.index(name) for name in names]
-    above = label_tree.ancestor_matrix(tree)[np.ix_(places, places)] - np.eye(len(places))
+    columns = [order.index(name) for name in names]
+    above = label_tree.ancestor_matrix(tree)[np.ix_(columns, columns)] - np.eye(len(columns))
     return above * (above @ above == 0)  # ancestors with nothing in between
 
 
-class Images:
-    """Files decoded a batch at a time; what cannot be used is said and counted."""
+# What is written
 
-    def __init__(self, files: Sequence[Path], networks: Sequence[rebuild.Rebuilt], batch: int):
-        self.files, self.batch, self.failures = files, batch, 0
+
+class Output:
+    """predictions.csv, a line an image, written as soon as it is done, and the panels' names.
+
+    predictions.json says which run and flags the lines are of: others' are never mixed with them.
+    """
+
+    def __init__(self, folder: Path, columns: Sequence[str], made_from: dict, members: bool):
+        self.path, self.columns = folder / "predictions.csv", ["image", *columns]
+        self.members = members  # whether there is a column `LABEL ±` of their deviation
+        self.stems: dict[str, str] = {}  # panel by image
+        about = folder / "predictions.json"
+        if self.path.exists() and _content(about) != made_from:
+            raise RunError(
+                f"{self.path} holds predictions of another run, or with other flags: give another "
+                "--out, or move that file away."
+            )
+        files.write(about, json.dumps(made_from, indent=1))
+        self.done = self._up_to_date(self._lines()) if self.path.exists() else {}
+        self._write_anew()
+
+    def _lines(self) -> dict[str, list[str]]:
+        """The values of every image; a line that a kill cut short is left out."""
+        text = self.path.read_bytes().decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]
+        header, *lines = csv.reader(io.StringIO(whole)) if whole else [self.columns]
+        if header != self.columns:
+            raise RunError(f"{self.path} has other columns: give another --out, or move it away.")
+        return {line[0]: line[1:] for line in lines if len(line) == len(self.columns)}
+
+    def _up_to_date(self, lines: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Without the images whose files were changed since."""
+        written = self.path.stat().st_mtime
+
+        def unchanged(image: str) -> bool:
+            try:
+                return os.stat(os.fsencode(image)).st_mtime <= written
+            except (OSError, ValueError):
+                return True  # gone since; its prediction stays
+
+        return {image: values for image, values in lines.items() if unchanged(image)}
+
+    def _write_anew(self) -> None:
+        """The lines that stay, whole or not at all; the next ones are added to them."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows([self.columns, *([image, *rest] for image, rest in self.done.items())])
+        files.write(self.path, lines.getvalue())
+
+    def add(self, image: "Predicted") -> None:
+        """Write an image's line; probabilities unrounded, as rounding would tie those near 1."""
+        if (name := shown(image.path)) in self.done:  # only its panel was lacking
+            return
+        values = image.mean if image.spread is None else [*image.mean, *image.spread.round(6)]
+        self.done[name] = [repr(float(value)) for value in values]
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow([name, *self.done[name]])
+
+    def panel(self, path: Path) -> Path:
+        """Where an image's panel goes; files of one name in several folders are numbered."""
+        image = shown(path)
+        if image not in self.stems:
+            stem = Path(image).stem.replace("/", "-")
+            if len(os.fsencode(stem)) > LONGEST_STEM:
+                stem = (
+                    f"{stem[: LONGEST_STEM // 4]}-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
+                )
+            taken, number, name = {*self.stems.values()}, 0, stem
+            while name in taken:
+                number += 1
+                name = f"{stem}-{number}"
+            self.stems[image] = name
+        return self.path.parent / f"{self.stems[image]}.png"
+
+
+def _content(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+@contextlib.contextmanager
+def open_output(
+    options: argparse.Namespace, run: rebuild.Rebuilt, members: bool
+) -> Iterator[Output]:
+    """The output folder, tried and held before any network is built."""
+    made_from = {
+        "run": str(run.folder.absolute()),
+        "predictions.npz": files.sha256(run.folder / "predictions.npz"),
+        "tta": options.tta,
+        "mc": options.mc,
+    }
+    columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
+    with files.locked(options.out / ".lock") as held:
+        if not held:
+            raise RunError(f"Another command is writing to {options.out}: give another --out.")
+        yield Output(options.out, columns, made_from, members)
+
+
+# Images
+
+
+class Images:
+    """Files decoded a batch at a time; those that cannot be used are named and counted."""
+
+    def __init__(self, paths: Sequence[Path], networks: Sequence[rebuild.Rebuilt], batch: int):
+        self.paths, self.batch, self.failures = paths, batch, 0
         self.alike = rebuild.same_pixels(networks)
 
     def __iter__(self) -> Iterator[tuple[list[Path], dict[Path, list[np.ndarray]]]]:
         """(files, images by run folder) of each batch."""
         from tqdm import tqdm
 
-        with tqdm(self.files, unit="image", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(self.paths, unit="image", disable=not sys.stderr.isatty()) as bar:
             self.say = functools.partial(bar.write, file=sys.stdout)
-            for start in range(0, len(self.files), self.batch):
-                chunk = self.files[start : start + self.batch]
+            for start in range(0, len(self.paths), self.batch):
+                chunk = self.paths[start : start + self.batch]
                 usable = [(path, pixels) for path in chunk if (pixels := self._read(path, bar))]
                 if usable:
                     paths, pixels = zip(*usable, strict=True)
@@ -124,88 +251,120 @@ class Images:
             return images
         except BadImage as error:
             self.failures += 1
-            bar.write(f"left out: {error}", file=sys.stderr)
+            bar.write(f"left out: {shown(path)} {error.reason}", file=sys.stderr)
             return None
 
 
-def panel(path, source, run, models, of_run, names, found, spread, note) -> None:
-    """The page of one image: `of_run` its pixels by run, `found` its probabilities."""
+class Predicted(NamedTuple):
+    """What the run predicts of one image."""
+
+    path: Path
+    pixels: dict[Path, np.ndarray]  # as each network's run reads the image
+    names: list[str]
+    mean: np.ndarray  # (labels,)
+    spread: np.ndarray | None  # (labels,), where there are several members
+
+    @property
+    def line(self) -> str:
+        """The likeliest labels."""
+        from evaluation.panels import percent
+
+        spread = [None] * len(self.names) if self.spread is None else self.spread
+        likeliest = np.argsort(-self.mean, kind="stable")[:3]
+        texts = (f"{self.names[k]} {percent(self.mean[k], spread[k])}" for k in likeliest)
+        return f"{shown(self.path)}: {', '.join(texts)}"
+
+
+def draw_panel(path: Path, run: rebuild.Rebuilt, models: dict, image: Predicted, note: str) -> None:
+    """The page of one image: picture, likeliest labels, heatmaps, label tree."""
     from evaluation import panels
 
-    shown = np.argsort(-found, kind="stable")[:SHOWN]
-    heat = rebuild.heatmaps(run, models, {run: [one] for run, one in of_run.items()}, shown)[0]
+    likeliest = np.argsort(-image.mean, kind="stable")[:SHOWN]
+    pixels = {folder: [one] for folder, one in image.pixels.items()}
+    heat = rebuild.heatmaps(run, models, pixels, likeliest)[0]
     first = run.networks[0]
-    zoom = -(-DETAIL // len(of_run[first.folder]))
-    picture = rebuild.seen(first, rebuild.read(first, source, zoom), zoom)[..., 0]
+    zoom = -(-DETAIL // len(image.pixels[first.folder]))
+    picture = rebuild.seen(first, rebuild.read(first, image.path, zoom), zoom)[..., 0]
     panels.prediction(
-        path, picture, names, found, spread, shown, heat, tree_of(names), source.name, note
+        path,
+        picture,
+        image.names,
+        image.mean,
+        image.spread,
+        shown=likeliest,
+        heat=heat,
+        parents=tree_of(image.names),
+        title=Path(shown(image.path)).name,
+        note=note,
     )
 
 
-def table(paths: Sequence[Path], names, mean: np.ndarray, spread: np.ndarray | None):
-    """image, a column a label, and of several members a column `LABEL ±` of their deviation."""
-    frame = pd.DataFrame(mean.round(6), columns=list(names))
-    if spread is not None:
-        frame = frame.join(pd.DataFrame(spread.round(6), columns=[f"{name} ±" for name in names]))
-    frame.insert(0, "image", [str(path) for path in paths])
-    return frame
-
-
-def said(path: Path, names, mean: np.ndarray, spread: np.ndarray | None) -> str:
-    """The likeliest labels of an image, in a line."""
-    from evaluation.panels import percent
-
-    likeliest = np.argsort(-mean, kind="stable")[:3]
-    each = (None if spread is None else spread[k] for k in likeliest)
-    texts = [f"{names[k]} {percent(mean[k], of)}" for k, of in zip(likeliest, each, strict=True)]
-    return f"{path}: {', '.join(texts)}"
+# The command
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Everything that was asked for; the exit code."""
-    from evaluation import panels, tables
-
-    run, files = rebuild.load(options.run), files_of(options.images)
-    models = rebuild.networks(run)
+    """Predict every image that has no line yet; the exit code."""
+    _refuse_failed(options.run)
+    run, paths = rebuild.load(options.run), image_files(options.images)
     passes = rebuild.passes_of(options.mc, options.tta, GENTLE)
-    images = Images(files, run.networks, run.networks[0].config.batch_size)
+    members = len(load(run.folder / "predictions.npz").probabilities) > 1
+    members |= passes is not None and not isinstance(run.row, Combined)
     how = f"{options.mc} dropout passes" if options.mc else ""
     how = f"{options.tta} drawn views" if options.tta else how
     note = ", ".join(filter(None, [run.name, how, "trained on drawn phantoms" * run.phantom]))
-    print(f"{note}.\n{panels.DISCLAIMER}", flush=True)
-    done, stems = [], set()
-    for paths, by_run in images:
-        found = rebuild.predictions(run, models, by_run, [str(path) for path in paths], passes)
-        spread = uncertainty.spread(found.probabilities) if len(found.probabilities) > 1 else None
-        done.append(table(paths, found.labels, found.mean, spread))
-        for place, path in enumerate(paths):
-            of_image = None if spread is None else spread[place]
-            if len(files) <= 20:
-                images.say(said(path, found.labels, found.mean[place], of_image))
-            if options.heatmaps:
-                stem = path.stem if path.stem not in stems else f"{path.stem}-{len(stems)}"
-                stems.add(stem)
-                own = {folder: pixels[place] for folder, pixels in by_run.items()}
-                out = options.out / f"{stem}.png"
-                names, mean = list(found.labels), found.mean[place]
-                panel(out, path, run, models, own, names, mean, of_image, note)
-    if done:
-        tables.to_csv(pd.concat(done, ignore_index=True), options.out / "predictions.csv")
-        print(f"{sum(map(len, done)):,} of {len(files):,} images: {options.out}/predictions.csv")
-    if images.failures:
-        print(f"{images.failures:,} of {len(files):,} files were left out.", file=sys.stderr)
-    return 1 if images.failures else 0
+    with open_output(options, run, members) as out:
+        panels = {path: out.panel(path) for path in paths} if options.heatmaps else {}
+        due = [path for path in paths if shown(path) not in out.done]
+        due += [path for path in panels if shown(path) in out.done and not panels[path].is_file()]
+        if len(due) < len(paths):
+            print(f"{len(paths) - len(due):,} of {len(paths):,} images are done and stay.")
+        failures = _predict_due(due, run, passes, out, panels, note) if due else 0
+        done = sum(shown(path) in out.done for path in paths)
+        print(f"{done:,} of {len(paths):,} images: {out.path}")
+    if failures:
+        print(f"{failures:,} of {len(paths):,} files were left out.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _predict_due(due: list[Path], run: rebuild.Rebuilt, passes, out: Output, panels, note) -> int:
+    """Predict images batch by batch, write each at once; how many could not be used."""
+    from evaluation.panels import DISCLAIMER
+
+    models = rebuild.networks(run)
+    images = Images(due, run.networks, run.networks[0].config.batch_size)
+    print(f"{note}.\n{DISCLAIMER}", flush=True)
+    for batch, pixels in images:
+        numbers = list(map(str, range(len(batch))))
+        predictions = rebuild.predictions(run, models, pixels, numbers, passes)
+        spread = uncertainty.spread(predictions.probabilities) if out.members else None
+        for row, path in enumerate(batch):
+            own = {folder: each[row] for folder, each in pixels.items()}
+            own_spread = None if spread is None else spread[row]
+            names = [str(name) for name in predictions.labels]
+            image = Predicted(path, own, names, predictions.mean[row], own_spread)
+            if len(due) <= 20:
+                images.say(image.line)
+            if panels:
+                draw_panel(panels[path], run, models, image, note)
+            out.add(image)
+    return images.failures
+
+
+def _refuse_failed(folder: Path) -> None:
+    failed = folder / "failed.json"
+    if failed.is_file() and not (folder / "predictions.npz").is_file():
+        record = _content(failed)
+        reason = record.get("reason", "unknown") if isinstance(record, dict) else "unknown"
+        raise RunError(
+            f"{folder} failed: {reason}. Train it to its end first: its script tries failed rows "
+            "again with --retry-failed."
+        )
 
 
 def main(given: list[str] | None = None) -> int:
     options = arguments(given)
-    with flags.one_sentence():
-        try:
-            return predict(options)
-        except OSError as error:
-            raise DataError(
-                f"{options.out} cannot be written to ({error.strerror}); give another --out."
-            ) from error
+    with flags.one_sentence("Stopped; the same command goes on with the images that are left."):
+        return predict(options)
 
 
 if __name__ == "__main__":

@@ -23,18 +23,19 @@ import losses
 from data import labels, splits
 from evaluation import metrics
 from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
 from reproduce.tables import scoring
 
 
 @dataclass(frozen=True)
 class Config:
-    backbone: str = "resnet50"  # Ge 2018, Table 3
+    backbone: Backbone = "resnet50"  # Ge 2018, Table 3
     weights: str = "imagenet"  # Ge 2018, §1
-    size: int = 224  # unstated; ours
-    batch_size: int = 32  # unstated; ours
-    epochs: int = 10  # unstated; ours
-    learning_rate: float = 1e-4  # unstated; ours, Adam
+    size: Pixels = 224  # unstated; ours
+    batch_size: BatchSize = 32  # unstated; ours
+    epochs: Count = 10  # unstated; ours
+    learning_rate: Rate = 1e-4  # unstated; ours, Adam
     precision: str = "float32"  # unstated; ours
 
 
@@ -69,10 +70,11 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
     runs = loop.train("wang2017", rows(config, data), data, config, options)
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     scoring.write("wang2017", loop.paper_folder("wang2017", options, data), scored, data)
+    loop.finish(runs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Kills a run again and again; its predictions must equal those of an undisturbed run bit for bit.
+"""Kills runs at random moments, half of them inside a write, and compares with undisturbed ones.
 
-python tests/kill_and_resume.py --kills 10        chen2019's demo, killed at random moments
+    python tests/kill_and_resume.py --kills 100
+
+Rows of chen2019 and ge2018 are trained on a few phantoms and killed by SIGKILL again and again
+until they end; every predictions.npz must then be equal, byte for byte.
 """
 
 import argparse
@@ -8,51 +11,65 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+import forked
 
-REPOSITORY = Path(__file__).parent.parent
-ROWS = ("HLCP", "HLUP-finetune")
-
-
-def command(folder: Path, name: str) -> list[str]:
-    small = ["--rows", *ROWS, "--phantoms", "240", "--epochs", "3", "--finetune-epochs", "2"]
-    folders = ["--results-dir", str(folder / name), "--cache-dir", str(folder / "cache")]
-    return [sys.executable, "-m", "reproduce.chen2019", *small, *folders]
+SMALL = ["--phantoms", "150", "--size", "32", "--batch-size", "16", "--resamples", "20"]
+SCRIPTS = {
+    "reproduce.chen2019": [*SMALL, "--epochs", "3", "--finetune-epochs", "2", "--rows", "BR-leaf",
+                           "HLUP-finetune", "HLUP (naive)"],
+    "reproduce.ge2018": [*SMALL, "--epochs", "3", "--rows", "R18 + R18-F-MSML", "R18 + R18-BL"],
+}  # fmt: skip
 
 
-def run(words: list[str], seconds: float | None = None) -> int:
-    """The exit code; after so many seconds the whole process group is killed with -9."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
-        words,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        errors = process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    else:
-        if process.returncode:
-            sys.exit(f"The run failed by itself:\n{errors.decode()}")
-    return process.returncode
+def kill_inside_a_write(number: int, half: bool):
+    """What a child does first: it dies at its so many-th write, at half of the file or all."""
+
+    def before() -> None:
+        from data import files
+
+        replace, left = Path.replace, [number]
+
+        def dying(partial: Path, target: Path):
+            if partial.name.startswith(files.PART):
+                left[0] -= 1
+                if not left[0]:
+                    if half:
+                        os.truncate(partial, partial.stat().st_size // 2)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return replace(partial, target)
+
+        Path.replace = dying
+
+    return before
 
 
-def probabilities_by_row(folder: Path) -> dict[str, np.ndarray]:
-    by_row = {}
-    for path in sorted(folder.glob("chen2019/plco-phantoms/*/seed-0/predictions.npz")):
-        with np.load(path) as arrays:
-            by_row[path.parts[-3]] = arrays["probabilities"]
-    return by_row
+def predictions(folder: Path) -> dict[str, bytes]:
+    paths = folder.rglob("predictions*.npz")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def killed_until_done(module: str, flags: list[str], log: Path, draw: random.Random, most: int):
+    """Run a script that is killed up to `most` times; the kills, and those inside a write."""
+    kills, inside = 0, 0
+    while True:
+        last = kills >= most
+        writes = not last and draw.random() < 0.5
+        before = kill_inside_a_write(draw.randint(1, 12), draw.random() < 0.5) if writes else None
+        child = forked.start(module, flags, log, before or (lambda: None))
+        if not last and not writes:
+            time.sleep(draw.uniform(0.2, 9))
+            os.kill(child, signal.SIGKILL)  # of one that has ended, nothing is left to kill
+        code = forked.wait(child)
+        if code == 0:
+            return kills, inside
+        if code != -signal.SIGKILL:
+            sys.exit(f"{module} ended with {code}; see {log}")
+        kills, inside = kills + 1, inside + writes
 
 
 def main() -> None:
@@ -60,31 +77,38 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    moments = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        began = time.monotonic()
-        run(command(folder, "undisturbed"))
-        duration = time.monotonic() - began
-        expected = probabilities_by_row(folder / "undisturbed")
-        assert len(expected) == len(ROWS)
-        kills = ended = 0
-        while kills < options.kills or (folder / "killed").exists():
-            # from the start of Python to beyond the first epochs, whose time is saved each time
-            seconds = moments.uniform(0.05, 0.9) * duration if kills < options.kills else None
-            if run(command(folder, "killed"), seconds) != 0:
-                kills += 1
-                print(f"killed after {seconds:.1f} of {duration:.1f} s", flush=True)
-                continue
-            resumed = probabilities_by_row(folder / "killed")
-            for row, probabilities in expected.items():
-                assert np.array_equal(probabilities, resumed[row]), f"{row} differs"
-            shutil.rmtree(folder / "killed")  # and from nothing again, until all kills are spent
-            ended += 1
-    print(
-        f"{kills} kills, {ended} finished runs: the predictions of all {len(expected)} rows are "
-        "equal, bit for bit, to those of the undisturbed run."
-    )
+    draw, kills, inside, compared, differing = random.Random(options.seed), 0, 0, 0, 0
+    forked.warm_up()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        log, cache = folder / "log.txt", ["--cache-dir", str(folder / "cache")]
+        expected = {}
+        for module, flags in SCRIPTS.items():
+            whole = folder / module
+            child = forked.start(module, [*flags, *cache, "--results-dir", str(whole)], log)
+            if code := forked.wait(child):
+                sys.exit(f"{module}: exit code {code}\n{log.read_text()[-3000:]}")
+            expected[module] = predictions(whole)
+        while kills < options.kills:
+            module = draw.choice(list(SCRIPTS))
+            again = folder / "again"
+            flags = [*SCRIPTS[module], *cache, "--results-dir", str(again)]
+            most = min(options.kills - kills, 12)
+            done, in_writes = killed_until_done(module, flags, log, draw, most)
+            made = predictions(again)
+            wrong = [name for name in expected[module] if made.get(name) != expected[module][name]]
+            kills, inside = kills + done, inside + in_writes
+            compared, differing = compared + len(made), differing + len(wrong)
+            leftovers = [path.name for path in again.rglob(".part-*")]
+            print(
+                f"{module}: {done} kills, {in_writes} inside a write; {len(made)} files of "
+                f"predictions, {len(wrong)} differ{': ' + ', '.join(wrong) if wrong else ''}; "
+                f"{len(leftovers)} unfinished files left",
+                flush=True,
+            )
+            shutil.rmtree(again)
+    print(f"{kills} kills ({inside} inside a write), {compared} files compared, {differing} differ")
+    sys.exit(bool(differing))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation import predict, published, tables
-from reproduce import report
+from evaluation import claims, published, tables
+from evaluation.predictions import Predictions, save
+from reproduce.report import __main__ as report
 
 HOSTILE = "<script>alert('row')</script>"
 COMMIT = "0123456789ab"
@@ -30,7 +31,8 @@ def write_run(folder: Path, row: str, ids=("a", "b"), finished=True) -> None:
     (folder / "history.csv").write_text("epoch,seconds\n1,20\n2,21\n")
     if finished:
         numbers = np.zeros((len(ids), 1), np.float32)
-        predict.save(folder / "predictions.npz", ids, ids, ["x"], numbers, numbers[None], {})
+        predictions = Predictions(ids, ids, ["x"], numbers, numbers[None], {})
+        save(folder / "predictions.npz", predictions)
 
 
 def folder_of(row: str) -> str:
@@ -67,9 +69,9 @@ def write_results(folder: Path) -> Path:
     ran = {"HLCP": "HLCP", "HLUP-finetune": "HLUP-finetune", HOSTILE: "BR-all"}
     side = write_set(real, ran, off=0.002)
     scored = side.dropna(subset="ours").drop(columns=["low", "high", "note"])
-    claims = published.check_claims("chen2019", scored.rename(columns={"ours": "value"}))
-    claims.loc[0, "quote"] = HOSTILE
-    tables.to_csv(claims, real / "claims.csv")
+    checked = claims.check("chen2019", scored.rename(columns={"ours": "value"}))
+    checked.loc[0, "quote"] = HOSTILE
+    tables.to_csv(checked, real / "claims.csv")
     (real / "figure-3.svg").write_text(SVG)
     (real / "notes.csv").write_text(f'label,auc\n"{HOSTILE}",0.123456\nNA,1\n')
     write_run(real / "BR-leaf" / "seed-0", "BR-leaf", finished=False)
@@ -77,9 +79,9 @@ def write_results(folder: Path) -> Path:
         ("ge2018", ("R18", "D121"), ("a", "b")),
         ("mo2019", ("DenseNet121 proposed loss", "ResNet-50 weighted CE"), ("b", "c")),
     ):
-        place = folder / paper / "chestxray14-phantoms"
-        write_set(place, {row: row for row in rows}, "drawn phantoms", ids, -0.2)
-        (place / "roc.svg").write_text(SVG)
+        drawn = folder / paper / "chestxray14-phantoms"
+        write_set(drawn, {row: row for row in rows}, "drawn phantoms", ids, -0.2)
+        (drawn / "roc.svg").write_text(SVG)
     broken = folder / "pham2019" / "chexpert"
     write_run(broken / "Ignore" / "seed-0", "Ignore")
     (broken / "table.csv").write_text('table,row\n"Table 1')

@@ -28,7 +28,7 @@ def cache(tmp_path_factory) -> Cache:
     root = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
     for k in range(COUNT):
-        cv2.imwrite(str(root / f"{k:03d}.png"), rng.integers(0, 256, (SIZE, SIZE), np.uint8))
+        cv2.imwrite(str(root / f"{k:03d}.png"), rng.integers(0, 256, (48, 48), np.uint8))
     names = sorted(path.name for path in root.iterdir())
     folder = prepare(root, names, root / "cache", SIZE, progress=False, shard_images=16)
     return Cache(folder)
@@ -275,7 +275,7 @@ def test_real_radiographs_make_batches(shared_data, tmp_path):
     names = sorted(path.name for path in root.glob("*.png"))[:100]
     real = Cache(prepare(root, names, tmp_path, 64, progress=False))
     batches = collected(
-        train_batches(real, real.rows(names), np.zeros((100, 14)), 32, 0, 0, DRAW, 56)
+        train_batches(real, real.indices(names), np.zeros((100, 14)), 32, 0, 0, DRAW, 56)
     )
     assert [images.shape for images, _ in batches] == [(32, 56, 56, 1)] * 3
     assert all(30 < images.mean() < 200 for images, _ in batches)

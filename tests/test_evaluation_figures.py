@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation import delong, figures
+from evaluation.predictions import Predictions
 
 LABELS = ("Edema", "Fracture", "Abnormal")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -101,3 +102,40 @@ def test_neither_pyplot_nor_tensorflow_is_loaded():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+HOSTILE = (r"$\frac{$", "_private", "a_b^c", "$x^{$", r"\textbf{", "50 % $_$ #&~")
+
+
+def test_no_label_or_title_is_read_as_a_formula(tmp_path):
+    generator = np.random.default_rng(1)
+    targets = (generator.random((60, len(HOSTILE))) < 0.4).astype(float)
+    first, second = generator.normal(targets, [[[1]], [[2]]])
+    title = "file $a_{$ caf\udce9.png"
+    readers = dict.fromkeys(HOSTILE, (first > 0.5).astype(float))
+    drawn = [
+        figures.roc_curves(tmp_path / "a.svg", targets, first, HOSTILE, readers, title),
+        figures.auc_comparison(
+            tmp_path / "b.svg", delong.table(targets, first, second, HOSTILE), HOSTILE[:2],
+            title=title,
+        ),
+        figures.roc_by_row(
+            tmp_path / "c.svg",
+            {HOSTILE[0]: predictions_of(targets, first), "_b": predictions_of(targets, second)},
+            title,
+        ),
+    ]  # fmt: skip
+    for path in drawn:
+        shown = texts(path)
+        assert {*HOSTILE} <= {*shown}, path
+        assert "file $a_{$ caf?.png" in shown
+    image = np.zeros((8, 8))
+    path = figures.examples(
+        tmp_path / "d.svg", [image], [np.zeros((8, 8, 3))], ["$a_{$\n_b $^$"], title
+    )
+    assert {"$a_{$", "_b $^$"} <= {*texts(path)}
+
+
+def predictions_of(targets, scores):
+    ids = np.arange(len(targets)).astype(str)
+    return Predictions(ids, ids, np.array(HOSTILE), targets, scores[None], {})

@@ -39,3 +39,13 @@ def test_panels_are_pictures_and_the_same_each_time(tmp_path):
         assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
         assert paths[1].read_bytes() == paths[2].read_bytes()
         assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
+    image, heat = np.zeros((64, 64), np.uint8), np.ones((2, 4, 4), np.float32)
+    names, found, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
+    title = "$x^{$ caf\udce9.png"
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    panels.activations(paths[0], image, heat, names, found, None, names, 2, title)
+    panels.prediction(paths[1], image, names, found, None, [1, 0], heat, parents, title, title)
+    assert all(cv2.imread(str(path)) is not None for path in paths)

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError
+from data import DataError, files
 from data.phantom import labels as drawn_labels
 from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
@@ -100,20 +100,22 @@ def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool)
 
 def _finished(out: Path, settings: dict) -> bool:
     """Whether these phantoms lie there already; another content of the folder is an error."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not os.path.exists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
         raise DataError(f"{out} is a file; name a folder with --out.")
     for name, done in (("phantom.json", True), ("phantom.unfinished.json", False)):
         try:
-            there = json.loads((out / name).read_text())
+            recorded = json.loads((out / name).read_text())
         except FileNotFoundError:
             continue
         except ValueError:
-            there = {}
-        if there == settings:
+            recorded = {}
+        if recorded == settings:
             return done
-        differing = [key for key in settings if there.get(key) != settings[key]]
+        if not isinstance(recorded, dict):
+            recorded = {}
+        differing = [key for key in settings if recorded.get(key) != settings[key]]
         raise DataError(
             f"{out} holds phantoms of other settings ({', '.join(differing)} differ); choose "
             f"another --out, or delete that folder first."
@@ -150,11 +152,11 @@ def write(
         "version": VERSION,
     }
     root = out / CHEXPERT_FOLDER if dataset == "chexpert" else out
-    if _finished(out, settings):
-        if progress:
-            print(f"{out} already holds these {images} phantoms; nothing to do.")
-        return root
     try:
+        if _finished(out, settings):
+            if progress:
+                print(f"{out} already holds these {images} phantoms; nothing to do.")
+            return root
         out.mkdir(parents=True, exist_ok=True)
         marker = out / "phantom.unfinished.json"  # becomes phantom.json when all is written
         marker.write_text(json.dumps(settings, indent=2) + "\n")
@@ -171,11 +173,8 @@ def write(
     except BrokenProcessPool as error:
         raise DataError(
             "A drawing process died, of too little memory or because the script that called "
-            'drawing.write lacks its `if __name__ == "__main__":`; see to it and run again.'
+            'drawing.write lacks its `if __name__ == "__main__":`; correct that and run again.'
         ) from error
     except OSError as error:
-        raise DataError(
-            f"Cannot write phantoms to {out} ({error.strerror}); free some space or choose another "
-            f"--out, and run the same command again."
-        ) from error
+        raise files.cannot_write(out, error) from error
     return root

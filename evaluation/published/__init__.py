@@ -1,9 +1,10 @@
-"""The published numbers: loaded as printed, and set beside ours with computed verdicts.
+"""The published numbers: loaded as printed, and compared with ours in computed verdicts.
 
 `results/published/NAME.csv` holds one printed number a line, `claims.csv` one claimed comparison;
 a paper that was added later brings its claims in `NAME.claims.csv`.
 """
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from evaluation import EvaluationError
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 COLUMNS = ["table", "row", "column", "metric", "dataset", "split", "value", "note"]
-CELL = ["row", "column", "metric"]  # what a number is of, wherever it is printed
+CELL = ["row", "column", "metric"]  # what identifies a number, wherever it is printed
 SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference", "verdict", "note"]
+FAILED = "failed: "  # begins the verdict of a row that ended without predictions
 QUOTED = "quoted"  # begins the note of a number that the paper took from another paper
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}
@@ -52,11 +54,28 @@ def is_average(column: str) -> bool:
 
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV of texts that has these columns."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [name for name in columns if name not in frame]:
-        raise EvaluationError(f"{path} lacks the column(s) {', '.join(missing)}.")
-    return frame
+    """A CSV of texts that has these columns, and in every line as many fields as its header."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, line) for line in reader if line]
+    except FileNotFoundError as error:
+        raise EvaluationError(f"There is no file {path}; {RESTORE}.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path} is no CSV file in UTF-8 ({error}); {RESTORE}.") from error
+    header = lines[0][1] if lines else []
+    if missing := [name for name in columns if name not in header]:
+        raise EvaluationError(f"{path} lacks the column(s) {', '.join(missing)}; {RESTORE}.")
+    for number, line in lines[1:]:
+        if len(line) != len(header):
+            raise EvaluationError(
+                f"{path}, line {number}: {len(line)} fields instead of {len(header)}; is a comma "
+                "in a text without quotes?"
+            )
+    return pd.DataFrame([line for _, line in lines[1:]], columns=header, dtype=str)
+
+
+RESTORE = "the suite's own files come back by git checkout -- results/published"
 
 
 # Ours beside theirs
@@ -71,16 +90,25 @@ def verdict(published: float, low: float, high: float, not_comparable: str | Non
     return "below" if published < low else "above" if published > high else "within"
 
 
+def verdict_kind(verdict: str) -> str:
+    """A verdict without its reason: "not comparable", "failed", "within", …"""
+    return "failed" if verdict.startswith(FAILED) else verdict.partition(" (")[0]
+
+
 def compare(
-    published: pd.DataFrame, ours: pd.DataFrame, not_comparable: str | None = None
+    published: pd.DataFrame,
+    ours: pd.DataFrame,
+    not_comparable: str | None = None,
+    failed: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     """Published and our values side by side, one cell a line, each with its verdict.
 
     `ours`: row, column (or group), metric, value and, where known, low, high, note, split.
+    `failed`: rows that ended without predictions -> why; their cells say "failed: REASON".
     Numbers that running text repeats from a table are left out; rows that only we ran come
     with the table that prints their column.
     """
-    ours = our_values(ours)
+    ours, failed = our_values(ours), failed or {}
     keys = [*CELL, "split"] if "split" in ours else CELL
     if "split" not in ours and (clash := _in_two_splits(published, ours)):
         raise EvaluationError(
@@ -97,12 +125,16 @@ def compare(
     extra = ours[~pd.MultiIndex.from_frame(ours[keys]).isin(known)]
     tables = theirs.drop_duplicates(["column", "metric"]).set_index(["column", "metric"])["table"]
     at = tables.reindex(pd.MultiIndex.from_frame(extra[["column", "metric"]]))
-    side = pd.concat([side, extra.assign(table=at.fillna("ours").to_numpy())])
-    order = {name: place for place, name in enumerate([*theirs["table"].unique(), "ours"])}
+    extra = extra.assign(table=at.fillna("ours").to_numpy())
+    unlisted = [row for row in failed if row not in {*theirs["row"], *ours["row"]}]
+    side = pd.concat([side, extra, _empty_cells(unlisted, theirs)])
+    order = {name: rank for rank, name in enumerate([*theirs["table"].unique(), "ours"])}
     side = side.sort_values("table", key=lambda table: table.map(order), kind="stable")
     side["difference"] = side["ours"] - side["published"]
     side[["note", "our note"]] = side[["note", "our note"]].fillna("")
-    side["verdict"] = [_cell_verdict(cell, not_comparable) for cell in side.to_dict("records")]
+    side["verdict"] = [
+        _cell_verdict(cell, not_comparable, failed) for cell in side.to_dict("records")
+    ]
     side["note"] = (side["note"] + "; " + side["our note"]).str.strip("; ")
     return side[[*SIDE_BY_SIDE, "printed"]].reset_index(drop=True)
 
@@ -132,7 +164,18 @@ def _without_repeats(published: pd.DataFrame) -> pd.DataFrame:
     return tables_first[~repeated | ~spoken]
 
 
-def _cell_verdict(cell: dict, not_comparable: str | None) -> str:
+def _empty_cells(rows: list[str], published: pd.DataFrame) -> pd.DataFrame:
+    """Cells without numbers in the first printed table, for rows that the paper does not print."""
+    first = published[published["table"] == published["table"].iloc[0]] if len(published) else None
+    if first is None:
+        first = pd.DataFrame([{"table": "ours", "column": "mean", "metric": "AUC"}])
+    cells = first[["table", "column", "metric"]].drop_duplicates()
+    return pd.concat([cells.iloc[:0].assign(row=""), *(cells.assign(row=row) for row in rows)])
+
+
+def _cell_verdict(cell: dict, not_comparable: str | None, failed: dict[str, str]) -> str:
+    if cell["ran"] is not True and cell["row"] in failed:
+        return FAILED + failed[cell["row"]]
     if np.isnan(cell["published"]):
         return "not published"
     if cell["note"].startswith(QUOTED):

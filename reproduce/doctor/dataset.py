@@ -205,7 +205,7 @@ def needs(frame: pd.DataFrame | None = None) -> list[Need]:
 
 def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | None) -> Need:
     config = script.Config()
-    rows = script.rows(config, Data(_handful(dataset), None, {"dataset": dataset}))
+    rows = script.rows(config, Data(handful(dataset), None, {"dataset": dataset}))
     trained = [row for row in rows if isinstance(row, Row)]
     if frame is None:
         total, training = _released(dataset)
@@ -230,7 +230,7 @@ def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | No
 
 
 @functools.cache
-def _handful(dataset: str) -> pd.DataFrame:
+def handful(dataset: str) -> pd.DataFrame:
     """A few phantoms, split: the number of a script's rows does not depend on the data."""
     with tempfile.TemporaryDirectory() as place:
         folder = drawing.write(dataset, Path(place) / "phantoms", 40, 32, seed=0, progress=False)

@@ -1,6 +1,7 @@
 """Starting Keras' backend quietly, on the device that was asked for."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -28,14 +29,38 @@ def quiet():
             os.close(kept)
 
 
-def start(device: str) -> str:
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def check_choice() -> None:
+    """See that KERAS_BACKEND names a backend that is installed."""
+    chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if chosen not in BACKENDS:
+        raise RunError(f"KERAS_BACKEND is {chosen!r}: set it to tensorflow or jax, or unset it.")
+    if importlib.util.find_spec(chosen) is None:
+        raise RunError(
+            f"KERAS_BACKEND is {chosen}, which is not installed here: run "
+            f"'{sys.executable} -m pip install {chosen}', or unset it to use TensorFlow."
+        )
+
+
+def start(device: str, deterministic: bool = False) -> str:
     """Import the backend and find the device that was asked for; its name."""
+    check_choice()
     if device == "cpu":
         os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    if deterministic:  # JAX reads this when it starts
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "deterministic" not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     with quiet():
         import keras  # takes seconds with TensorFlow
 
         gpus = gpu_names()
+        if deterministic and keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_op_determinism()
     advice = f"{keras.backend.backend()} sees no GPU: see environment.yml and the driver's version"
     if device == "gpu" and not gpus:
         raise RunError(f"--device gpu, but {advice}, or leave it out to run on the CPU.")
@@ -54,6 +79,24 @@ def gpu_names() -> list[str]:
 
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+
+
+def clear_networks() -> None:
+    """Free the networks that were trained before, with their optimizers' variables.
+
+    TensorFlow keeps every gradient that a traced step defined by tf.custom_gradient in a global
+    registry, and each holds the graph with all its variables. Keras' optimizers and the HLUP loss
+    define one a network, so clear_session alone frees no network that was trained.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import ops
+
+        registered = ops._gradient_registry._registry
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+    keras.utils.clear_session()  # collects the garbage too
 
 
 def jit(asked: bool | None) -> bool | str:

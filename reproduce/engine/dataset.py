@@ -3,17 +3,20 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data import DataError, chestxray14, chexpert, plco, prepare, splits, template_crop
+from data import DataError, chestxray14, chexpert, files, plco, prepare, splits, template_crop
 from data.cache import Cache
 from data.phantom import drawing
-from reproduce.engine.rows import PHANTOMS, Data
+from models import backbones, weights
+from reproduce import RunError
+from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
 
+SUBGROUPS = ("sex", "age")  # columns that no result hangs on
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 
 
@@ -21,6 +24,7 @@ def load(
     options,
     config,
     split: Callable,
+    rows: Callable,
     *,
     phantoms: int,
     resize: int,
@@ -40,8 +44,22 @@ def load(
         if splits.digest(given) != splits.digest(frame):
             another_split = f"the split of {options.split_file.name}"
         frame = given
+    undecoded = Data(frame, None, {"dataset": attrs["dataset"]})
+    check(rows(config, undecoded), config, options)
     window = config.size if template else None
     return decode(options, frame, attrs, another_split, resize, window)
+
+
+def check(rows: Sequence[Row | Combined], config, options) -> None:
+    """What can be known before any image is decoded: row names, flags, weights to start from."""
+    trained = [row for row in rows if isinstance(row, Row)]
+    for field in options.given:
+        if all(field in row.ignores for row in trained):
+            flag = "--" + field.replace("_", "-")
+            raise RunError(f"{flag} changes nothing on {options.dataset}: leave it out.")
+    due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
+    for name in dict.fromkeys(row.network["backbone"] for row in due):
+        weights.fetch(name, backbones.weights_of(config.weights, name))
 
 
 def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
@@ -54,14 +72,11 @@ def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
             "that everything runs; their numbers compare with nothing published.",
             flush=True,
         )
-        folder = drawing.write(
-            options.dataset,
-            options.cache_dir / "phantoms" / f"{options.dataset}-{images}-{drawn_size}px",
-            images,
-            drawn_size,
-            seed=0,
-            prevalence_floor=0.03,
-        )
+        name, drawn = f"{options.dataset}-{images}-{drawn_size}px", options.cache_dir / "phantoms"
+        with files.lock(drawn / f".{name}.lock", waiting="Another process draws them; waiting."):
+            folder = drawing.write(
+                options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
+            )
     read_as_released = READERS[options.dataset].read
     frame = read_as_released(folder, allow_missing=options.allow_missing, **reader_options)
     frame.attrs["folder"] = str(Path(folder).expanduser().absolute())
@@ -86,16 +101,23 @@ def decode(
     sets = decoded["split"].value_counts().to_dict()
     if lacking := [name for name in splits.NAMES if name not in sets]:
         raise DataError(f"No images are left for {', '.join(lacking)}; give a fuller dataset.")
-    table = decoded.drop(columns="view").to_csv(index=False)
+    about_images = ["view", "split", *SUBGROUPS]
+    labels = decoded.drop(columns=about_images, errors="ignore").sort_values("image_path")
     facts = {
         "dataset": attrs["dataset"],
         "phantom": attrs["phantom"],
         "label_files": attrs["label_files"],
         "sets": {name: sets[name] for name in splits.NAMES},
-        "labels_and_split": hashlib.sha256(table.encode()).hexdigest(),
         "missing": len(attrs["missing"]),
         "corrupt": len(cache.skipped),
-        "images": cache.fingerprint,
+        "identity": {  # what decides results: neither file times nor the order of rows
+            "dataset": attrs["dataset"],
+            "phantom": attrs["phantom"],
+            "labels": hashlib.sha256(labels.to_csv(index=False).encode()).hexdigest(),
+            "split": splits.digest(decoded),
+            "images": cache.fingerprint,
+            "template": None if template is None else template_crop.digest(template),
+        },
     }
     reason = another_split or None
     if attrs["phantom"]:
@@ -112,9 +134,8 @@ def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int)
     origin = {"folder": attrs["folder"], "size": size, "window": window}
     digest = hashlib.sha256(json.dumps([origin, paths]).encode()).hexdigest()
     path = options.cache_dir / "templates" / f"{window}px-{digest[:12]}.npz"
-    if not path.exists():
-        # prepare, which reads every image, has the better word on those that cannot be read
-        template = template_crop.build(attrs["folder"], paths, size, window, skip_corrupt=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        template_crop.save(path, template, **origin)
-    return template_crop.load(path)
+    # images that cannot be read are named by prepare, which reads all of them
+    make = functools.partial(
+        template_crop.build, attrs["folder"], paths, size, window, skip_corrupt=True
+    )
+    return template_crop.load_or_make(path, make, **origin)

@@ -19,60 +19,70 @@ from tqdm import tqdm
 from data import files, pipeline
 from data.progress import TimeLeft
 from evaluation import inference, predictions
-from models import classifier, fast
-from reproduce import RunError
+from models import backbones, classifier, fast
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
 
 
-def train(run: Run, weights: Path | None, data: Data, config, options, left: TimeLeft) -> None:
+def train(
+    run: Run, weights: Path | None, data: Data, config, options, *, record: dict, left: TimeLeft
+) -> None:
     """Train a row to its last epoch, from where it stands, and predict the test set."""
     row, task, fit = run.row, run.row.task, run.row.fit
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(run.seed)
+    seed = run.seed + fit.reseed
+    backend.clear_networks()
+    keras.utils.set_random_seed(seed)
     model = build_network(row, config, options)
     start(model, fit, weights, row.loss(), options)
-    history = resume(model, run, left)
+    trained = state.is_trained(run, record)
+    history, best = ([], {}) if trained else resume(model, run, left)
+    chunk = record["chunk"]
+    if chunk is None:
+        chunk = pipeline.chunk_images(data.cache)
+        state.add_to_record(run.folder, chunk=chunk)
 
     # training images without any known target are dropped
     train_set = np.flatnonzero(_in(data, "train") & ~np.isnan(task.targets).all(axis=1))
     val_set = _in(data, "val")
 
-    for epoch in range(len(history), fit.epochs):
+    for epoch in range(len(history), 0 if trained else fit.epochs):
         if fit.stop(history):  # early stopping
             left.skip(fit.epochs - epoch)
             break
         started = time.perf_counter()
         model.optimizer.learning_rate = rate = fit.learning_rate(epoch, history)
-        loss = train_epoch(model, run, epoch, data, train_set, config)
-        logits = predict(model, run, data, "val", config, inference.single_pass)[0]
+        batches, images_of = epoch_batches(
+            run, epoch, data, train_set, config, seed=seed, chunk=chunk
+        )
+        fitted = model.fit(
+            batches,
+            shuffle=False,  # the pipeline shuffles, repeatably
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            verbose=0,
+            callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, rate, images_of)],
+        )
+        logits = predict(model, data, "val", config, inference.single_pass, seed)[0]
         val_loss = float(keras.ops.mean(model.loss(task.targets[val_set], logits)))
         probabilities = row.readout.probabilities(logits)
         score = float(fit.select(task.truth[val_set], probabilities, val_loss))
         seconds = time.perf_counter() - started
         if not any(line["val"] >= score for line in history):  # also where no score is defined
-            with files.whole(run.folder / state.WEIGHTS) as path:
-                model.save_weights(path)
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "loss": loss,
-                "val_loss": val_loss,
-                "val": score,
-                "seconds": round(seconds, 1),
-            }
-        )
-        state.save(run.folder, [_array(variable) for variable in variables(model)], history)
-        line = f"epoch {epoch + 1}/{fit.epochs}  loss {loss:.4f}  val {score:.4f}"
-        state.say(run, f"{line}  {seconds:.0f} s, {left.after(seconds)}")
+            best = state.save_weights(run, model.save_weights, _bytes(model), epoch + 1)
+        loss = float(fitted.history["loss"][0])
+        line = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, "val_loss": val_loss}
+        history.append(line | {"val": score, "seconds": round(seconds, 1)})
+        state.save_epoch(run, map(_array, variables(model)), history, best)
+        progress = f"epoch {epoch + 1}/{fit.epochs}  loss {loss:.4f}  val {score:.4f}"
+        state.say(run, f"{progress}  {seconds:.0f} s, {left.after(seconds)}")
 
-    if history:
-        model.load_weights(run.folder / state.WEIGHTS)
-    # the test set last: predictions.npz means that the run is finished
+    if best:
+        state.keep_best(run, best)
+    if fit.epochs:
+        model.load_weights(state.weights_of(run.folder))
     for name in sorted({*data.frame["split"]} - {"train", "val"}, key=lambda name: name == "test"):
-        write_predictions(model, run, data, name, config)
-    state.forget(run.folder)
+        write_predictions(model, run, data, name, config, seed)  # test last: it means finished
+    (run.folder / state.STATE).unlink(missing_ok=True)
 
 
 def build_network(row: Row, config, options) -> keras.Model:
@@ -80,7 +90,7 @@ def build_network(row: Row, config, options) -> keras.Model:
     given = {
         "labels": row.task.targets.shape[1],
         "size": config.size,
-        "weights": config.weights,
+        "weights": backbones.weights_of(config.weights, row.network["backbone"]),
         "precision": config.precision,
         "fast": options.fast,
     }
@@ -99,15 +109,16 @@ def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> 
     fast.build_optimizer(model)
 
 
-def resume(model: keras.Model, run: Run, left: TimeLeft) -> list[dict]:
-    """Set every variable to what it was after the last whole epoch; the history up to it."""
-    arrays, history = state.load(run.folder, len(variables(model)))
-    for variable, array in zip(variables(model), arrays, strict=bool(arrays)):
-        variable.assign(array)
+def resume(model: keras.Model, run: Run, left: TimeLeft) -> tuple[list[dict], dict]:
+    """Set every variable to what it was after the last whole epoch; the history, and the best."""
+    shapes = [tuple(variable.shape) for variable in variables(model)]
+    arrays, history, best = state.load_epoch(run, shapes)
     if history:
+        for variable, array in zip(variables(model), arrays, strict=True):
+            variable.assign(array)
         state.say(run, f"goes on after epoch {len(history)} of {run.row.fit.epochs}")
         left.skip(len(history))
-    return history
+    return history, best
 
 
 def variables(model: keras.Model) -> list:
@@ -117,16 +128,18 @@ def variables(model: keras.Model) -> list:
     return [*own, *model.optimizer.variables]
 
 
-def train_epoch(model, run: Run, epoch: int, data: Data, train_set: np.ndarray, config) -> float:
-    """One pass over the training images; its mean loss."""
+def epoch_batches(
+    run: Run, epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
+):
+    """The training batches of an epoch, and which images a batch holds."""
     images = data.frame["image_path"].iloc[train_set]
-    indices, chunk = data.cache.indices(images), pipeline.chunk_images(data.cache)
+    indices = data.cache.indices(images)
     batches = pipeline.train_batches(
         data.cache,
         indices,
         run.row.task.targets[train_set],
         batch_size=config.batch_size,
-        seed=run.seed,
+        seed=seed,
         epoch=epoch,
         augment=run.row.fit.augment,
         crop=config.size,
@@ -134,21 +147,13 @@ def train_epoch(model, run: Run, epoch: int, data: Data, train_set: np.ndarray, 
     )
 
     def images_of(batch: int) -> pd.Series:
-        order = pipeline.epoch_order(indices, run.seed, epoch, chunk)[0]
+        order = pipeline.epoch_order(indices, seed, epoch, chunk)[0]
         return images.iloc[order[batch * config.batch_size : (batch + 1) * config.batch_size]]
 
-    fitted = model.fit(
-        batches,
-        shuffle=False,  # the pipeline shuffles, repeatably
-        initial_epoch=epoch,
-        epochs=epoch + 1,
-        verbose=0,
-        callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, images_of)],
-    )
-    return float(fitted.history["loss"][0])
+    return batches, images_of
 
 
-def predict(model, run: Run, data: Data, name: str, config, passes: Callable) -> np.ndarray:
+def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -> np.ndarray:
     """(passes, images, outputs): the logits of a set's images."""
     indices = data.cache.indices(data.frame["image_path"][_in(data, name)])
 
@@ -158,26 +163,32 @@ def predict(model, run: Run, data: Data, name: str, config, passes: Callable) ->
             indices,
             batch_size=config.batch_size,
             crop=config.size,
-            seed=run.seed,
+            seed=seed,
             **draw,
         )
 
     return passes(model, batches, config.batch_size)
 
 
-def write_predictions(model, run: Run, data: Data, name: str, config) -> None:
+def write_predictions(model, run: Run, data: Data, name: str, config, seed: int) -> None:
     """Write the row's probabilities of a test set."""
     row, in_set = run.row, _in(data, name)
-    passes = predict(model, run, data, name, config, row.readout.passes)
+    passes = predict(model, data, name, config, row.readout.passes, seed)
     predictions.save(
-        run.folder / ("predictions.npz" if name == "test" else f"predictions-{name}.npz"),
+        run.folder / state.file_of(name),
         predictions.Predictions(
             ids=data.frame["image_path"][in_set].to_numpy(),
             patients=data.frame["patient_id"][in_set].to_numpy(),
             labels=np.asarray(row.task.labels),
             targets=row.task.truth[in_set],
             probabilities=np.stack([row.readout.probabilities(logits) for logits in passes]),
-            meta={"row": row.name, "seed": run.seed, "dataset": data.dataset, "set": name},
+            meta={
+                "row": row.name,
+                "seed": seed,
+                "run": run.digest,
+                "dataset": data.dataset,
+                "set": name,
+            },
         ),
     )
 
@@ -204,19 +215,20 @@ class ProgressBar(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Stops training on a NaN or infinite loss, and lists the images of that batch."""
 
-    def __init__(self, run: Run, epoch: int, images_of: Callable):
+    def __init__(self, run: Run, epoch: int, rate: float, images_of: Callable):
         super().__init__()
-        self.run, self.epoch, self.images_of = run, epoch, images_of
+        self.run, self.epoch, self.rate, self.images_of = run, epoch, rate, images_of
 
     def on_train_batch_end(self, batch, logs=None):
         if math.isfinite(logs["loss"]):
             return
         listing = self.run.folder / "bad-batch.txt"
         files.write(listing, "\n".join(self.images_of(batch)) + "\n")
-        raise RunError(
-            f"{self.run.name}: the loss became {logs['loss']} in epoch {self.epoch + 1}. Look at "
-            f"the images of that batch, listed in {listing}, or lower --learning-rate; the weights "
-            "of the epochs before are kept."
+        kind = "NaN" if math.isnan(logs["loss"]) else "infinite loss"
+        raise state.RowFailed(
+            f"{kind} in epoch {self.epoch + 1}",
+            f"It came in batch {batch + 1} at a learning rate of {self.rate:g}: lower "
+            f"--learning-rate, or look at the images of that batch, listed in {listing}.",
         )
 
 
@@ -227,3 +239,7 @@ def _in(data: Data, name: str) -> np.ndarray:
 
 def _array(variable) -> np.ndarray:
     return keras.ops.convert_to_numpy(variable)
+
+
+def _bytes(model: keras.Model) -> int:
+    return sum(int(np.prod(variable.shape)) * 4 for variable in model.variables)

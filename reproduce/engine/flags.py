@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
+import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,9 @@ from data import DataError
 from evaluation import EvaluationError
 from models import ModelError
 from reproduce import ROOT, RunError
+from reproduce.engine import backend, ranges
+
+YES_NO = argparse.BooleanOptionalAction
 
 
 def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
@@ -26,77 +31,137 @@ def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    how = parser.add_argument_group("how to run")
-    how.add_argument("--data-dir", metavar="DIR", help="the dataset as released; none: phantoms")
-    how.add_argument("--dataset", choices=datasets, default=datasets[0])
-    how.add_argument("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
-    how.add_argument("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
-    how.add_argument("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
-    how.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
-    how.add_argument("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
-    how.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    yes_no = argparse.BooleanOptionalAction
-    how.add_argument("--jit", action=yes_no, help="compile with XLA; default: on a GPU only")
-    how.add_argument("--fast", action=yes_no, default=True, help="fused layers, on TensorFlow")
-    how.add_argument("--allow-missing", action="store_true", help="go on without missing images")
-    how.add_argument("--skip-corrupt", action="store_true", help="go on without unreadable images")
-    how.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
-    how.add_argument("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
-    how.add_argument("--phantoms", type=_positive, metavar="N", help="images to draw for the demo")
-    what = parser.add_argument_group("settings, with the paper's value [the demo's] and its origin")
-    allowed = get_type_hints(config)
-    for field, origin in _origins(config).items():
-        default = getattr(config, field)
-        kind: dict[str, Any] = {"type": type(default), "metavar": ""}
-        if isinstance(default, bool):
-            kind = {"action": yes_no}
-        elif get_origin(allowed[field]) is Literal:
-            kind = {"type": type(default), "choices": get_args(allowed[field])}
-        shown = f"{default} [{demo[field]}]" if field in demo else f"{default}"
-        flag = "--" + field.replace("_", "-")
-        what.add_argument(flag, help=f"{shown}: {origin}".replace("%", "%%"), **kind, default=None)
+    _add_how_to_run(parser.add_argument_group("how to run"), datasets)
+    fields = [field.name for field in dataclasses.fields(config)]
+    _add_settings(
+        parser.add_argument_group("settings, with the paper's value [the demo's] and its origin"),
+        config,
+        demo,
+    )
     given = vars(parser.parse_args())
-    chosen = {field: given.pop(field) for field in _origins(config)}
+    chosen = {field: given.pop(field) for field in fields}
     chosen = {field: value for field, value in chosen.items() if value is not None}
-    options = argparse.Namespace(**given)
+    options = argparse.Namespace(**given, given=sorted(chosen))
+    _refuse_ignored(options)
+    backend.check_choice()
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
         # what is cut out of the decoded image stays the same share of it
         chosen["resize"] = round(preset.resize * chosen["size"] / preset.size)
-    return dataclasses.replace(preset, **chosen), options
+    made = dataclasses.replace(preset, **chosen)
+    ranges.check(made)
+    return made, options
 
 
-def _origins(config: type) -> dict[str, str]:
+def _add_how_to_run(group, datasets: Sequence[str]) -> None:
+    add = group.add_argument
+    add("--data-dir", metavar="DIR", help="the dataset as released; none: phantoms")
+    add("--dataset", choices=datasets, default=datasets[0])
+    add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
+    add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
+    add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
+    add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
+    add("--retry-failed", action="store_true", help="try rows again that failed before")
+    add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
+    add("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    add("--deterministic", action="store_true", help="bit for bit on GPUs too, slower")
+    add("--jit", action=YES_NO, help="compile with XLA; default: as Keras, not on TensorFlow's CPU")
+    add("--fast", action=YES_NO, default=True, help="fused layers, on TensorFlow")
+    add("--allow-missing", action="store_true", help="go on without missing images")
+    add("--skip-corrupt", action="store_true", help="go on without unreadable images")
+    add("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
+    add("--phantoms", type=_positive, metavar="N", help="images to draw for the demo")
+
+
+def _add_settings(group, config: type, demo: dict) -> None:
+    allowed = get_type_hints(config)
+    for field, origin in origins(config).items():
+        default = getattr(config, field)
+        kind: dict[str, Any] = {"type": type(default), "metavar": ""}
+        if isinstance(default, bool):
+            kind = {"action": YES_NO}
+        elif get_origin(allowed[field]) is Literal:
+            kind = {"type": type(default), "choices": get_args(allowed[field])}
+        shown = f"{default} [{demo[field]}]" if field in demo else f"{default}"
+        flag = "--" + field.replace("_", "-")
+        group.add_argument(flag, help=f"{shown}: {origin}".replace("%", "%%"), **kind, default=None)
+
+
+def origins(config: type) -> dict[str, str]:
     """Each field of a Config and the comment behind it, which says where its value comes from."""
     declared = [each for each in config.__mro__ if dataclasses.is_dataclass(each)]
     text = "\n".join(map(inspect.getsource, declared))
-    origins = dict(re.findall(r"^    (\w+): .*?  # (.*)$", text, re.MULTILINE))
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", text, re.MULTILINE))
     fields = [field.name for field in dataclasses.fields(config)]
-    if lacking := [field for field in fields if field not in origins]:
+    if lacking := [field for field in fields if field not in comments]:
         raise TypeError(f"Config.{lacking[0]} needs a comment behind it that names its origin")
-    return {field: origins[field] for field in fields}
+    return {field: comments[field] for field in fields}
+
+
+def _refuse_ignored(options: argparse.Namespace) -> None:
+    """A flag that would change nothing is a misunderstanding, so it is refused."""
+    if options.data_dir and options.phantoms:
+        raise RunError("--phantoms draws images where no --data-dir is given: leave one of them.")
+    for flag, given in (
+        ("allow-missing", options.allow_missing),
+        ("skip-corrupt", options.skip_corrupt),
+    ):
+        if given and not options.data_dir:
+            raise RunError(f"--{flag} is for a dataset: give its folder with --data-dir.")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+    try:
+        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+    except ValueError:
+        seeds = (-1,)
+    if not all(0 <= seed < 2**31 for seed in seeds):
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2")
+    return seeds
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1")
+    return int(text)
+
+
+class Terminated(BaseException):
+    """SIGTERM: what a cluster sends before it takes the machine away."""
+
+
+def _terminate(number, frame):
+    raise Terminated
 
 
 @contextlib.contextmanager
-def one_sentence():
-    """A user's error as its sentence and exit code 2; Ctrl-C as one sentence and 130."""
+def one_sentence(stopped: str = "Stopped; the same command goes on from the last whole epoch."):
+    """A user's error as its sentence and exit code 2; Ctrl-C as 130, SIGTERM as 143.
+
+    The end of a pipe that reads no further (`| head -1`) ends the command without a word.
+    """
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
     except (DataError, EvaluationError, ModelError, RunError) as error:
         print(f"\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        # what Python would still write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:  # a path that no file can have, a full disk, a folder without rights
+        where = f"{error.filename}: " if error.filename else ""
+        advice = "check the path, the rights to it and the space on its disk, and run this again."
+        print(f"\n{where}{error.strerror or error}; {advice}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from the last whole epoch.", file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)
         raise SystemExit(130) from None
+    except Terminated:
+        print(f"\n{stopped}", file=sys.stderr)
+        raise SystemExit(143) from None

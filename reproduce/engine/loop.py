@@ -1,25 +1,56 @@
-"""The rows of a paper, one after another: planned, ordered, trained where they are due.
+"""The rows of a paper, one after another: every run that is due is held, trained and let go.
 
-    results/chen2019/plco/HLCP/seed-0/    the files of one run, listed in state.py
-
-A row that has predictions for the same settings is not trained again; other settings go to a
-folder of their own. Nothing here imports TensorFlow until a row has to be trained.
+Several processes on one results folder share the work: who finds a run held by another takes the
+next, and comes back for it. A row that fails is recorded, and the others go on.
+Nothing here imports TensorFlow until a row has to be trained.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from data import splits
+from data import files, splits
 from data.progress import TimeLeft
 from evaluation import predictions
-from reproduce import RunError
-from reproduce.engine import backend, state
-from reproduce.engine.rows import Combined, Data, Row, Run, parents
+from reproduce.engine import backend, plan, state
+from reproduce.engine.rows import Combined, Data, Row, Run, wanted
+
+PAUSE = 2  # seconds between two looks at runs that other processes hold
+
+
+class Work(NamedTuple):
+    """What all runs of a table share."""
+
+    paper: str
+    runs: dict[tuple[str, int], Run]
+    data: Data
+    config: Any
+    options: Any
+    left: TimeLeft
+
+    def parents(self, run: Run) -> dict[str, Run]:
+        """The runs that a run starts from or combines, by the names of their rows."""
+        return {name: self.runs[name, run.seed] for name in plan.parents(run.row)}
+
+
+def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
+    """Every wanted row with every seed: trained, found finished, or failed."""
+    folder = paper_folder(paper, options, data)
+    _save_split(data, folder)
+    runs = plan.make(folder, wanted(rows, options.rows), data, config, options)
+    try:
+        due = _due(runs, options)
+        left = TimeLeft(sum(run.row.fit.epochs for run in due if isinstance(run.row, Row)))
+        by_name = {(run.row.name, run.seed): run for run in runs}
+        _train_all(Work(paper, by_name, data, config, options, left), due)
+    finally:
+        plan.release_claims(runs)
+    return runs
 
 
 def paper_folder(paper: str, options, data: Data) -> Path:
@@ -27,130 +58,130 @@ def paper_folder(paper: str, options, data: Data) -> Path:
     return options.results_dir / paper / (data.dataset + "-phantoms" * data.phantom)
 
 
-def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
-    """Every wanted row with every seed, trained or found finished."""
-    folder = paper_folder(paper, options, data)
-    split_hash = splits.save(data.frame, folder / "split.csv.gz")
-    data = data._replace(facts=data.facts | {"split": split_hash})
-    plan = _plan(folder, _wanted(rows, options.rows), data, config, options.seeds)
-    due = [run for run in plan if not run.finished]
-    if len(due) < len(plan):
-        print(f"{len(plan) - len(due)} of {len(plan)} runs are finished and stay.", flush=True)
-    time_left = TimeLeft(sum(run.row.fit.epochs for run in due if isinstance(run.row, Row)))
-    folders = {(run.row.name, run.seed): run.folder for run in plan}
-    for run in due:
-        parts = {name: folders[name, run.seed] for name in parents(run.row)}
-        own = _data_of(run.row, data)
-        recipe = _recipe(paper, run, parts, own, config, options)
-        if isinstance(run.row, Combined):
-            state.begin(run, own, "", recipe)
-            _combine(run, list(parts.values()))
-            continue
-        device = backend.start(options.device)
-        from reproduce.engine import fit  # imports the backend
-
-        state.begin(run, own, device, recipe)
-        weights = parts[run.row.start_from] / state.WEIGHTS if run.row.start_from else None
-        reseeded = run._replace(seed=run.seed + run.row.fit.reseed)
-        fit.train(reseeded, weights, own, config, options, time_left)
-    return plan
+def finish(runs: Sequence[Run]) -> None:
+    """Seal the tables, which are written by now; name the rows that failed, and exit with 1."""
+    folder = runs[0].folder.parents[1]
+    texts = [path for path in folder.iterdir() if path.suffix in (".csv", ".md", ".svg", ".png")]
+    of_runs = [run.folder / name for run in runs for name in ("history.csv", "metrics.csv")]
+    files.seal(folder, [*texts, *(path for path in of_runs if path.exists())])
+    failed = plan.failures(runs)
+    if not failed:
+        return
+    print(f"\n{len(failed)} of {len(runs)} runs failed:", file=sys.stderr)
+    for run in runs:
+        if run.folder in failed:
+            print(f"  {run.name}: {failed[run.folder]}", file=sys.stderr)
+    print("The same command with --retry-failed tries them again.", file=sys.stderr)
+    raise SystemExit(1)
 
 
-def _data_of(row: Row | Combined, data: Data) -> Data:
-    return row.data() if isinstance(row, Row) and row.data else data
+def _save_split(data: Data, folder: Path) -> None:
+    """Keep the split beside the results: --split-file runs on it again, here or elsewhere."""
+    digest, path = data.facts["identity"]["split"], folder / "split.csv.gz"
+    if path.exists() and splits.digest_of(path) != digest:  # other results here have another split
+        path = folder / f"split-{digest[:12]}.csv.gz"
+    if not path.exists():
+        splits.save(data.frame, path)
 
 
-def _wanted(rows: Sequence[Row | Combined], names: Sequence[str] | None) -> list[Row | Combined]:
-    """The rows asked for and those they start from or combine, in the script's order."""
-    by_name = {row.name: row for row in rows}
-    if not names:
-        return list(rows)
-    given = [[text] if text in by_name else text.split(",") for text in names]  # names may have one
-    asked, needed = [name.strip() for texts in given for name in texts], set()
-    while asked:
-        if (name := asked.pop()) not in by_name:
-            raise RunError(f"There is no row {name!r}; the rows are {', '.join(by_name)}.")
-        needed.add(name)
-        asked += parents(by_name[name])
-    return [row for row in rows if row.name in needed]
+def _due(runs: Sequence[Run], options) -> list[Run]:
+    """The runs that have to be trained or combined."""
+    if options.retry_failed:
+        for run in runs:
+            (run.folder / state.FAILED).unlink(missing_ok=True)
+    failed = plan.failures(runs)
+    rest = [run for run in runs if run.folder not in failed]
+    due = [run for run in rest if not state.usable_predictions(run)]
+    if len(due) < len(rest):
+        print(f"{len(rest) - len(due)} of {len(runs)} runs are finished and stay.", flush=True)
+    for run in runs:
+        if run.folder in failed:
+            reason = failed[run.folder]
+            print(f"{run.name} failed before ({reason}); --retry-failed tries again.", flush=True)
+    return due
 
 
-def _plan(folder: Path, rows, data: Data, config, seeds: Sequence[int]) -> list[Run]:
-    """A folder for every row and seed: the one with equal settings, or a new one."""
-    plan, digests, notes = [], {}, {}
-    for row in rows:
-        for seed in seeds:
-            settings = _settings(row, seed, data, config)
-            settings["from"] = {name: digests[name, seed] for name in parents(row)}
-            settings = json.loads(json.dumps(settings))  # as it will be read back
-            text = json.dumps(settings, sort_keys=True)
-            digests[row.name, seed] = hashlib.sha256(text.encode()).hexdigest()[:12]
-            below = folder / re.sub(r"[^\w.+-]+", "-", row.name).strip("-")
-            own, changes = _own_folder(below, f"seed-{seed}", settings, digests[row.name, seed])
-            plan.append(Run(row, seed, own, settings))
-            notes.setdefault(changes, []).append(row.name)
-    notes.pop("", None)
-    for changes, names in notes.items():
-        print(
-            f"{', '.join(dict.fromkeys(names))}: {changes} since the last run; the earlier "
-            "results stay, the new ones go to folders of their own.",
-            flush=True,
-        )
-    return plan
+def _train_all(work: Work, due: list[Run]) -> None:
+    """Every run that is due, by this process or by another that holds it."""
+    waiting = False
+    while due:
+        held = [run for run in due if not _settle(work, run)]
+        if len(held) == len(due):
+            if not waiting:
+                print(f"Waiting for other processes to finish {held[0].name} ...", flush=True)
+            waiting = True
+            time.sleep(PAUSE)
+        due = held
 
 
-def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
-    """Everything that decides what a row's numbers are, but the rows that it is made from."""
-    settings = {"row": row.name, "seed": seed, "data": _data_of(row, data).facts}
-    if isinstance(row, Combined):
-        return settings
-    fields = dataclasses.asdict(config)
-    if unknown := [name for name in row.ignores if name not in fields]:
-        raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
-    settings["seed"] += row.fit.reseed
-    kept = {name: value for name, value in fields.items() if name not in row.ignores}
-    return settings | kept | row.network | row.settings
+def _settle(work: Work, run: Run) -> bool:
+    """Train or combine a run, unless it is done; False if another process has to end first."""
+    made_from = list(work.parents(run).values())
+    if run.finished or run.folder in plan.failures(list(work.runs.values())):
+        return True
+    if not all(parent.finished for parent in made_from):
+        return False
+    with files.lock(run.folder / ".lock") as held:
+        if not held:
+            return False
+        if not run.finished and not state.failure(run):
+            files.remove_parts(run.folder)
+            try:
+                _make(work, run)
+            except state.RowFailed as failure:
+                state.record_failure(run, failure)
+                state.say(run, f"failed: {failure}")
+    return True
 
 
-def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Path, str]:
-    """The folder of these settings, and what differs if others hold the plain name."""
-    plain = below / name
-    known = state.known_settings(plain)
-    if known is None or known == settings:
-        return plain, ""
-    own = below / f"{name}-{digest}"
-    if own.exists():
-        return own, ""
-    changes = [
-        f"{field} changed from {_short(known.get(field))} to {_short(settings.get(field))}"
-        for field in {**known, **settings}
-        if known.get(field) != settings.get(field)
-    ]
-    return own, " and ".join(changes)
+def _make(work: Work, run: Run) -> None:
+    """A run's predictions, from its images or from other runs'."""
+    own = plan.data_of(run.row, work.data)
+    made_from = work.parents(run)
+    recipe = _recipe(work, run, own)
+    if isinstance(run.row, Combined):
+        state.begin(run, own, "", recipe)
+        _combine(run, list(made_from.values()))
+        return
+    weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
+    device = backend.start(work.options.device, work.options.deterministic)
+    from reproduce.engine import fit  # imports the backend
+
+    record = state.begin(run, own, device, recipe, _chunk_of_table(work))
+    try:
+        fit.train(run, weights, own, work.config, work.options, record=record, left=work.left)
+    finally:
+        state.end_session(run.folder)
 
 
-def _short(value: object) -> str:
-    text = "another" if isinstance(value, dict) else str(value)
-    return text if len(text) < 40 else text[:37] + "..."
+def _chunk_of_table(work: Work) -> int | None:
+    """How the rows before this one were shuffled, on whatever machine; None for the first."""
+    records = (state.readable_record(run.folder) or {} for run in work.runs.values())
+    return next((each["chunk"] for each in records if each.get("chunk") is not None), None)
 
 
-def _recipe(paper: str, run: Run, parts: dict[str, Path], data: Data, config, options) -> dict:
+def _recipe(work: Work, run: Run, data: Data) -> dict:
     """What is needed to call the script's `rows` again, without the dataset."""
+    made_from = work.parents(run)
     return {
-        "script": f"reproduce.{paper}",
-        "config": dataclasses.asdict(config),
-        "options": json.loads(json.dumps(vars(options), default=str)),
+        "script": f"reproduce.{work.paper}",
+        "config": dataclasses.asdict(work.config),
+        "options": json.loads(json.dumps(vars(work.options), default=str)),
         "columns": list(data.frame.columns),
         "resized": data.resized,
-        "parts": {name: os.path.relpath(path, run.folder) for name, path in parts.items()},
+        "parts": {name: os.path.relpath(at.folder, run.folder) for name, at in made_from.items()},
     }
 
 
-def _combine(run: Run, folders: Sequence[Path]) -> None:
+def _combine(run: Run, parts: Sequence[Run]) -> None:
     """The row's probabilities of every test set that all its parts have."""
-    shared = set.intersection(*({path.name for path in state.test_sets(each)} for each in folders))
-    for name in sorted(shared, key=len, reverse=True):  # predictions.npz last: it means finished
-        parts = [predictions.load(folder / name) for folder in folders]
-        meta = parts[0].meta | {"row": run.row.name, "of": list(run.row.of)}
-        combined = run.row.combine(*parts)
-        predictions.save(run.folder / name, parts[0]._replace(probabilities=combined, meta=meta))
+    names = [{path.name for path in state.test_sets(part.folder)} for part in parts]
+    for name in sorted(set.intersection(*names), key=len, reverse=True):  # predictions.npz last
+        members = [state.load_predictions(part.folder, part.digest, name) for part in parts]
+        made_from = {"row": run.row.name, "run": run.digest, "of": list(run.row.of)}
+        predictions.save(
+            run.folder / name,
+            members[0]._replace(
+                probabilities=run.row.combine(*members), meta=members[0].meta | made_from
+            ),
+        )

@@ -1,11 +1,13 @@
-"""What a run was made with: versions, commit, host and command."""
+"""What a session of a run was made with: versions, commit, host, device and command."""
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from reproduce import ROOT
 
@@ -13,7 +15,7 @@ PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "opencv-python-headl
 
 
 def provenance(device: str) -> dict:
-    """The same as a dictionary, of what runs now."""
+    """What runs now, as a dictionary; `device` is empty where no network runs."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -32,6 +34,27 @@ def provenance(device: str) -> dict:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": device,
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow") if device else "none",
+        **(_gpu() if device not in ("", "cpu") else {}),
         "command": " ".join(sys.argv),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def _gpu() -> dict:
+    """Driver, CUDA, cuDNN and TF32, as far as the backend that runs can tell them."""
+    facts: dict = {}
+    driver = Path("/proc/driver/nvidia/version")
+    if driver.exists() and (named := re.search(r"Kernel Module\D*([\d.]+)", driver.read_text())):
+        facts["driver"] = named[1]
+    if tensorflow := sys.modules.get("tensorflow"):
+        build = tensorflow.sysconfig.get_build_info()
+        facts |= {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
+        facts["tf32"] = tensorflow.config.experimental.tensor_float_32_execution_enabled()
+    elif jax := sys.modules.get("jax"):
+        for package in ("nvidia-cuda-runtime-cu12", "nvidia-cudnn-cu12"):
+            try:
+                facts[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        facts["matmul precision"] = str(jax.config.jax_default_matmul_precision)
+    return facts

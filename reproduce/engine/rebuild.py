@@ -7,7 +7,7 @@ every array of targets is empty, but networks, labels and probabilities are thos
 import argparse
 import dataclasses
 import importlib
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,9 @@ from data import augment, template_crop
 from data.images import read_gray
 from evaluation import inference
 from evaluation.predictions import Predictions
-from reproduce import RunError
-from reproduce.engine import backend
+from reproduce import ROOT, RunError
+from reproduce.engine import backend, ranges, state
 from reproduce.engine.rows import Combined, Data, Row
-from reproduce.engine.state import WEIGHTS
 
 
 class Rebuilt(NamedTuple):
@@ -60,48 +59,61 @@ class Rebuilt(NamedTuple):
 
 def load(folder: Path) -> Rebuilt:
     """The run of a folder such as results/chen2019/plco/HLCP/seed-0."""
-    try:
-        record = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError as error:
+    record = state.record(folder)
+    if record is None:
         raise RunError(
             f"{folder} is no run: give the folder of one row and seed, such as "
             f"results/chen2019/plco/HLCP/seed-0.{_runs_below(folder)}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'config.json'} cannot be read ({error}).") from error
-    recipe, settings = record.get("recipe"), record["settings"]
-    if not recipe:
-        raise RunError(
-            f"{folder} was made by an earlier version, which did not record how to rebuild its "
-            "network: train that row again in another --results-dir."
         )
-    if not (folder / "predictions.npz").exists():
+    recipe, settings = record["recipe"], record["settings"]
+    if not (folder / state.FINISHED).exists():
         raise RunError(
             f"{folder} is not finished: run its script to the end first, "
-            f"python -m {recipe['script']} with the same flags."
+            f"python -m {recipe.get('script', 'reproduce.NAME')} with the same flags."
         )
-    script = importlib.import_module(recipe["script"])
-    config = script.Config(**recipe["config"])
-    if hasattr(config, "weights"):  # the run's own come from its folder
-        config = dataclasses.replace(config, weights="none")
-    options = argparse.Namespace(**recipe["options"])
-    frame = pd.DataFrame({name: pd.Series(dtype=object) for name in recipe["columns"]})
-    rows = {row.name: row for row in script.rows(config, Data(frame, None, settings["data"]))}
-    if settings["row"] not in rows:
-        raise RunError(f"{recipe['script']} has no row {settings['row']!r} any more.")
-    template = folder / "template.npz"
+    if "digest" not in record or not recipe:
+        raise RunError(
+            f"{folder} was made by an earlier version, which did not record what its files must "
+            "be: train that row again in another --results-dir."
+        )
+    state.load_predictions(folder, record["digest"])
+    try:
+        script = _script(recipe["script"])
+        config = script.Config(**recipe["config"])
+        ranges.check(config)
+        config = dataclasses.replace(config, weights="none")  # the run's own are in its folder
+        frame = pd.DataFrame({name: pd.Series(dtype=object) for name in recipe["columns"]})
+        rows = {row.name: row for row in script.rows(config, Data(frame, None, settings["data"]))}
+        row = rows[settings["row"]]
+        parts = {name: folder / path for name, path in recipe["parts"].items()}
+        options = argparse.Namespace(**recipe["options"])
+        seed, resized = int(settings["seed"]), int(recipe["resized"])
+        phantom = bool(settings["data"]["phantom"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{folder / state.RECORD} does not fit this version of the suite "
+            f"({type(error).__name__}: {error}): train that row again in another --results-dir."
+        ) from error
     return Rebuilt(
         folder,
         recipe["script"],
-        rows[settings["row"]],
+        row,
         config,
         options,
-        settings["seed"],
-        recipe["resized"],
-        template_crop.load(template) if template.exists() else None,
-        {name: load(folder / path) for name, path in recipe["parts"].items()},
-        settings["data"]["phantom"],
+        seed,
+        resized,
+        state.template_of(folder),
+        {name: load(path) for name, path in parts.items()},
+        phantom,
     )
+
+
+def _script(name: object):
+    """A paper's script of this suite; nothing else is imported, whatever a file says."""
+    match = re.fullmatch(r"reproduce\.([a-z]\w*)", str(name))
+    if not match or not (ROOT / "reproduce" / f"{match[1]}.sh").is_file():
+        raise ValueError(f"{name!r} is no script of a paper")
+    return importlib.import_module(match[0])
 
 
 def _runs_below(folder: Path) -> str:
@@ -110,14 +122,13 @@ def _runs_below(folder: Path) -> str:
 
 
 def network(run: Rebuilt):
-    """The run's trained Keras network."""
+    """The run's trained Keras network; a row of 0 epochs has the weights that it starts from."""
     from models import classifier
     from reproduce.engine import fit
 
+    trained = run if run.row.fit.epochs else run.parts[run.row.start_from]
     model = fit.build_network(run.row, run.config, run.options)
-    own = run.folder / WEIGHTS
-    start = run.parts[run.row.start_from].folder / WEIGHTS if run.row.start_from else own
-    classifier.load_weights(model, own if own.exists() else start)
+    classifier.load_weights(model, state.weights_of(trained.folder))
     return model
 
 

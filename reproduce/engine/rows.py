@@ -17,6 +17,7 @@ from data.augment import AS_STORED, Augment
 from data.cache import Cache
 from evaluation import inference, metrics
 from evaluation.predictions import Predictions
+from reproduce import RunError
 
 PHANTOMS = "drawn phantoms"
 
@@ -106,6 +107,21 @@ class Combined:
     note: str = ""
 
 
+def wanted(rows: Sequence[Row | Combined], names: Sequence[str] | None) -> list[Row | Combined]:
+    """The rows asked for and those they start from or combine, in the script's order."""
+    by_name = {row.name: row for row in rows}
+    if not names:
+        return list(rows)
+    given = [[text] if text in by_name else text.split(",") for text in names]  # names may have one
+    asked, needed = [name.strip() for texts in given for name in texts], set()
+    while asked:
+        if (name := asked.pop()) not in by_name:
+            raise RunError(f"There is no row {name!r}; the rows are {', '.join(by_name)}.")
+        needed.add(name)
+        asked += parents(by_name[name])
+    return [row for row in rows if row.name in needed]
+
+
 def parents(row: Row | Combined) -> list[str]:
     """The rows whose weights or predictions a row needs."""
     if isinstance(row, Combined):
@@ -140,7 +156,9 @@ class Run(NamedTuple):
     row: Row | Combined
     seed: int
     folder: Path
-    settings: dict
+    settings: dict  # everything that decides what its numbers are
+    digest: str = ""  # of the settings; "" for what somebody else predicted
+    truth: dict = {}  # set -> digest of its images and truth  # noqa: RUF012
 
     @property
     def name(self) -> str:

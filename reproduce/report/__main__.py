@@ -3,7 +3,7 @@
     python -m reproduce.report [--results-dir DIR] [--out FILE]
 
 Every published table with ours beside it, the claims, figures, audit findings, deviations and the
-run behind every number. It reads what lies in the results folder and computes nothing anew.
+run behind every number. It only reads the results folder; a file that cannot be read is named.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from reproduce.report.page import build
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m reproduce.report",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    place = ROOT / "results"
-    parser.add_argument("--results-dir", type=Path, default=place, metavar="DIR")
+    parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
     options = parser.parse_args(arguments)
     began = time.perf_counter()
@@ -37,5 +37,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with one_sentence("Stopped; nothing was written."):
         main(sys.argv[1:])

@@ -1,14 +1,13 @@
-"""Long results as tables in the printed shape: rows, columns and cells, ready to be drawn."""
+"""Tables of the page from long results: rows, columns and cells in the printed shape."""
 
 import itertools
 from collections import Counter
 
 import pandas as pd
 
-from evaluation import published, tables
-from reproduce.report import results_folder
+from evaluation import tables
 
-# verdict -> symbol and words; symbols differ in shape, so colour is never alone in saying it
+# verdict -> symbol and words; symbols differ in shape, for those who see no colours
 VERDICTS = {
     "within": ("●", "within"),
     "below": ("▼", "below"),
@@ -19,14 +18,16 @@ VERDICTS = {
     "not published": ("", "ours alone"),
     "quoted": ("”", "quoted"),
     "not run": ("–", "not run"),
+    "failed": ("✗", "failed"),
 }
-IDLE = ("quoted", "not run")
-COUNTED = ("within", "below", "above", "not comparable", "no interval", "undefined")
+WITHOUT_NUMBER = ("quoted", "not run", "failed")  # cells in which no number of ours can stand
+AGAINST_PRINTED = ("within", "below", "above", "not comparable")
+COUNTED = (*AGAINST_PRINTED, "no interval", "undefined", "failed")
 
 
 def kind(verdict: str) -> str:
-    """A verdict without its reason."""
-    return verdict.partition(" (")[0]
+    """A verdict without its reason: `not comparable (drawn phantoms)`, `failed: NaN in epoch 2`."""
+    return "failed" if verdict.startswith("failed") else verdict.partition(" (")[0]
 
 
 def verdict_counts(table: pd.DataFrame | None) -> list[tuple[str, int]]:
@@ -42,7 +43,7 @@ def rows_run(table: pd.DataFrame | None) -> tuple[int, int]:
     if table is None:
         return 0, 0
     own = table[~table["verdict"].map(kind).isin(["not published", "quoted"])]
-    ran = own[own["verdict"] != "not run"]
+    ran = own[~own["verdict"].map(kind).isin(["not run", "failed"])]
     return len({*ran["row"]}), len({*own["row"]})
 
 
@@ -57,20 +58,21 @@ def printed_tables(side: pd.DataFrame, numbers: itertools.count, links=None) -> 
     for name, cells in side.groupby("table", sort=False):
         own = name == "ours"  # labels and groups that the paper prints nowhere
         title = "Ours, not in a printed table" if own else name
-        grid = _grid(cells, numbers, links or {})
-        made.append({**grid, "title": title, "notes": tables.footnotes(cells)})
+        made.append(
+            grid(cells, numbers, links or {}) | {"title": title, "notes": tables.footnotes(cells)}
+        )
     return made
 
 
 def label_tables(values: pd.DataFrame, numbers: itertools.count, links=None) -> list[dict]:
     """Every label and group of every row, a table for each metric."""
     return [
-        _grid(_as_cells(cells), numbers, links or {}, turned=True) | {"title": metric, "notes": []}
+        grid(as_cells(cells), numbers, links or {}, turned=True) | {"title": metric, "notes": []}
         for metric, cells in values.groupby("metric", sort=False)
     ]
 
 
-def _as_cells(values: pd.DataFrame) -> pd.DataFrame:
+def as_cells(values: pd.DataFrame) -> pd.DataFrame:
     cells = values.rename(columns={"group": "column", "value": "ours"})
     runs = cells.get("runs", "")
     return cells.assign(
@@ -78,39 +80,7 @@ def _as_cells(values: pd.DataFrame) -> pd.DataFrame:
     ).assign(verdict=cells["ours"].isna().map({True: "undefined", False: "not published"}))
 
 
-def across(sets: list[results_folder.ResultSet], numbers: itertools.count) -> list[dict]:
-    """The labels that several papers were scored on, on one dataset, method beside method."""
-    made = []
-    named = [
-        each for each in sets if each.values is not None and each.name != results_folder.RELEASED
-    ]
-    for name in dict.fromkeys(each.name for each in named):
-        same = [each for each in named if each.name == name]
-        frames = []
-        for each in same:
-            labels = each.values[~each.values["group"].map(published.is_average)]
-            links = {"row": each.paper + " · " + labels["row"], "paper": each.paper}
-            frames.append(labels[labels["metric"] == "AUC"].assign(**links, runs=""))
-        cells = pd.concat(frames)
-        shared = cells.groupby("group")["paper"].nunique()
-        cells = cells[cells["group"].isin(shared[shared > 1].index)]
-        digests = {results_folder.test_images(run) for each in same for run in each.finished[:1]}
-        made.append(
-            {
-                "title": same[0].title,
-                "phantom": same[0].phantom,
-                "papers": [each.paper for each in same],
-                "same_images": len(digests) == 1 and "" not in digests,
-                "grid": _grid(_as_cells(cells), numbers, {}, turned=True)
-                | {"title": f"{same[0].title}: AUC of every shared label", "notes": []}
-                if len(cells)
-                else None,
-            }
-        )
-    return made
-
-
-def _grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=None) -> dict:
+def grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=None) -> dict:
     """Rows x columns of cells; `turned` puts the methods across and the labels down."""
     several = cells["metric"].nunique() > 1
     cells = cells.assign(
@@ -124,32 +94,34 @@ def _grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=Non
     scale_of = "heading" if len(rows) > 1 else "metric"
     scales = {name: _scale(alike) for name, alike in cells.groupby(scale_of)}
     records = cells.to_dict("records")
-    by_place = {
+    by_row_and_column = {
         (record["row"], record["heading"]): _cell(record, decimals, scales[record[scale_of]], links)
         for record in records
     }
     if turned is None:
         turned = len(columns) > tables.MANY_COLUMNS
     down, over = (columns, rows) if turned else (rows, columns)
-    verdicts = cells.groupby("row")["verdict"].agg(set)
-    alone = [*IDLE, "not published"] if cells["published"].notna().any() else IDLE
-    said = {
-        row: VERDICTS[words.pop()][1]
-        for row, words in verdicts.items()
-        if words <= {*alone} and len(words) == 1
+    alike = [*WITHOUT_NUMBER, *(["not published"] if cells["published"].notna().any() else [])]
+    row_verdicts = {
+        row: verdicts[0] if kind(verdicts[0]) == "failed" else VERDICTS[kind(verdicts[0])][1]
+        for row, verdicts in cells.groupby("row")["verdict"].unique().items()
+        if len(verdicts) == 1 and kind(verdicts[0]) in alike
     }
     lines = [
-        (name, [by_place.get((other, name) if turned else (name, other)) for other in over])
+        (
+            name,
+            [by_row_and_column.get((other, name) if turned else (name, other)) for other in over],
+        )
         for name in down
     ]
     return {
         "id": f"t{next(numbers)}",
         "columns": over,
         "lines": lines,
-        "said": said,  # rows that say once what all of their cells would
+        "row_verdicts": row_verdicts,  # of rows whose cells all have the same
         "corner": "Label" if turned else "Method",
         "metric": "" if several else str(cells["metric"].iloc[0]),
-        "compared": bool(cells["verdict"].map(kind).isin(COUNTED[:4]).any()),
+        "compared": bool(cells["verdict"].map(kind).isin(AGAINST_PRINTED).any()),
     }
 
 
@@ -159,7 +131,7 @@ def _decimals(printed: str) -> int:
 
 def _scale(cells: pd.DataFrame) -> tuple[float, float]:
     """What the bars of these cells reach from and to."""
-    ran = cells[~cells["verdict"].isin(IDLE)]
+    ran = cells[~cells["verdict"].map(kind).isin(WITHOUT_NUMBER)]
     known = ran[["published", "ours", "low", "high"]].stack()
     return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
 
@@ -176,13 +148,13 @@ def _cell(cell: dict, decimals: int, scale: tuple[float, float], links: dict) ->
         "full": cell["verdict"],
         "printed": printed.replace("0.", ".", 1) if printed.startswith("0.") else printed,
         "data": [printed, *(_exact(value) for value in (ours, low, high))],
-        "ours": "" if verdict in IDLE else tables.number(ours, decimals),
+        "ours": "" if verdict in WITHOUT_NUMBER else tables.number(ours, decimals),
         "interval": "",
         "difference": "",
         "bar": None,
         "runs": [links[path] for path in str(cell["runs"]).split() if path in links],
     }
-    if verdict in IDLE or pd.isna(ours):
+    if verdict in WITHOUT_NUMBER or pd.isna(ours):
         return shown
     if interval:
         ends = tables.number(low, decimals), tables.number(high, decimals)
@@ -202,12 +174,12 @@ def _bar(cell: dict, scale: tuple[float, float]) -> dict:
     """Where the interval, our value and the printed one stand, in percent of the scale."""
     start, span = scale[0], (scale[1] - scale[0]) or 1.0
 
-    def place(value: float) -> str:
+    def percent(value: float) -> str:
         return f"{100 * (value - start) / span:.1f}"
 
     return {
-        "low": place(cell["low"]),
+        "low": percent(cell["low"]),
         "width": f"{100 * (cell['high'] - cell['low']) / span:.1f}",
-        "ours": place(cell["ours"]),
-        "printed": "" if pd.isna(cell["published"]) else place(cell["published"]),
+        "ours": percent(cell["ours"]),
+        "printed": "" if pd.isna(cell["published"]) else percent(cell["published"]),
     }

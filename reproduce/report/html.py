@@ -1,4 +1,4 @@
-"""Other people's figures and Markdown as HTML that can stand in one page and load nothing."""
+"""Figures and Markdown as HTML that is safe inside the page and loads nothing."""
 
 import base64
 import html
@@ -23,11 +23,11 @@ ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
 
-def svg(path: Path, prefix: str, label: str) -> str:
+def svg(content: bytes, prefix: str, label: str) -> str:
     """A figure that scales, its ids made unique by `prefix`; ValueError where it is no SVG."""
     try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, LookupError) as error:  # the latter: an unknown encoding
         raise ValueError(f"no whole SVG: {error}") from error
     if root.tag != f"{{{SVG}}}svg":
         raise ValueError("not an SVG")
@@ -50,9 +50,8 @@ def svg(path: Path, prefix: str, label: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def png(path: Path, label: str) -> str:
-    """A picture inside the page; ValueError where it is none."""
-    content = path.read_bytes()
+def png(content: bytes, label: str) -> str:
+    """A picture inside the page; ValueError where it is no PNG."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError("not a PNG")
     data = base64.b64encode(content).decode()
@@ -103,4 +102,4 @@ def _target(href: str, folder: Path, page: Path) -> str:
 
 def link(path: Path, page: Path) -> str:
     """The address of a file relative to the page."""
-    return quote(Path(os.path.relpath(path, page.parent)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(path, page.parent)).as_posix()))

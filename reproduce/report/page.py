@@ -11,41 +11,60 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from evaluation import audit, claims, published
+from evaluation import EvaluationError, audit, claims, published
 from reproduce import ROOT, RunError
 from reproduce.engine.provenance import provenance
 from reproduce.report import grids, html, results_folder
 
-BESIDE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent
 LEDGERS = ROOT / "docs" / "papers"
-LONGEST = 300  # lines of a further CSV; beyond that it is only named
+LONGEST = 300  # lines shown of a further CSV
 
 
 def paper(
     name: str, sets: list[results_folder.ResultSet], numbers: itertools.count, out: Path
 ) -> dict:
-    """What the page says of one paper."""
-    ledger, script = LEDGERS / f"{name}.md", ROOT / "reproduce" / f"{name}.py"
-    text = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
-    heading, _, rest = text.partition("\n")
-    title = heading.removeprefix("# ").strip() if heading.startswith("# ") else ""
-    if not title and script.is_file():  # the citation on top of it
-        said = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
-        title = " ".join(said.split("\n\n")[:2])
+    """A paper's part of the page."""
+    problems: list[str] = []
+    title, ledger = _title_and_ledger(name, out, problems)
     shown = [result_set(each, numbers, out) for each in sets]
-    transcribed = name in published.papers()
-    if transcribed and not any(each["tables"] for each in shown):
-        shown.append(nothing_run(name, numbers, "As published" if shown else "Not run yet"))
+    findings = []
+    if name in published.papers():
+        try:
+            findings = audit.report([name])["findings"]
+            if not any(each["tables"] for each in shown):
+                shown.append(
+                    as_published(name, numbers, "As published" if shown else "Not run yet")
+                )
+        except EvaluationError as error:  # a damaged file of published numbers
+            problems.append(str(error))
     return {
         "name": name,
         "title": title,
+        "problems": problems,
         "sets": shown,
-        "audit": audit.report([name])["findings"] if transcribed else [],
-        "ledger": html.markdown(rest, ledger.parent, out) if text else "",
+        "audit": findings,
+        "ledger": ledger,
     }
 
 
-def nothing_run(name: str, numbers: itertools.count, title: str) -> dict:
+def _title_and_ledger(name: str, out: Path, problems: list[str]) -> tuple[str, str]:
+    """The paper's title and its document of deviations, as HTML."""
+    document, script = LEDGERS / f"{name}.md", ROOT / "reproduce" / f"{name}.py"
+    try:
+        text = document.read_text(encoding="utf-8") if document.is_file() else ""
+        heading, _, rest = text.partition("\n")
+        title = heading.removeprefix("# ").strip() if heading.startswith("# ") else ""
+        if not title and script.is_file():  # the citation on top of it
+            docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+            title = " ".join(docstring.split("\n\n")[:2])
+    except (OSError, ValueError, SyntaxError) as error:
+        problems.append(f"{document} or {script} cannot be read ({error}).")
+        return "", ""
+    return title, html.markdown(rest, document.parent, out) if text else ""
+
+
+def as_published(name: str, numbers: itertools.count, title: str) -> dict:
     """The printed tables and claims of a paper that has no table of ours yet."""
     nothing = pd.DataFrame(columns=[*published.CELL, "split", "value"]).astype({"value": float})
     printed = published.compare(published.load(name), nothing)
@@ -54,7 +73,7 @@ def nothing_run(name: str, numbers: itertools.count, title: str) -> dict:
         "id": f"{name}-published",
         "phantom": False,
         "facts": {},
-        **dict.fromkeys(("problems", "labels", "figures", "others", "runs"), ()),
+        **dict.fromkeys(("problems", "failures", "labels", "figures", "others", "runs"), ()),
         "tables": grids.printed_tables(printed, numbers),
         "claims": [("claims", grouped_claims(claims.check(name)))],
     }
@@ -69,10 +88,11 @@ def result_set(each: results_folder.ResultSet, numbers: itertools.count, out: Pa
     for path in each.figures:
         label = f"{each.paper}, {each.title}: {path.stem}"
         try:
+            content = results_folder.read_bytes(path)
             if path.suffix == ".png":
-                drawing = html.png(path, label)
+                drawing = html.png(content, label)
             else:
-                drawing = html.svg(path, f"s{next(numbers)}-", label)
+                drawing = html.svg(content, f"s{next(numbers)}-", label)
         except (OSError, ValueError) as error:
             problems.append(f"{base}/{path.name} cannot be shown ({error}).")
             continue
@@ -81,12 +101,13 @@ def result_set(each: results_folder.ResultSet, numbers: itertools.count, out: Pa
         {"id": run_ids[run.path], "run": run, "href": html.link(run.folder, out)}
         for run in each.runs
     ]
-    problems += [f"{run.path}: {run.problem}." for run in each.runs if run.problem]
+    problems += [f"{run.path}: {problem}." for run in each.runs for problem in run.problems]
     return {
         "title": each.title,
         "id": f"{each.paper}-{each.name}",
         "phantom": each.phantom,
         "problems": problems,
+        "failures": [(run.row, run.path, run.failed) for run in each.runs if run.failed],
         "facts": facts(each),
         "tables": [] if each.table is None else grids.printed_tables(each.table, numbers, links),
         "labels": [] if each.values is None else grids.label_tables(each.values, numbers, links),
@@ -98,28 +119,63 @@ def result_set(each: results_folder.ResultSet, numbers: itertools.count, out: Pa
 
 
 def facts(each: results_folder.ResultSet) -> dict:
-    """A result set in the overview: what is done, what it says, when and on what."""
+    """A result set in the overview: rows finished, verdicts, when and on which machines."""
     rows = {run.row for run in each.runs}
     finished = {run.row for run in each.finished}
-    started = sorted(str(run.provenance.get("started", "")) for run in each.runs)
-    when = started[-1] if started else ""
-    if not when and (tables := sorted(each.folder.glob("table.csv"))):
+    sessions = [session for run in each.runs for session in run.sessions]
+    when = max((str(session.get("started", "")) for session in sessions), default="")
+    tables = [*each.folder.glob("table.csv")]
+    if not when and tables:
         when = f"{datetime.fromtimestamp(tables[0].stat().st_mtime):%Y-%m-%d %H:%M:%S}"
-    made_on = [run.provenance for run in each.runs if run.provenance.get("device")]
     machines = dict.fromkeys(
-        ", ".join(str(one.get(key, "")) for key in ("host", "machine", "device")) for one in made_on
+        ", ".join(str(session.get(key, "")) for key in ("host", "machine", "device"))
+        for session in sessions
+        if session.get("device")
     )
-    sizes = [run.settings.get("data", {}).get("sets", {}) for run in each.runs if run.settings]
+    sizes = [run.settings.get("data", {}).get("sets", {}) for run in each.runs]
     return {
         "rows": (len(finished), len(rows)),
+        "failed": len({run.row for run in each.runs if run.failed}),
         "printed": grids.rows_run(each.table),
         "verdicts": grids.verdict_counts(each.table),
         "when": when[:16],
         "machines": list(machines),
         "sizes": max(sizes, key=len, default={}),
         "seconds": sum(run.seconds for run in each.runs),
-        "commits": sorted({str(run.provenance.get("commit", "unknown")) for run in each.runs}),
     }
+
+
+def across(sets: list[results_folder.ResultSet], numbers: itertools.count) -> list[dict]:
+    """The labels that several papers were scored on, on one dataset, method beside method."""
+    made = []
+    scored = [
+        each for each in sets if each.values is not None and each.name != results_folder.RELEASED
+    ]
+    for name in dict.fromkeys(each.name for each in scored):
+        same = [each for each in scored if each.name == name]
+        frames = []
+        for each in same:
+            labels = each.values[~each.values["group"].map(published.is_average)]
+            links = {"row": each.paper + " · " + labels["row"], "paper": each.paper}
+            frames.append(labels[labels["metric"] == "AUC"].assign(**links, runs=""))
+        cells = pd.concat(frames)
+        shared = cells.groupby("group")["paper"].nunique()
+        cells = cells[cells["group"].isin(shared[shared > 1].index)]
+        digests = {results_folder.test_images(run) for each in same for run in each.finished[:1]}
+        title = f"{same[0].title}: AUC of every shared label"
+        made.append(
+            {
+                "title": same[0].title,
+                "phantom": same[0].phantom,
+                "papers": [each.paper for each in same],
+                "same_images": len(digests) == 1 and "" not in digests,
+                "grid": grids.grid(grids.as_cells(cells), numbers, {}, turned=True)
+                | {"title": title, "notes": []}
+                if len(cells)
+                else None,
+            }
+        )
+    return made
 
 
 def grouped_claims(frame: pd.DataFrame) -> list[dict]:
@@ -154,17 +210,19 @@ def _short(text: str) -> str:
 
 def environment() -> jinja2.Environment:
     """Everything that comes from a file is escaped; only html.py hands out HTML."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(BESIDE),
+    template_engine = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["duration"] = duration
-    made.filters["settings"] = lambda found: json.dumps(found, indent=1, ensure_ascii=False)
-    made.globals["VERDICTS"] = grids.VERDICTS
-    return made
+    template_engine.filters["duration"] = duration
+    template_engine.filters["settings"] = lambda record: json.dumps(
+        record, indent=1, ensure_ascii=False
+    )
+    template_engine.globals["VERDICTS"] = grids.VERDICTS
+    return template_engine
 
 
 def duration(seconds: float) -> str:
@@ -189,21 +247,21 @@ def build(results: Path, out: Path) -> str:
         paper(name, [each for each in sets if each.paper == name], numbers, out)
         for name in sorted(names, key=lambda name: (name not in ran, name[-4:], name))  # by year
     ]
-    script, style = ((BESIDE / f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    script, style = ((TEMPLATES / f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made = provenance("")
+    commit = provenance("")["commit"]
     return (
         environment()
         .get_template("page.html.j2")
         .render(
             papers=papers,
             columns=list(dict.fromkeys(each.title for each in sets)),
-            across=grids.across(sets, numbers),
+            across=across(sets, numbers),
             script=script,
             style=style,
             digest=digest,
             when=f"{datetime.now():%Y-%m-%d %H:%M}",
-            commit=made["commit"],
+            commit=commit,
             results=results,
         )
     )

@@ -1,11 +1,10 @@
-"""Anyone's predictions and truth, matched by id: what does not fit is an error or is counted.
+"""Anyone's predictions and truth, matched by id and by label name.
 
-A CSV has an id column (the first, unless named) and one column a label; a predictions.npz of this
-suite holds its own truth. Names match without regard to case, spaces and underscores.
+What cannot be matched for certain is an error; what is left out is counted in a warning. Column
+names match without regard to case, spaces and underscores; a predicted label may be called
+`prob_LABEL`, `LABEL_pred` and the like, a true one `LABEL_GT`.
 """
 
-import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation import EvaluationError
-from evaluation.predictions import load
+from reproduce.rescore import reading
+from reproduce.rescore.reading import BLANK, PATIENTS, Sheet, examples, key, numbers
 
-BLANK = {"", "nan", "na", "n/a", "null", "none"}
-SHOWN = 3  # examples in a message
+PREDICTED = {
+    *("prob", "probs", "proba", "probability", "p", "pred", "preds", "predicted", "prediction"),
+    *("score", "scores", "logit", "logits"),
+}
+TRUE = {"gt", "true", "truth", "target", "label"}
 
 
-class Aligned(NamedTuple):
+class Matched(NamedTuple):
+    """Truth and the predictions of one or two models, in the order of the truth's rows."""
+
     labels: list[str]
     patients: np.ndarray | None  # None: not known
     targets: np.ndarray  # (images, labels), NaN where unknown
@@ -27,227 +32,262 @@ class Aligned(NamedTuple):
     warnings: list[str]
 
 
-class Sheet(NamedTuple):
-    """A file's rows: text from a CSV, numbers from a predictions file."""
-
-    path: Path
-    ids: list[str]
-    names: dict[str, str]  # key -> column name as written
-    columns: dict[str, Sequence]  # key -> one value a row; predictions: (members, rows)
+class Label(NamedTuple):
+    name: str
+    true: str  # its column in the truth
+    predicted: list[str]  # its column in the predictions of each model
 
 
-def key(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def align(
+def match(
     predictions: Path,
     truth: Path | None = None,
     compare: Path | None = None,
+    *,
     id_column: str | None = None,
     patient_column: str | None = None,
     labels: Sequence[str] | None = None,
-    allow_missing: bool = False,
-) -> Aligned:
-    """Targets and the probabilities of one or two models, in the order of the truth's rows."""
-    warnings: list[str] = []
-    if truth is None and predictions.suffix != ".npz":
+) -> Matched:
+    """Read the files and match their rows and columns."""
+    true = reading.read(truth or predictions, id_column, truth=True)
+    sheets = [reading.read(path, id_column) for path in (predictions, compare) if path]
+    if truth is None and predictions.suffix != ".npz" and not _has_truth(sheets[0]):
         raise EvaluationError(f"{predictions} holds no truth; name its file with --truth.")
-    true = _read(truth or predictions, id_column, truth=True)
-    sheets = [_read(path, id_column) for path in (predictions, compare) if path]
-    keys = _shared_labels(true, sheets, labels, patient_column, warnings)
-    rows = _shared_rows(true, sheets, allow_missing, warnings)
-    scored = np.isin(true.ids, rows)  # rows are in the order of the truth
-    targets = np.stack([_numbers(true, name)[0, scored] for name in keys], axis=-1)
+    warnings = [*true.warnings]
+    shared = _shared_labels(true, sheets, labels, patient_column, warnings)
+    ids = _shared_ids(true, sheets, warnings)
+    wanted = {*ids}
+    scored = np.array([name in wanted for name in true.ids])  # `ids` has the order of the truth
+    targets = np.stack([numbers(true, label.true)[0, scored] for label in shared], axis=-1)
     patients = _patients(true, sheets[0], patient_column, scored, warnings)
-    names = [true.names[name] for name in keys]
+    names = [label.name for label in shared]
     _check_targets(true, targets, names, warnings)
     if truth is None and compare and compare.suffix == ".npz":
-        _check_same_truth(true, _read(compare, id_column, truth=True), keys, rows)
-    models = [_probabilities(sheet, keys, rows, names, warnings) for sheet in sheets]
-    return Aligned(names, patients, targets, models, warnings)
+        _check_same_truth(true, reading.read(compare, id_column, truth=True), shared, ids)
+    models = [
+        _probabilities(sheet, [label.predicted[model] for label in shared], ids, names, warnings)
+        for model, sheet in enumerate(sheets)
+    ]
+    return Matched(names, patients, targets, models, warnings)
 
 
-def _read(path: Path, id_column: str | None, truth: bool = False) -> Sheet:
-    if not path.is_file():
-        raise EvaluationError(f"There is no file {path}; check the path.")
-    sheet = _read_npz(path, truth) if path.suffix == ".npz" else _read_csv(path, id_column)
-    if not sheet.ids:
-        raise EvaluationError(f"{path} has no rows.")
-    twice = [name for name, count in Counter(sheet.ids).items() if count > 1]
-    if twice:
-        raise EvaluationError(
-            f"{path} holds {len(twice)} ids more than once ({_some(twice)}); keep one row an id, "
-            "or name the column that tells the rows apart with --id-column."
-        )
-    return sheet
+# Labels
 
 
-def _read_npz(path: Path, truth: bool) -> Sheet:
-    found = load(path)
-    values = found.targets[None] if truth else found.probabilities
-    names = {key(name): str(name) for name in found.labels}
-    columns = {name: values[..., place] for place, name in enumerate(names)}
-    if truth:
-        columns[""] = found.patients  # no CSV column has an empty name
-    return Sheet(path, [str(name) for name in found.ids], names, columns)
+def _bare(column: str, words: set[str]) -> str:
+    """A column's key without a first or last word that says what the column holds."""
+    first, _, rest = column.partition(" ")
+    if rest and first in words:
+        return rest
+    rest, _, last = column.rpartition(" ")
+    return rest if rest and last in words else column
 
 
-def _read_csv(path: Path, id_column: str | None) -> Sheet:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [line for line in csv.reader(file) if line] or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is no CSV file in UTF-8 ({error}).") from error
-    if len(header) < 2:
-        raise EvaluationError(
-            f"{path} needs an id column and label columns, separated by commas; its first line is "
-            f"{','.join(header)[:60]!r}."
-        )
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise EvaluationError(
-                f"{path}: row {number} has {len(line)} values, but there are {len(header)} columns."
-            )
-    keys = [key(name) for name in header]
-    if twice := [name for name, count in Counter(keys).items() if count > 1 and name]:
-        raise EvaluationError(f"{path} has {twice[0]!r} as a column more than once; keep one.")
-    place = 0 if id_column is None else _place(path, keys, id_column, "--id-column")
-    if not keys[place] or keys[place].startswith("unnamed:"):
-        raise EvaluationError(
-            f"{path}: the first column has no name, so it may hold row numbers, which would match "
-            "by accident; name the column that identifies images with --id-column."
-        )
-    ids = [line[place].strip() for line in lines]
-    if "" in ids:
-        raise EvaluationError(f"{path}: row {ids.index('') + 2} has no id.")
-    columns = dict(zip(keys, zip(*lines, strict=True), strict=True)) if lines else {}
-    columns.pop(keys[place], None)
-    names = {name: written.strip() for name, written in zip(keys, header, strict=True)}
-    return Sheet(path, ids, {name: names[name] for name in columns if name}, columns)
+def _has_truth(sheet: Sheet) -> bool:
+    """Whether a CSV of predictions has the truth beside them: LABEL_GT and LABEL_Pred."""
+    predicted = {_bare(name, PREDICTED) for name in sheet.names}
+    bare = {name: _bare(name, TRUE) for name in sheet.names}
+    return any(label != name and label in predicted for name, label in bare.items())
 
 
-def _place(path: Path, keys: list[str], wanted: str, flag: str) -> int:
-    if key(wanted) not in keys:
-        raise EvaluationError(f"{path} has no column {wanted!r}, which {flag} names.")
-    return keys.index(key(wanted))
+def _same_csv(one: Sheet, other: Sheet) -> bool:
+    return one.path.suffix != ".npz" and one.path.samefile(other.path)
+
+
+def _predicted_column(sheet: Sheet, true: Sheet, column: str) -> str | None:
+    """The column of a model's file that predicts a column of the truth."""
+    label = _bare(column, TRUE)
+    for name in dict.fromkeys([column, label]):
+        marked = [each for each in sheet.names if _bare(each, PREDICTED) == name != each]
+        if len(marked) > 1:
+            both = " and ".join(repr(sheet.names[each]) for each in marked)
+            raise EvaluationError(f"{sheet.path}: {both} both predict {name!r}; keep one of them.")
+        if marked:
+            return marked[0]
+        # in a file that holds truth and predictions, a column of truth predicts nothing
+        same_column = name == column and _same_csv(sheet, true)
+        if name in sheet.names and not same_column:
+            return name
+    return None
 
 
 def _shared_labels(
     true: Sheet,
     sheets: list[Sheet],
-    labels: Sequence[str] | None,
+    wanted: Sequence[str] | None,
     patient_column: str | None,
     warnings: list[str],
-) -> list[str]:
-    patient = key(patient_column) if patient_column else None
-    keys = [name for name in true.names if name != patient]
-    if labels is not None:
-        keys = [key(name) for name in labels]
-        for sheet in (true, *sheets):
-            for name in labels:
-                _place(sheet.path, list(sheet.names), name, "--labels")
-    shared = [name for name in keys if all(name in sheet.names for sheet in sheets)]
+) -> list[Label]:
+    """The labels of all files, in the order of the truth's columns or of --labels."""
+    not_labels = {PATIENTS, key(patient_column or PATIENTS)}
+    columns = [name for name in true.names if name not in not_labels]
+    if wanted is not None:
+        columns = [_named_label(true, columns, name) for name in wanted]
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise EvaluationError(f"--labels names {true.names[twice[0]]!r} twice; name it once.")
+    shared = []
+    for place, column in enumerate(columns):
+        predicted = [_predicted_column(sheet, true, column) for sheet in sheets]
+        used = [name for name in predicted if name is not None]
+        if len(used) == len(sheets):
+            shared.append(Label(_shown(true.names[column], column, used), column, used))
+        elif wanted is not None:
+            lacking = sheets[predicted.index(None)].path
+            raise EvaluationError(
+                f"{lacking} has no column {wanted[place]!r}, which --labels names."
+            )
     if not shared:
         raise EvaluationError(
             f"{true.path} and {sheets[0].path} share no label column: "
-            f"{_some(true.names.values())} against {_some(sheets[0].names.values())}."
+            f"{examples(true.names.values())} against {examples(sheets[0].names.values())}."
         )
-    for sheet in (true, *sheets):
-        left = [sheet.names[name] for name in sheet.names if name not in (*shared, patient)]
-        if left and labels is None:
-            warnings.append(f"{sheet.path}: {len(left)} columns not scored ({_some(left, 20)})")
-        renamed = [sheet.names[name] for name in shared if sheet.names[name] != true.names[name]]
-        if renamed:
-            warnings.append(f"{sheet.path}: columns matched by similar names ({_some(renamed)})")
+    names = [label.name for label in shared]
+    if twice := [label for label in shared if names.count(label.name) > 1]:
+        both = " and ".join(repr(true.names[label.true]) for label in twice[:2])
+        raise EvaluationError(f"{true.path}: {both} are both the truth of one label; keep one.")
+    _warn_of_columns(true, sheets, shared, None if wanted else not_labels, warnings)
     return shared
 
 
-def _shared_rows(
-    true: Sheet, sheets: list[Sheet], allow_missing: bool, warnings: list[str]
-) -> list[str]:
-    rows = true.ids
+def _warn_of_columns(
+    true: Sheet,
+    sheets: list[Sheet],
+    shared: list[Label],
+    not_labels: set[str] | None,
+    warnings: list[str],
+) -> None:
+    """Columns that match in another spelling; those that are not scored, unless --labels chose."""
+    true_columns = [label.true for label in shared]
+    by_model = [[label.predicted[model] for label in shared] for model in range(len(sheets))]
+    for sheet, used in zip([true, *sheets], [true_columns, *by_model], strict=True):
+        if sheet is true or not _same_csv(sheet, true):
+            both = {*used, *(by_model[0] if _same_csv(sheets[0], sheet) else ())}
+            skipped = both | (not_labels or {*sheet.names})
+            unused = [written for name, written in sheet.names.items() if name not in skipped]
+            if unused:
+                text = f"{len(unused)} columns not scored ({examples(unused, 20)})"
+                warnings.append(f"{sheet.path}: {text}")
+        renamed = [
+            sheet.names[name]
+            for name in used
+            if sheet is not true and name in true.names and sheet.names[name] != true.names[name]
+        ]
+        if renamed:
+            warnings.append(f"{sheet.path}: columns matched by similar names ({examples(renamed)})")
+
+
+def _named_label(true: Sheet, columns: Sequence[str], name: str) -> str:
+    """The column of the truth that --labels names, with or without the word that marks truth."""
+    for column in columns:
+        if key(name) in (column, _bare(column, TRUE)):
+            return column
+    raise EvaluationError(f"{true.path} has no column {name!r}, which --labels names.")
+
+
+def _shown(written: str, column: str, predicted: Sequence[str]) -> str:
+    """A label as its truth writes it; LABEL where the truth's column is LABEL_GT."""
+    if column in predicted or _bare(column, TRUE) == column:
+        return written
+    words = reading.words(written)
+    return " ".join(words[1:] if key(words[0]) in TRUE else words[:-1])
+
+
+# Images
+
+
+def _shared_ids(true: Sheet, sheets: list[Sheet], warnings: list[str]) -> list[str]:
+    """The images of all files, in the order of the truth; what is left out is counted."""
+    ids, known = true.ids, {*true.ids}
     for sheet in sheets:
         predicted = {*sheet.ids}
-        missing = [name for name in rows if name not in predicted]
-        if len(missing) == len(rows):
+        missing = [name for name in true.ids if name not in predicted]
+        if len(missing) == len(true.ids):
             raise EvaluationError(
-                f"{sheet.path} and {true.path} share no id: {_some(sheet.ids)} against "
-                f"{_some(true.ids)}. Choose the column with --id-column, or write ids alike."
-            )
-        if missing and not allow_missing:
-            raise EvaluationError(
-                f"{sheet.path} lacks {len(missing)} of {len(true.ids)} images of {true.path} "
-                f"({_some(missing)}); predict them too, or score the others with --allow-missing."
+                f"{sheet.path} and {true.path} share no id: {examples(sheet.ids)} against "
+                f"{examples(true.ids)}. Choose the column with --id-column, or write ids alike."
             )
         if missing:
-            warnings.append(f"{sheet.path}: {len(missing)} images have no prediction, left out")
-        known = {*true.ids}
-        extra = [name for name in sheet.ids if name not in known]
-        if extra:
-            warnings.append(f"{sheet.path}: {len(extra)} rows without truth, left out")
-        rows = [name for name in rows if name in predicted]
-        if [name for name in sheet.ids if name in known] != rows:
+            warnings.append(
+                f"{sheet.path}: {len(missing)} images have no prediction, left out: scored on "
+                f"{len(true.ids) - len(missing)} of the {len(true.ids)} images of {true.path}"
+            )
+        if extra := sum(name not in known for name in sheet.ids):
+            warnings.append(f"{sheet.path}: {extra} rows without truth, left out")
+        in_their_order = [name for name in sheet.ids if name in known]
+        if in_their_order != [name for name in true.ids if name in predicted]:
             warnings.append(f"{sheet.path}: rows in another order than the truth, matched by id")
-    if not rows:
+        ids = [name for name in ids if name in predicted]
+    if not ids:
         raise EvaluationError(f"{sheets[0].path} and {sheets[1].path} share no id.")
-    return rows
+    return ids
 
 
 def _patients(
     true: Sheet, predicted: Sheet, column: str | None, scored: np.ndarray, warnings: list[str]
 ) -> np.ndarray | None:
-    if column is None and true.path.suffix == ".npz":
-        return np.asarray(true.columns[""], str)[scored]
-    if column is None:
+    """The patient of every scored image, from the truth or the predictions; None if unknown."""
+    by_sheet = []
+    for sheet in (true, predicted):
+        cells = sheet.patients if column is None else sheet.columns.get(key(column))
+        if cells is not None:
+            written = _one_spelling(sheet.path, [str(cell).strip() for cell in cells])
+            by_sheet.append(dict(zip(sheet.ids, written, strict=True)))
+    if not by_sheet and column is not None:
+        raise EvaluationError(
+            f"Neither file has a column {column!r}, which --patient-column names."
+        )
+    if not by_sheet:
         warnings.append(
             "no --patient-column: every image counts as another patient, which makes intervals "
             "too narrow where patients have several"
         )
         return None
-    if key(column) in true.columns:
-        patients = [str(name).strip() for name in true.columns[key(column)]]
-    elif key(column) in predicted.columns:
-        place = dict(zip(predicted.ids, predicted.columns[key(column)], strict=True))
-        patients = [str(place.get(name, "")).strip() for name in true.ids]
-    else:
-        raise EvaluationError(
-            f"Neither file has a column {column!r}, which --patient-column names."
-        )
-    patients = [name for name, wanted in zip(patients, scored, strict=True) if wanted]
+    ids = [name for name, wanted in zip(true.ids, scored, strict=True) if wanted]
+    patients = [by_sheet[0].get(name, "") for name in ids]
+    for name, patient in zip(ids, patients, strict=True):
+        if (other := by_sheet[-1].get(name, "")) != patient:
+            raise EvaluationError(
+                f"{true.path} and {predicted.path} name different patients of {name}: {patient!r} "
+                f"and {other!r}; mend one file, or delete its column of patients."
+            )
     if unknown := sum(name.casefold() in BLANK for name in patients):
-        raise EvaluationError(f"{unknown} images have no {column!r}; fill it in for all of them.")
+        named = column or "Patient ID"
+        raise EvaluationError(f"{unknown} images have no {named!r}; fill it in for all of them.")
     return np.array(patients)
 
 
-def _numbers(sheet: Sheet, name: str) -> np.ndarray:
-    """A column as (members, rows) float64, NaN where it is blank."""
-    values = sheet.columns[name]
-    if isinstance(values, np.ndarray):
-        return values.astype(float)
-    numbers = np.empty(len(values))
-    for row, text in enumerate(values):
-        try:
-            number = text.strip().casefold()
-            numbers[row] = np.nan if number in BLANK else float(number.replace("_", "?"))
-        except ValueError:
+def _one_spelling(path: Path, patients: list[str]) -> list[str]:
+    """Numbers without leading zeros and `.0`, so that both files can be compared.
+
+    A file that writes one patient in two ways is refused: each would count as a patient.
+    """
+    spelling: dict[str, str] = {}
+    for text in dict.fromkeys(patients):
+        number = text.removesuffix(".0")
+        number = (number.lstrip("0") or "0") if number.isascii() and number.isdigit() else text
+        if spelling.setdefault(number, text) != text:
             raise EvaluationError(
-                f"{sheet.path}: {sheet.names[name]!r} of {sheet.ids[row]} is {text!r}, which is no "
-                "number; if the column is no label, name the labels with --labels."
-            ) from None
-    return numbers[None]
+                f"{path} writes one patient in two ways, {spelling[number]!r} and {text!r}; write "
+                "each patient in one way."
+            )
+    plain = {text: number for number, text in spelling.items()}
+    return [plain[text] for text in patients]
 
 
-def _check_same_truth(true: Sheet, other: Sheet, keys: list[str], rows: list[str]) -> None:
-    for name in keys:
+# Numbers
+
+
+def _check_same_truth(true: Sheet, other: Sheet, shared: list[Label], ids: list[str]) -> None:
+    """Two predictions.npz that are compared must hold the same truth."""
+    for label in shared:
         one, two = (
-            dict(zip(sheet.ids, _numbers(sheet, name)[0], strict=True)) for sheet in (true, other)
+            dict(zip(sheet.ids, numbers(sheet, label.true)[0], strict=True))
+            for sheet in (true, other)
         )
-        differ = [row for row in rows if not np.array_equal(one[row], two[row], equal_nan=True)]
+        differ = [name for name in ids if not np.array_equal(one[name], two[name], equal_nan=True)]
         if differ:
             raise EvaluationError(
                 f"{true.path} and {other.path} hold different truths, first for "
-                f"{true.names[name]!r} of {differ[0]}; say which counts with --truth."
+                f"{label.name!r} of {differ[0]}; say which counts with --truth."
             )
 
 
@@ -270,16 +310,17 @@ def _check_targets(true: Sheet, targets: np.ndarray, names: list[str], warnings:
 
 
 def _probabilities(
-    sheet: Sheet, keys: list[str], rows: list[str], names: list[str], warnings: list[str]
+    sheet: Sheet, columns: list[str], ids: list[str], names: list[str], warnings: list[str]
 ) -> np.ndarray:
-    place = {name: row for row, name in enumerate(sheet.ids)}
-    order = [place[name] for name in rows]
-    values = np.stack([_numbers(sheet, name) for name in keys], axis=-1)[:, order]
+    """(members, images, labels) in the order of `ids`."""
+    row_of = {name: row for row, name in enumerate(sheet.ids)}
+    order = [row_of[name] for name in ids]
+    values = np.stack([numbers(sheet, column) for column in columns], axis=-1)[:, order]
     if not np.isfinite(values).all():
         _, row, column = np.argwhere(~np.isfinite(values))[0]
         raise EvaluationError(
             f"{sheet.path}: {(~np.isfinite(values)).sum()} predictions are blank, NaN or infinite, "
-            f"the first {names[column]!r} of {rows[row]}; predict them again."
+            f"the first {names[column]!r} of {ids[row]}; predict them again."
         )
     outside = (values < 0) | (values > 1)
     if outside.any():
@@ -288,11 +329,6 @@ def _probabilities(
             f"{values.max():g}); they are ranked as they are, without calibration"
         )
     for column, name in enumerate(names):
-        if len(rows) > 1 and np.ptp(values.mean(axis=0)[:, column]) == 0:
+        if len(ids) > 1 and np.ptp(values.mean(axis=0)[:, column]) == 0:
             warnings.append(f"{sheet.path}: {name} is constant, so its AUC is .5 and says nothing")
     return values
-
-
-def _some(values, shown: int = SHOWN) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:shown]) + ", …" * (len(values) > shown)

@@ -1,6 +1,9 @@
 """Scores and tables of predictions that exist already; the command is in __main__.py."""
 
 import argparse
+import hashlib
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +24,12 @@ from evaluation import (
 )
 from evaluation.metrics import Group
 from reproduce import ROOT
-from reproduce.rescore import matching
+from reproduce.rescore import matching, reading
 from reproduce.tables import authors, radiologists
 from reproduce.tables.radiologists import one_line_each
 
 RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
+SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
 
 
@@ -57,16 +61,16 @@ PAPERS = {
 
 
 def rescore_paper(
-    paper: str, found: authors.Released, resamples: int, seed: int
+    paper: str, released: authors.Released, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The released predictions' numbers beside the published ones with verdicts, and alone."""
     row, groups, _ = PAPERS[paper]
-    scored = found.predictions
+    scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
     ours = bootstrap.table(*arrays, groups, resamples, seed)
     ours = ours[ours["metric"] == "AUC"]
-    if found.decisions:
-        below = radiologists.below_curve(scored, found.decisions, resamples, seed)
+    if released.decisions:
+        below = radiologists.below_curve(scored, released.decisions, resamples, seed)
         ours = pd.concat([ours, below])
     printed = published.load(paper)
     printed = printed[(printed["row"] == row) & (printed["split"] == "test")]
@@ -124,8 +128,8 @@ def released_command(options: argparse.Namespace) -> None:
     paper = options.paper
     if options.download:
         authors.download(paper, options.released, options.base_url)
-    found = authors.read(paper, options.released)
-    side, ours = rescore_paper(paper, found, options.resamples, options.seed)
+    released = authors.read(paper, options.released)
+    side, ours = rescore_paper(paper, released, options.resamples, options.seed)
     text = page(paper, side, ours)
     out = (options.results_dir or RESULTS) / paper / "released"
     tables.to_csv(side, out / "table.csv")
@@ -136,13 +140,14 @@ def released_command(options: argparse.Namespace) -> None:
 
     figures.roc_curves(
         out / "roc.svg",
-        found.predictions.targets,
-        found.predictions.mean,
-        found.predictions.labels,
-        found.decisions,
+        released.predictions.targets,
+        released.predictions.mean,
+        released.predictions.labels,
+        released.decisions,
         PAPERS[paper].title,
     )
-    print(f"{PAPERS[paper].title}\n\n{tables.to_text(one_line_each(ours))}\n{notes(ours)}")
+    text = tables.to_text(one_line_each(ours), text_width())
+    print(f"{PAPERS[paper].title}\n\n{text}\n{notes(ours)}")
     print(f"Beside the published values\n{summary(side)}\n")
     print(f"Written to {out}: table.csv, table.md, roc.svg.")
 
@@ -150,26 +155,24 @@ def released_command(options: argparse.Namespace) -> None:
 # Anyone's predictions
 
 
-def score(given: matching.Aligned, groups: tuple[Group, ...], resamples: int, seed: int):
+def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
     """Long form: every label and group, then calibration and what the uncertainty tells."""
-    members = given.models[0]
+    members = data.models[0]
     mean = members.mean(axis=0)
-    table = bootstrap.table(
-        given.targets, mean, given.labels, given.patients, groups, resamples, seed
-    )
+    table = bootstrap.table(data.targets, mean, data.labels, data.patients, groups, resamples, seed)
     if mean.min() < 0 or mean.max() > 1:
         return table
     extra = {
-        "Brier": uncertainty.brier(given.targets, mean),
-        "ECE": uncertainty.calibration_error(given.targets, mean),
+        "Brier": uncertainty.brier(data.targets, mean),
+        "ECE": uncertainty.calibration_error(data.targets, mean),
     }
     if len(members) > 1:
-        doubt = uncertainty.spread(members)
-        wrong = uncertainty.errors(given.targets, mean)
-        extra["errors found (AUC of the spread)"] = metrics.auroc(wrong, doubt)
-        extra["AURC"] = uncertainty.risk_coverage_area(wrong, doubt)
+        spread = uncertainty.spread(members)
+        wrong = uncertainty.errors(data.targets, mean)
+        extra["errors found (AUC of the spread)"] = metrics.auroc(wrong, spread)
+        extra["AURC"] = uncertainty.risk_coverage_area(wrong, spread)
     frames = [
-        pd.DataFrame({"group": given.labels, "metric": name, "value": values})
+        pd.DataFrame({"group": data.labels, "metric": name, "value": values})
         for name, values in extra.items()
     ]
     return pd.concat([table, *frames], ignore_index=True)
@@ -178,13 +181,13 @@ def score(given: matching.Aligned, groups: tuple[Group, ...], resamples: int, se
 def tree_groups(name: str, predicted: list[str]) -> tuple[tuple[Group, ...], np.ndarray, list[str]]:
     """Chen's groups over a hierarchy, its parent matrix, and its labels as they are predicted."""
     names, tree = label_tree.HIERARCHIES[name]
-    written = {matching.key(label): label for label in predicted}
-    missing = [label for label in names if matching.key(label) not in written]
+    written = {reading.key(label): label for label in predicted}
+    missing = [label for label in names if reading.key(label) not in written]
     if missing:
         raise EvaluationError(
             f"The tree {name!r} needs {len(missing)} labels more: {', '.join(missing)}."
         )
-    own = [written[matching.key(label)] for label in names]
+    own = [written[reading.key(label)] for label in names]
     leaves = label_tree.leaves(tree)
     groups = [
         Group("leaf", [own[label] for label in leaves]),
@@ -211,13 +214,13 @@ def notes(table: pd.DataFrame) -> str:
     return "".join(f"- {row['group']}: {row['note']}\n" for row in noted.to_dict("records"))
 
 
-def compare(given: matching.Aligned, groups: tuple[Group, ...], resamples: int, seed: int):
+def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
     """Paired differences with bootstrap intervals, and DeLong's test of every label's AUC."""
-    first, second = (model.mean(axis=0) for model in given.models)
+    first, second = (model.mean(axis=0) for model in data.models)
     frame = bootstrap.compare(
-        given.targets, first, second, given.labels, given.patients, groups, resamples, seed
+        data.targets, first, second, data.labels, data.patients, groups, resamples, seed
     )
-    tested = delong.table(given.targets, first, second, given.labels)
+    tested = delong.table(data.targets, first, second, data.labels)
     tested = tested.rename(columns={"label": "group"}).assign(metric="AUC")
     columns = ["group", "metric", "p", "p_holm", "p_bh"]
     return frame.merge(tested[columns], "left", ["group", "metric"])
@@ -233,64 +236,96 @@ def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_command(options: argparse.Namespace) -> None:
-    given = matching.align(
+    data = matching.match(
         options.predictions,
         options.truth,
         options.compare,
-        options.id_column,
-        options.patient_column,
-        options.labels,
-        options.allow_missing,
+        id_column=options.id_column,
+        patient_column=options.patient_column,
+        labels=options.labels,
     )
-    groups, broken = metrics.ASADI, None
+    groups, violated = metrics.ASADI, None
     if options.ge:
         groups += metrics.GE[1:]  # the mean is there
     if options.tree:
-        of_tree, parents, own = tree_groups(options.tree, given.labels)
-        groups += of_tree
-        columns = [given.labels.index(label) for label in own]
-        broken = hierarchy.violations(given.models[0].mean(axis=0)[:, columns], parents, own)
-    frames = {"table": score(given, groups, options.resamples, options.seed)}
+        tree_means, parents, names = tree_groups(options.tree, data.labels)
+        groups += tree_means
+        columns = [data.labels.index(label) for label in names]
+        violated = hierarchy.violations(data.models[0].mean(axis=0)[:, columns], parents, names)
+    frames = {"table": score(data, groups, options.resamples, options.seed)}
     parts = {"Scores": one_line_each(frames["table"])}
-    given.warnings.extend(notes(frames["table"]).replace("- ", "").splitlines())
+    data.warnings.extend(notes(frames["table"]).replace("- ", "").splitlines())
     if options.compare:
-        frames["compare"] = compare(given, groups, options.resamples, options.seed)
+        frames["compare"] = compare(data, groups, options.resamples, options.seed)
         name = f"{options.compare} (second) against {options.predictions} (first)"
         parts[name] = compared_for_people(frames["compare"])
     if options.ge:
         parts["Images without a finding among the negatives"] = normal_share(
-            frames["table"], given.targets
+            frames["table"], data.targets
         )
-    if broken is not None:
-        frames["violations"] = parts["Children above their parents"] = broken
-    for warning in given.warnings:
+    if violated is not None:
+        frames["violations"] = parts["Children above their parents"] = violated
+    for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for title, part in parts.items():
-        print(tables.titled(title, tables.to_text(part)))
+        print(tables.titled(title, tables.to_text(part, text_width())))
     if options.results_dir:
-        write_own(options, given, frames, parts)
+        write_own(options, data, frames, parts)
+
+
+def text_width() -> int:
+    """The terminal's width; a pipe or a file gets tables of any width, in one block."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
+    """results/rescored/NAME, which is the same for the same files and never another's.
+
+    NAME is the file's and its folder's: chexnet-preds. A run's predictions.npz is named after the
+    run, chen2019-plco-HLCP-seed-0. Where another file of that name was scored before, the start of
+    a hash of the path follows.
+    """
+    paths = [path.absolute() for path in (predictions, compared) if path]
+    name = "-against-".join(map(_file_name, paths))
+    folder, text = results / "rescored" / name, "".join(f"{path}\n" for path in paths)
+    scored_from = folder / SCORED_FROM
+    if scored_from.is_file() and scored_from.read_text(encoding="utf-8", errors="replace") != text:
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+        folder = folder.with_name(f"{name}-{digest}")
+    files.write(folder / SCORED_FROM, text.encode("utf-8", "replace"))
+    return folder
+
+
+def _file_name(path: Path) -> str:
+    of_run = (path.parent / "config.json").is_file()
+    folders = path.parts[-5:-1] if of_run else path.parts[-2:-1]
+    stem = path.name.removesuffix(".gz").removesuffix(path.suffix if of_run else ".csv")
+    stem = stem.removesuffix(".npz")
+    parts = [*folders] if of_run and stem == "predictions" else [*folders, stem]
+    return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-.")[:150]
 
 
 def write_own(
     options: argparse.Namespace,
-    given: matching.Aligned,
+    data: matching.Matched,
     frames: dict[str, pd.DataFrame],
     parts: dict[str, pd.DataFrame],
 ) -> None:
     """The frames as CSV, what was printed as table.md, and the figures."""
     from evaluation import figures  # Matplotlib takes half a second
 
-    out = options.results_dir / "rescored" / options.predictions.stem
+    out = own_folder(options.results_dir, options.predictions, options.compare)
+    (out / "violations.csv").unlink(missing_ok=True)  # of an earlier command with --tree
     for name, frame in frames.items():
         tables.to_csv(frame, out / f"{name}.csv")
     pages = [f"## {title}\n\n{tables.to_markdown(part)}" for title, part in parts.items()]
-    warned = "".join(f"- {warning}\n" for warning in given.warnings)
+    warned = "".join(f"- {warning}\n" for warning in data.warnings)
     text = "\n".join([f"# {options.predictions}\n", *([warned] if warned else []), *pages])
     files.write(out / "table.md", text)
-    means = [model.mean(axis=0) for model in given.models]
-    figures.roc_curves(out / "roc.svg", given.targets, means[0], given.labels)
+    means = [model.mean(axis=0) for model in data.models]
+    figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:
-        tested = delong.table(given.targets, *means, given.labels)
+        tested = delong.table(data.targets, *means, data.labels)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
     print(f"Written to {out}.")

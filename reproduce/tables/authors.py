@@ -1,14 +1,16 @@
-"""What authors released with their papers: which files, where from, found or fetched, and read.
+"""What authors released with their papers: which files they are, fetched where missing, and read.
 
 Every file is known by its SHA-256, so a number made from it can only be about that file.
 """
 
 import http.client
 import os
+import re
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,10 +18,16 @@ import pandas as pd
 from data import files, labels
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
-from reproduce.engine.rows import Combined, Run
+
+if TYPE_CHECKING:
+    from reproduce.engine.rows import Run
 
 CHUNK = 1 << 16
 TIMEOUT = 30  # seconds without a byte
+NETWORK_ERRORS = (
+    *(urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError),
+    *(ssl.SSLError, ValueError),  # the latter: an address that cannot be taken apart
+)
 
 
 class File(NamedTuple):
@@ -91,12 +99,14 @@ def read(paper: str, folder: Path) -> Released:
     return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](paths)
 
 
-def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> Run:
+def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "Run":
     """The authors' own predictions as a finished row, to stand in a table beside trained ones."""
-    found = read(paper, released_folder).predictions
+    from reproduce.engine.rows import Combined, Run  # imports OpenCV, which re-scoring needs not
+
+    theirs = read(paper, released_folder).predictions
     row = Combined(name, (), note="released by the authors, not trained")
-    found = found._replace(ids=np.arange(len(found.ids)), meta={"row": row.name})
-    predictions.save(run_folder / "predictions.npz", found)
+    theirs = theirs._replace(ids=np.arange(len(theirs.ids)), meta={"row": row.name})
+    predictions.save(run_folder / "predictions.npz", theirs)
     return Run(row, 0, run_folder, {})
 
 
@@ -108,8 +118,8 @@ def _read_pham(paths: list[Path]) -> Released:
     )
     patients = truth.index.str.extract(r"(patient\d+)", expand=False).to_numpy()
     by_name = dict(zip((path.stem for path in paths[2:]), readers, strict=True))
-    found = _predictions(truth.index, patients, names, truth[names].to_numpy(float), probabilities)
-    return Released(found, by_name)
+    targets = truth[names].to_numpy(float)
+    return Released(_predictions(truth.index, patients, names, targets, probabilities), by_name)
 
 
 def _read_asadi(paths: list[Path]) -> Released:
@@ -129,12 +139,13 @@ def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
 
 
 def find(paper: str, folder: Path) -> list[Path]:
-    """The released files in the order of SOURCES, wherever they lie in `folder`."""
+    """The paths of the released files in the order of SOURCES, anywhere below `folder`."""
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}. {_hint(paper, folder)}")
     paths, missing, changed = [], [], []
     for file in SOURCES[paper].files:
-        candidates = sorted(folder.rglob(f"*{Path(file.path).name}"))
+        named_alike = folder.rglob(f"*{Path(file.path).name}")
+        candidates = sorted(path for path in named_alike if path.is_file())
         match = next((path for path in candidates if files.sha256(path) == file.sha256), None)
         if match:
             paths.append(match)
@@ -153,10 +164,10 @@ def find(paper: str, folder: Path) -> list[Path]:
 
 
 def _hint(paper: str, folder: Path) -> str:
-    return f"Add --download to fetch it. {_wanted(paper, folder)}"
+    return f"Add --download to fetch it. {_by_hand(paper, folder)}"
 
 
-def _wanted(paper: str, folder: Path) -> str:
+def _by_hand(paper: str, folder: Path) -> str:
     """Which files to put where."""
     source = SOURCES[paper]
     listed = "".join(f"\n  {file.path}\n    SHA-256 {file.sha256}" for file in source.files)
@@ -169,6 +180,10 @@ def _wanted(paper: str, folder: Path) -> str:
 def download(paper: str, folder: Path, base_url: str | None = None) -> None:
     """Fetch what is not there yet; an interrupted file goes on where it stopped."""
     source = SOURCES[paper]
+    if base_url and not re.match(r"https?://[^/]", base_url):
+        raise EvaluationError(
+            f"--base-url {base_url} is no address; give one that begins with https:// or http://."
+        )
     for file in source.files:
         target = folder / file.path
         if target.is_file() and files.sha256(target) == file.sha256:
@@ -177,10 +192,10 @@ def download(paper: str, folder: Path, base_url: str | None = None) -> None:
         print(f"fetching {url}", flush=True)
         try:
             _fetch(url, target, file.sha256)
-        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        except NETWORK_ERRORS as error:
             reason = getattr(error, "reason", None) or error
             raise EvaluationError(
-                f"{url} cannot be fetched ({reason}). {_wanted(paper, folder)}"
+                f"{url} cannot be fetched ({reason}). {_by_hand(paper, folder)}"
             ) from error
 
 
@@ -191,10 +206,10 @@ def _fetch(url: str, target: Path, expected: str) -> None:
     if files.sha256(partial) != expected:  # perhaps the old part was of another version
         partial.unlink()
         _append(url, partial)
-    if (found := files.sha256(partial)) != expected:
+    if (actual := files.sha256(partial)) != expected:
         partial.unlink()
         raise EvaluationError(
-            f"{url} has SHA-256 {found} instead of {expected}: it is not the file that the "
+            f"{url} has SHA-256 {actual} instead of {expected}: it is not the file that the "
             "authors released, so nothing was kept."
         )
     os.replace(partial, target)

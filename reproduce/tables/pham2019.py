@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, chexpert
+from data import DataError, chexpert, files
 from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import figures, metrics, predictions, tables
 from evaluation.predictions import Predictions
@@ -90,7 +90,7 @@ def views(folder: Path, runs: Sequence[Run], study_of: dict[str, str]) -> None:
     table = pd.DataFrame(lines).T
     title = f"Mean AUC, {len(found.ids):,} images of {len(mean.ids):,} studies"
     text = f"### {title}\n\n{tables.to_markdown(table)}"
-    (folder / "studies.md").write_text(text, encoding="utf-8")
+    files.write(folder / "studies.md", text)
     if len(found.ids) > len(mean.ids):
         print("\n" + tables.titled(title, tables.to_text(table)))
 
@@ -116,13 +116,15 @@ def beside_radiologists(
     table = table[table["metric"] == "AUC"].set_index("group").loc[[*FIVE, "mean"]].reset_index()
     if decisions:
         below = radiologists.below_curve(found, decisions, resamples, seed=0)
-        table = pd.concat([table, below])
+        each = radiologists.auc_of_each(found, decisions, resamples, seed=0)
+        table = pd.concat([table, below, each])
     title = f"Public test set, {len(found.ids):,} studies: {best}"
     heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
-    page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}"
-    (folder / "public.md").write_text(page, encoding="utf-8")
+    note = f"\n{radiologists.AUC_NOTE}\n" if decisions else ""
+    page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}{note}"
+    files.write(folder / "public.md", page)
     tables.to_csv(scoring.values(scored), folder / "public.csv")
-    print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))))
+    print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))) + note)
     figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
     return table
 

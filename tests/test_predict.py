@@ -1,9 +1,10 @@
 """A finished run on files: the same bits as its cache, every kind of row, and what is refused."""
 
 import argparse
+import os
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,13 @@ import pytest
 import losses
 from data import label_tree, labels
 from data.augment import Augment
-from evaluation import hierarchy, predict
-from reproduce import RunError, rebuild, run
+from data.phantom import drawing
+from evaluation import hierarchy, inference
+from evaluation.predictions import load
+from reproduce import RunError
 from reproduce import predict as command
+from reproduce.engine import dataset, loop, rebuild
+from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 
 NAMES = ["Abnormal", "Cardiac", "Cardiomegaly"]
 PARENTS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
@@ -32,56 +37,60 @@ class Config:
     precision: str = "float32"
 
 
-def rows(config, options, frame: pd.DataFrame) -> list:
+def rows(config, data: Data) -> list:
     """Chain rule; the same with drawn views; a deep head with dropout, uncropped; their fusion."""
-    truth = frame[["Cardiomegaly"] * 3].to_numpy(np.float32)
+    truth = data.frame[["Cardiomegaly"] * 3].to_numpy(np.float32)
     ancestors = PARENTS @ PARENTS + PARENTS + np.eye(3)
+    task = Task(NAMES, truth, truth)
+    fit = Fit(1, lambda *_: 1e-3, select=lambda *_: 0)
+    plain = {"backbone": config.backbone, "weights": "none"}
 
-    def row(name, **more):
-        settings = {"select": lambda *_: 0, "epochs": 1, "learning_rate": lambda *_: 1e-3}
-        settings["network"] = {"weights": "none"}
-        loss = losses.masking.MaskedBCE
-        return run.Row(name, NAMES, truth, truth, lambda: loss(), **settings | more)
+    def row(name, fit=fit, network=plain, **more):
+        return Row(name, task, losses.masking.MaskedBCE, fit, network=network, **more)
 
     def chain_rule(logits):
-        return hierarchy.path_product(predict.sigmoid(logits), ancestors)
+        return hierarchy.path_product(inference.sigmoid(logits), ancestors)
 
-    deep = {"weights": "none", "head": "asadi2025", "dropout": 0.5}
+    drawn = Readout(passes=inference.augmented_passes(TTA, 2))
+    deep = plain | {"head": "asadi2025", "dropout": 0.5}
     return [
-        row("chain", probabilities=chain_rule),
-        row("drawn", epochs=0, start_from="chain", passes=predict.drawn(TTA, 2)),
-        row("deep", network=deep, data=getattr(options, "template_data", None)),
-        run.Combined("fusion", ["chain", "deep"]),
+        row("chain", readout=Readout(chain_rule), data=data.centre),
+        row("drawn", replace(fit, epochs=0), readout=drawn, data=data.centre, start_from="chain"),
+        row("deep", network=deep),
+        Combined("fusion", ["chain", "deep"]),
     ]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(runs by row, Data by row, folder of images): trained for an epoch on a few phantoms."""
-    place = tmp_path_factory.mktemp("predict")
+    folder = tmp_path_factory.mktemp("predict")
     script = types.ModuleType("reproduce.toy2020")
     script.Config, script.rows = Config, rows
     sys.modules["reproduce.toy2020"] = script
-    drawing.write("chestxray14", place / "images", 40, 48, seed=3, progress=False)
+    (folder / "reproduce").mkdir()
+    (folder / "reproduce" / "toy2020.sh").touch()  # only a paper's script is rebuilt from
+    drawing.write("chestxray14", folder / "images", 40, 48, seed=3, progress=False)
     options = argparse.Namespace(
-        dataset="chestxray14", data_dir=place / "images", allow_missing=False, skip_corrupt=False,
-        cache_dir=place / "cache", results_dir=place / "results", rows=None, seeds=(0,),
-        device="auto", fast=True, jit=False,
+        dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
+        cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
+        device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
+        phantoms=None, split_file=None,
     )  # fmt: skip
-    frame = run.read(options, Config(), 0)
+    frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
-    whole = run.decode(options, frame, attrs, 38)
-    cut = run.decode(options, frame, attrs, 38, window=32)
-    asked = argparse.Namespace(**vars(options), template_data=lambda: cut)
-    runs = run.train("toy2020", rows(Config(), asked, whole.frame), whole, Config(), options)
+    cut = dataset.decode(options, frame, attrs, "", 38, 32)
+    runs = loop.train("toy2020", rows(Config(), cut), cut, Config(), options)
     by_row = {each.row.name: each.folder for each in runs}
-    yield by_row, {"chain": whole, "deep": cut}, place / "images"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rebuild, "ROOT", folder)
+        yield by_row, {"chain": cut.centre(), "deep": cut}, folder / "images"
     del sys.modules["reproduce.toy2020"]
 
 
 def files_of(folder: Path, root: Path) -> list[Path]:
-    return [root / name for name in predict.load(folder / "predictions.npz").ids]
+    return [root / name for name in load(folder / "predictions.npz").ids]
 
 
 @pytest.mark.parametrize("row", ["chain", "deep"])
@@ -101,8 +110,8 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
     files = files_of(runs[row], root)
     assert command.main(["--run", str(runs[row]), *map(str, files), "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "predictions.csv")
-    expected = predict.load(runs[row] / "predictions.npz")
-    np.testing.assert_allclose(table[NAMES], expected.mean, atol=1.1e-6)  # six decimals
+    expected = load(runs[row] / "predictions.npz")
+    np.testing.assert_allclose(table[NAMES], expected.mean, atol=1e-12)
     assert table["image"].tolist() == [str(path) for path in files]
     rebuilt = rebuild.load(runs[row])
     networks = rebuild.networks(rebuilt)
@@ -110,7 +119,7 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
         each.folder: [rebuild.read(each, path) for path in files] for each in rebuilt.networks
     }
     found = rebuild.predictions(rebuilt, networks, images, files, None)
-    np.testing.assert_array_equal(found.probabilities.astype(np.float32), expected.probabilities)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert (f"{NAMES[0]} ±" in table) == (row == "fusion")
 
 
@@ -119,7 +128,7 @@ def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):
     runs, _, root = made
     first = files_of(runs["drawn"], root)[0]
     command.main(["--run", str(runs["drawn"]), str(first), "--out", str(tmp_path)])
-    expected = predict.load(runs["drawn"] / "predictions.npz")
+    expected = load(runs["drawn"] / "predictions.npz")
     table = pd.read_csv(tmp_path / "predictions.csv")
     np.testing.assert_allclose(table[NAMES].to_numpy()[0], expected.mean[0], atol=2e-6)
     spread = table[[f"{name} ±" for name in NAMES]].to_numpy()[0]
@@ -190,8 +199,8 @@ def test_heatmaps_are_a_panel_an_image_and_of_the_fused_networks(made, tmp_path)
 
 
 def heads(count: int, outputs: int, probabilities) -> list:
-    of = types.SimpleNamespace(probabilities=probabilities)
-    return rebuild.heads(types.SimpleNamespace(labels=range(count), row=of), outputs)
+    row = types.SimpleNamespace(readout=Readout(probabilities))
+    return rebuild.heads(types.SimpleNamespace(labels=range(count), row=row), outputs)
 
 
 def test_the_logits_of_a_label_are_its_own():
@@ -199,15 +208,15 @@ def test_the_logits_of_a_label_are_its_own():
         return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[:, :2]
 
     def last_head(logits):
-        return predict.sigmoid(logits[:, 4:])
+        return inference.sigmoid(logits[:, 4:])
 
     def both_ends(logits):
-        return (predict.sigmoid(logits[:, :2]) + predict.sigmoid(logits[:, 4:])) / 2
+        return (inference.sigmoid(logits[:, :2]) + inference.sigmoid(logits[:, 4:])) / 2
 
     def chain_rule(logits):
-        return hierarchy.path_product(predict.sigmoid(logits), np.array([[1, 0], [1, 1]]))
+        return hierarchy.path_product(inference.sigmoid(logits), np.array([[1, 0], [1, 1]]))
 
-    assert heads(2, 2, predict.sigmoid) == [[0], [1]]
+    assert heads(2, 2, inference.sigmoid) == [[0], [1]]
     assert heads(2, 3, softmax) == [[0], [1]]
     assert heads(2, 6, last_head) == [[4], [5]]
     assert heads(2, 6, both_ends) == [[0, 4], [1, 5]]
@@ -252,3 +261,126 @@ def test_what_is_no_finished_run_is_a_sentence(made, tmp_path, capsys):
 def test_senseless_draws_are_refused(words, capsys):
     assert refused("--run", "x", "y.png", *words) == 2
     assert "--tta and --mc" in capsys.readouterr().err
+
+
+# What is written, and going on
+
+
+def lines_of(out: Path) -> list[str]:
+    return (out / "predictions.csv").read_text("utf-8").splitlines()
+
+
+def test_a_stopped_command_goes_on_where_it_stopped(made, tmp_path, capsys, monkeypatch):
+    runs, _, root = made
+    files = [str(path) for path in files_of(runs["chain"], root)]
+    given = ["--run", str(runs["chain"]), *files, "--heatmaps"]
+    assert command.main([*given, "--out", str(tmp_path / "whole")]) == 0
+    drawn, draw = [], command.draw_panel
+
+    def killed_at_the_third(path, *rest):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(path.name)
+        draw(path, *rest)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(command, "draw_panel", killed_at_the_third)
+    assert refused(*given, "--out", str(out)) == 130
+    assert "goes on with the images that are left" in capsys.readouterr().err
+    assert lines_of(out) == lines_of(tmp_path / "whole")[:3]
+    with (out / "predictions.csv").open("a") as file:
+        file.write(f"{files[2]},0.1")  # a line that a kill cut short
+    monkeypatch.setattr(command, "draw_panel", lambda path, *rest: draw(path, *rest))
+    assert command.main([*given, "--out", str(out)]) == 0
+    assert f"2 of {len(files)} images are done and stay" in capsys.readouterr().out
+    ours, theirs = (pd.read_csv(folder / "predictions.csv") for folder in (out, tmp_path / "whole"))
+    assert ours["image"].tolist() == theirs["image"].tolist() == files
+    np.testing.assert_allclose(ours[NAMES], theirs[NAMES], atol=1e-6)
+    assert len(list(out.glob("*.png"))) == len(files)
+    next(out.glob("*.png")).unlink()
+    assert command.main([*given, "--out", str(out)]) == 0  # a panel that is gone is drawn again
+    assert len(list(out.glob("*.png"))) == len(files)
+    assert len(lines_of(out)) == len(files) + 1
+
+
+def test_an_image_that_changed_is_predicted_again(made, tmp_path):
+    runs, _, root = made
+    first, second = files_of(runs["chain"], root)[:2]
+    image, out = tmp_path / "image.png", tmp_path / "out"
+    image.write_bytes(first.read_bytes())
+    given = ["--run", str(runs["chain"]), str(image), "--out", str(out)]
+    assert command.main(given) == 0
+    before = lines_of(out)
+    assert command.main(given) == 0
+    assert lines_of(out) == before
+    image.write_bytes(second.read_bytes())
+    later = (out / "predictions.csv").stat().st_mtime + 10
+    os.utime(image, (later, later))
+    assert command.main(given) == 0
+    assert lines_of(out)[1] != before[1]
+    assert len(lines_of(out)) == 2
+
+
+def test_lines_of_two_runs_are_never_mixed(made, tmp_path, capsys):
+    runs, _, root = made
+    image, out = str(files_of(runs["chain"], root)[0]), ["--out", str(tmp_path)]
+    assert command.main(["--run", str(runs["chain"]), image, *out]) == 0
+    before = lines_of(tmp_path)
+    for other in (["--run", str(runs["fusion"])], ["--run", str(runs["chain"]), "--tta", "2"]):
+        assert refused(*other, image, *out) == 2
+        assert "another run, or with other flags: give another --out" in capsys.readouterr().err
+    (tmp_path / "predictions.json").unlink()
+    assert refused("--run", str(runs["chain"]), image, *out) == 2
+    assert lines_of(tmp_path) == before
+
+
+NAMES_OF_FILES = ["$x^{$.png", "胸.png", 'a,b"c.png', "x" * 240 + ".png", "-1.png", "new\nline.png"]
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_FILES, os.fsdecode(b"caf\xe9.png")])
+def test_any_file_name_is_predicted(made, tmp_path, name, capsys):
+    runs, _, root = made
+    try:
+        (tmp_path / name).write_bytes(files_of(runs["chain"], root)[0].read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    out = tmp_path / "out"
+    assert command.main(["--run", str(runs["chain"]), str(tmp_path / name), "--out", str(out)]) == 0
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["image"].tolist() == [command.shown(tmp_path / name)]
+    assert "caf\\xe9.png" in capsys.readouterr().out or "caf" not in name
+
+
+def test_panels_have_names_that_every_file_system_takes(made, tmp_path):
+    runs, _, root = made
+    content = files_of(runs["chain"], root)[0].read_bytes()
+    for name in ("$x^{$.png", "x" * 240 + ".png"):
+        (tmp_path / name).write_bytes(content)
+    out = tmp_path / "out"
+    given = ["--run", str(runs["chain"]), str(tmp_path), "--heatmaps", "--out", str(out)]
+    assert command.main(given) == 0
+    panels = sorted(path.name for path in out.glob("*.png"))
+    assert panels[0] == "$x^{$.png"
+    assert panels[1].startswith("x" * 25 + "-")
+    assert len(panels[1]) < 50
+
+
+def test_an_impossible_image_is_left_out_and_an_impossible_folder_refused(made, tmp_path, capsys):
+    runs, _, root = made
+    good, out = str(files_of(runs["chain"], root)[0]), tmp_path / "out"
+    given = ["--run", str(runs["chain"]), good]
+    assert command.main([*given, "y" * 300, "--out", str(out)]) == 1
+    assert f"left out: {'y' * 300} cannot be read: File name too long" in capsys.readouterr().err
+    assert len(lines_of(out)) == 2
+    (tmp_path / "file").touch()
+    for impossible in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("z" * 300)):
+        assert refused(*given, "--out", str(impossible)) == 2
+        message = capsys.readouterr()
+        assert str(impossible) in message.err
+        assert "research" not in message.out  # before any network was built
+
+
+def test_a_failed_run_says_why(made, tmp_path, capsys):
+    (tmp_path / "failed.json").write_text('{"reason": "NaN in epoch 2"}')
+    assert refused("--run", str(tmp_path), "x.png") == 2
+    assert f"{tmp_path} failed: NaN in epoch 2" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import http.server
 import re
 import shutil
@@ -14,11 +15,23 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data import labels
-from evaluation import predict
-from reproduce import released, rescore
+from evaluation import EvaluationError
+from evaluation.predictions import Predictions, save
+from reproduce.rescore import __main__ as command
+from reproduce.rescore import score
+from reproduce.tables import authors
+from reproduce.tables.radiologists import BELOW
 
 LABELS = ("Edema", "Pleural Effusion")
 ROOT = Path(__file__).parents[1]
+
+
+def rescore(*arguments) -> int:
+    """The exit code of the command."""
+    try:
+        return command.main([*map(str, arguments)])
+    except SystemExit as end:
+        return end.code
 
 
 # Released predictions
@@ -28,10 +41,11 @@ ROOT = Path(__file__).parents[1]
 def rescored(shared_data, tmp_path_factory):
     """table.csv of both papers, by paper and (column, metric)."""
     tables = {}
-    for paper in rescore.PAPERS:
-        out = tmp_path_factory.mktemp(paper)
-        folder = str(shared_data / "released")
-        assert rescore.main([paper, "--released", folder, "--out", str(out)]) == 0
+    for paper in score.PAPERS:
+        results = tmp_path_factory.mktemp(paper)
+        folder = shared_data / "released"
+        assert rescore(paper, "--released", folder, "--results-dir", results) == 0
+        out = results / paper / "released"
         table = pd.read_csv(out / "table.csv").set_index(["column", "metric"])
         tables[paper] = table, out
     return tables
@@ -43,9 +57,9 @@ def test_pham_gives_the_published_radiologists_and_an_auc_close_to_the_published
     assert mean["ours"] == pytest.approx(0.9243, abs=5e-5)
     assert mean["low"] < mean["published"] < mean["high"]
     assert (mean["published"], mean["verdict"]) == (0.930, "within")
-    readers = table.loc[("mean", rescore.BELOW)]
+    readers = table.loc[("mean", BELOW)]
     assert (readers["ours"], readers["published"], readers["verdict"]) == (2.6, 2.6, "within")
-    by_label = [table.loc[(name, rescore.BELOW), "ours"] for name in labels.CHEXPERT_COMPETITION]
+    by_label = [table.loc[(name, BELOW), "ours"] for name in labels.CHEXPERT_COMPETITION]
     assert by_label == [2, 3, 2, 3, 3]
     assert "mean AUC: .9243 [" in (out / "table.md").read_text("utf-8")
     assert all(name in (out / "roc.svg").read_text() for name in ("bc4", "bc6", "bc8"))
@@ -60,14 +74,14 @@ def test_asadi_gives_the_published_number_as_a_weighted_mean_only(rescored):
     assert macro["verdict"] == "above"  # the published value lies above our interval
 
 
-@pytest.mark.parametrize("paper", rescore.PAPERS)
+@pytest.mark.parametrize("paper", score.PAPERS)
 def test_the_docs_show_the_table_as_generated(rescored, paper):
-    shown = (ROOT / "docs" / "papers" / f"{paper}.md").read_text("utf-8").split(rescore.START)[1]
-    shown = shown.split(rescore.END)[0].strip()
+    shown = (ROOT / "docs" / "papers" / f"{paper}.md").read_text("utf-8").split(score.START)[1]
+    shown = shown.split(score.END)[0].strip()
     generated = (rescored[paper][1] / "table.md").read_text("utf-8").strip()
     advice = f"run python -m reproduce.rescore {paper} --released … --write-docs"
     assert shown == generated, advice
-    start, end = rescore.front_markers(paper)
+    start, end = score.front_markers(paper)
     front = (ROOT / "README.md").read_text("utf-8").split(start)[1].split(end)[0].strip()
     assert front.partition("\n\n")[2] in generated, advice
     assert front.count("published") >= 1
@@ -78,10 +92,13 @@ def test_files_may_lie_anywhere_under_the_folder(shared_data, tmp_path):
     flat.mkdir()
     for path in (shared_data / "released").rglob("*.csv"):
         shutil.copy(path, flat)
-    one, two = (released.read("pham2019", folder) for folder in (flat, shared_data / "released"))
+    one, two = (
+        authors.read("pham2019", folder).predictions
+        for folder in (flat, shared_data / "released")
+    )
     np.testing.assert_array_equal(one.probabilities, two.probabilities)
     assert len({*one.patients}) == 500
-    assert released.read("asadi2025", flat).targets.shape == (668, 21)
+    assert authors.read("asadi2025", flat).predictions.targets.shape == (668, 21)
 
 
 def test_another_file_of_that_name_is_refused(shared_data, tmp_path, capsys):
@@ -89,7 +106,7 @@ def test_another_file_of_that_name_is_refused(shared_data, tmp_path, capsys):
         shutil.copy(path, tmp_path)
     changed = tmp_path / "groundtruth.csv"
     changed.write_text(changed.read_text().replace(",1", ",0", 1))
-    assert rescore.main(["pham2019", "--released", str(tmp_path)]) == 2
+    assert rescore("pham2019", "--released", tmp_path) == 2
     message = capsys.readouterr().err
     assert "Not the file that was released" in message
     assert str(changed) in message
@@ -99,7 +116,7 @@ def test_another_file_of_that_name_is_refused(shared_data, tmp_path, capsys):
 @pytest.mark.parametrize("exists", [True, False])
 def test_missing_files_are_named_with_where_to_get_them(tmp_path, capsys, exists):
     folder = tmp_path if exists else tmp_path / "nowhere"
-    assert rescore.main(["asadi2025", "--released", str(folder)]) == 2
+    assert rescore("asadi2025", "--released", folder) == 2
     message = capsys.readouterr().err
     assert "github.com/the-mercury/CIHMLC" in message
     assert "default_model_predictions_vs_groundtruth_with_errors.csv" in message
@@ -141,8 +158,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     """A server of one small released file, and the address of its folder."""
     body = bytes(range(256)) * 1000
-    file = released.File("folder/values.csv", released.hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(released.SOURCES, "test", released.Source("a/b", "c", (file,)))
+    file = authors.File("folder/values.csv", hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(authors.SOURCES, "test", authors.Source("a/b", "c", (file,)))
     handler = type("Handler", (Server,), {"files": {"/main/folder/values.csv": body}, "asked": []})
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=httpd.serve_forever)
@@ -155,24 +172,24 @@ def server(monkeypatch):
 
 def test_download_fetches_once_and_keeps_what_is_whole(server, tmp_path):
     handler, url = server
-    released.download("test", tmp_path, url)
-    (path,) = released.find("test", tmp_path)
+    authors.download("test", tmp_path, url)
+    (path,) = authors.find("test", tmp_path)
     assert path == tmp_path / "folder" / "values.csv"
     assert [*path.parent.iterdir()] == [path]
-    released.download("test", tmp_path, url)
+    authors.download("test", tmp_path, url)
     assert len(handler.asked) == 1
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     handler, url = server
     handler.stop_after = 70_000
-    with pytest.raises(rescore.EvaluationError, match="cannot be fetched"):
-        released.download("test", tmp_path, url)
+    with pytest.raises(EvaluationError, match="cannot be fetched"):
+        authors.download("test", tmp_path, url)
     assert (tmp_path / "folder" / "values.csv.part").stat().st_size == 70_000
     assert not (tmp_path / "folder" / "values.csv").exists()
-    released.download("test", tmp_path, url)
+    authors.download("test", tmp_path, url)
     assert handler.asked[-1][1] == "bytes=70000-"
-    released.find("test", tmp_path)
+    authors.find("test", tmp_path)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -182,26 +199,26 @@ def test_any_partial_file_ends_well(server, tmp_path, part, ranges):
     handler.ranges = ranges
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "values.csv.part").write_bytes(part)
-    released.download("test", tmp_path, url)
-    released.find("test", tmp_path)
+    authors.download("test", tmp_path, url)
+    authors.find("test", tmp_path)
 
 
 def test_a_download_of_something_else_is_not_kept(server, tmp_path):
     handler, url = server
     handler.files = {"/main/folder/values.csv": b"<html>sign in</html>"}
-    with pytest.raises(rescore.EvaluationError, match="nothing was kept"):
-        released.download("test", tmp_path, url)
+    with pytest.raises(EvaluationError, match="nothing was kept"):
+        authors.download("test", tmp_path, url)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_without_a_network_the_message_says_which_files_to_put_where(tmp_path, capsys):
-    command = ["pham2019", "--released", str(tmp_path), "--download"]
+    words = ["pham2019", "--released", tmp_path, "--download"]
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as httpd:
         url = f"http://127.0.0.1:{httpd.server_port}/"
-    assert rescore.main([*command, "--base-url", url]) == 2  # nobody listens there any more
+    assert rescore(*words, "--base-url", url) == 2  # nobody listens there any more
     message = capsys.readouterr().err
     assert "cannot be fetched" in message
-    for file in released.SOURCES["pham2019"].files:
+    for file in authors.SOURCES["pham2019"].files:
         assert file.path in message
     assert str(tmp_path) in message
 
@@ -209,8 +226,8 @@ def test_without_a_network_the_message_says_which_files_to_put_where(tmp_path, c
 def test_a_file_that_is_gone_from_the_server(server, tmp_path):
     handler, url = server
     handler.files = {}
-    with pytest.raises(rescore.EvaluationError, match="Not Found"):
-        released.download("test", tmp_path, url)
+    with pytest.raises(EvaluationError, match="Not Found"):
+        authors.download("test", tmp_path, url)
 
 
 # Anyone's CSV
@@ -243,12 +260,18 @@ def run(own, *flags):
         with path.open("w", newline="") as file:
             csv.writer(file).writerows(own[name])
         paths += [f"--{name}", str(path)]
-    out = ["--out", str(own["folder"] / "out")]
-    return rescore.main([*paths, *out, "--resamples", "60", *flags])
+    results = own["folder"] / "out"
+    return rescore(*paths, "--results-dir", results, "--resamples", 60, *flags)
 
 
-def values(own):
-    table = pd.read_csv(own["folder"] / "out" / "table.csv")
+def scored(own, name=None) -> Path:
+    """The folder of the tables of predictions.csv, or of what else was scored."""
+    name = name or f"{own['folder'].name}-predictions"
+    return own["folder"] / "out" / "rescored" / name
+
+
+def values(own, name=None):
+    table = pd.read_csv(scored(own, name) / "table.csv")
     return table.set_index(["group", "metric"])
 
 
@@ -270,7 +293,8 @@ def test_own_csv_is_scored_exactly(own, capsys):
     printed = capsys.readouterr()
     assert printed.err == ""  # nothing to warn of
     assert "Pleural Effusion" in printed.out
-    assert {path.name for path in (own["folder"] / "out").iterdir()} == {
+    assert {path.name for path in scored(own).iterdir()} == {
+        "scored-from.txt",
         "table.csv",
         "table.md",
         "roc.svg",
@@ -290,12 +314,10 @@ def test_rows_are_matched_by_id_whatever_their_order(own, capsys):
 
 def test_missing_and_extra_rows(own, capsys):
     del own["predictions"][5:8]
-    assert run(own) == 2
-    assert "lacks 3 of 60 images" in capsys.readouterr().err
     own["predictions"].append(["image 99", 0.5, 0.5])
-    assert run(own, "--allow-missing", "--patient-column", "who") == 0
+    assert run(own, "--patient-column", "who") == 0
     message = capsys.readouterr().err
-    assert "3 images have no prediction, left out" in message
+    assert "3 images have no prediction, left out: scored on 57 of the 60 images" in message
     assert "1 rows without truth, left out" in message
     table = values(own)
     assert table.loc[("Edema", "AUC"), "images"] == 57
@@ -390,13 +412,13 @@ def without_rows(own):
         (put("truth", 3, 2, 0.5), "holds 0.5 among 1 values that are not 0, 1 or blank"),
         (repeat("predictions"), "1 ids more than once (image 2)"),
         (repeat("truth"), "1 ids more than once (image 2)"),
-        (put("predictions", 3, 0, " "), "row 4 has no id"),
+        (put("predictions", 3, 0, " "), "line 4 has no id"),
         (put("predictions", 0, 0, ""), "may hold row numbers"),
         (put("predictions", 0, 0, "Unnamed: 0"), "may hold row numbers"),
         (put("predictions", 0, 2, "edema"), "'edema' as a column more than once"),
         (rename_ids, "share no id: other/image 0"),
         (only_names, "share no label column: who, Edema, Pleural Effusion against Mass, Hernia"),
-        (shorten, "row 5 has 2 values, but there are 3 columns"),
+        (shorten, "line 5 has 2 values, but there are 3 columns"),
         (without_rows, "has no rows"),
     ],
 )
@@ -428,14 +450,12 @@ def test_files_that_are_no_table(own, capsys):
     broken = own["folder"] / "predictions.csv"
     for content in (b"", b"id;Edema\n1;2\n", b"\xff\xfe\x00"):
         broken.write_bytes(content)
-        code = rescore.main(
-            ["--predictions", str(broken), "--truth", str(own["folder"] / "truth.csv")]
-        )
-        assert code == 2
+        assert rescore("--predictions", broken, "--truth", own["folder"] / "truth.csv") == 2
     message = capsys.readouterr().err
     assert "separated by commas; its first line is 'id;Edema'" in message
     assert "no CSV file in UTF-8" in message
-    assert rescore.main(["--predictions", str(broken)]) == 2
+    broken.write_text("id,Edema\n1,0.2\n")
+    assert rescore("--predictions", broken) == 2
     assert "holds no truth" in capsys.readouterr().err
 
 
@@ -457,13 +477,14 @@ def test_comparing_two_models(own):
         for true, row in zip(own["truth"][1:], own["predictions"][1:], strict=True):
             writer.writerow([row[0], 0.6 * row[1] + 0.4 * true[2], row[2]])
     assert run(own, "--compare", str(better), "--patient-column", "who") == 0
-    table = pd.read_csv(own["folder"] / "out" / "compare.csv").set_index(["group", "metric"])
+    out = scored(own, f"{own['folder'].name}-predictions-against-{own['folder'].name}-better")
+    table = pd.read_csv(out / "compare.csv").set_index(["group", "metric"])
     improved, same = table.loc[("Edema", "AUC")], table.loc[("Pleural Effusion", "AUC")]
     assert improved["low"] > 0
     assert improved["p"] < 0.05
     assert improved["p_holm"] == pytest.approx(2 * improved["p"])
     assert (same["difference"], same["p"]) == (0, 1)
-    assert (own["folder"] / "out" / "compare.svg").is_file()
+    assert (out / "compare.svg").is_file()
 
 
 def test_a_tree_adds_groups_and_violations(own):
@@ -477,10 +498,10 @@ def test_a_tree_adds_groups_and_violations(own):
     assert run(own, "--tree", "chexpert-abnormal", "--ge") == 0
     groups = {*values(own).index.get_level_values("group")}
     assert {"leaf", "high-level", "leaf given Abnormal", "W", "D", "N"} <= groups
-    broken = pd.read_csv(own["folder"] / "out" / "violations.csv")
+    broken = pd.read_csv(scored(own) / "violations.csv")
     assert len(broken) == 12
     assert (broken["contradictions"] > 0).all()
-    assert "implied by AUC" in (own["folder"] / "out" / "table.md").read_text("utf-8")
+    assert "implied by AUC" in (scored(own) / "table.md").read_text("utf-8")
 
 
 def test_a_runs_predictions_hold_their_own_truth(own, capsys):
@@ -488,9 +509,9 @@ def test_a_runs_predictions_hold_their_own_truth(own, capsys):
     members = np.random.default_rng(0).random((4, 60, 2)).astype(np.float32)
     ids, patients = zip(*(row[:2] for row in own["truth"][1:]), strict=True)
     path = own["folder"] / "predictions.npz"
-    predict.save(path, ids, patients, LABELS, truth, members, {})
-    out = ["--out", str(own["folder"] / "out"), "--resamples", "60"]
-    assert rescore.main(["--predictions", str(path), *out]) == 0
+    save(path, Predictions(ids, patients, LABELS, truth, members, {}))
+    out = ["--results-dir", own["folder"] / "out", "--resamples", 60]
+    assert rescore("--predictions", path, *out) == 0
     table = values(own)
     mean = members.astype(float).mean(axis=0)
     assert table.loc[("Edema", "AUC"), "value"] == pytest.approx(
@@ -501,8 +522,8 @@ def test_a_runs_predictions_hold_their_own_truth(own, capsys):
     assert found == pytest.approx(roc_auc_score(wrong, members.astype(float).std(axis=0)[:, 0]))
     assert capsys.readouterr().err == ""  # patients are known
     other = own["folder"] / "other.npz"
-    predict.save(other, ids, patients, LABELS, 1 - truth, members, {})
-    assert rescore.main(["--predictions", str(path), "--compare", str(other), *out]) == 2
+    save(other, Predictions(ids, patients, LABELS, 1 - truth, members, {}))
+    assert rescore("--predictions", path, "--compare", other, *out) == 2
     assert "hold different truths" in capsys.readouterr().err
 
 
@@ -517,24 +538,25 @@ def test_a_runs_predictions_hold_their_own_truth(own, capsys):
         ["pham2019", "--predictions", "a.csv"],
         ["pham2019", "--released", ".", "--truth", "a.csv"],
         ["--predictions", "a.csv", "--resamples", "-1"],
+        ["--predictions", "a.csv", "--seed", "-1"],
+        ["--predictions", "a.csv", "--download"],
+        ["pham2019", "--released", ".", "--base-url", "http://here"],
     ],
 )
 def test_a_command_that_says_too_little(flags, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        rescore.main(flags)
-    assert stopped.value.code == 2
+    assert rescore(*flags) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_neither_help_nor_scoring_loads_tensorflow(own):
     assert run(own) == 0
-    folder = own["folder"]
+    given = [f"--{name}={own['folder'] / name}.csv" for name in ("predictions", "truth")]
     code = (
-        "import sys; from reproduce import rescore\n"
-        "with __import__('contextlib').suppress(SystemExit): rescore.main(['--help'])\n"
-        f"rescore.main(['--predictions', {str(folder / 'predictions.csv')!r},"
-        f" '--truth', {str(folder / 'truth.csv')!r}, '--out', {str(folder / 'o')!r}])\n"
-        "print('loaded', {'tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot'} & {*sys.modules})"
+        "import sys; from reproduce.rescore.__main__ import main\n"
+        "with __import__('contextlib').suppress(SystemExit): main(['--help'])\n"
+        f"main({given!r})\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'matplotlib', 'cv2', 'tqdm'}\n"
+        "print('loaded', heavy & {*sys.modules})"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

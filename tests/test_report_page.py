@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from evaluation import published
-from reproduce import found, inlined, matrix
+from reproduce.report import grids, results_folder
+from reproduce.report import html as report_html
+from reproduce.report import page as report_page
 from tests.report_results import COMMIT, HOSTILE, SVG, values_of, write_results
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +116,7 @@ def unlinked(runs: dict[str, str]) -> set[str]:
     return {name for name, text in runs.items() if "not finished" in text or "pham2019" in text}
 
 
-def test_unfinished_and_unreadable_results_are_said(page):
+def test_unfinished_and_unreadable_results_are_named(page):
     broken = page.texts["pham2019-chexpert"]
     assert "pham2019/chexpert/table.csv cannot be read (" in broken
     assert "bash reproduce/pham2019.sh writes it again." in broken
@@ -157,25 +159,24 @@ def test_overview_counts_verdicts(results, page):
 
 def test_across_papers_says_whether_the_test_images_are_the_same(results, page):
     assert "Not on the same test images" in page.texts["across"]
-    place = results / "mo2019" / "chestxray14-phantoms"
-    sets = found.result_sets(results)
-    (drawn,) = [each for each in matrix.across(sets, iter(range(99))) if each["phantom"]]
+    sets = results_folder.result_sets(results)
+    (drawn,) = [each for each in report_page.across(sets, iter(range(99))) if each["phantom"]]
     assert drawn["same_images"] is False
     assert [name for name, _ in drawn["grid"]["lines"]] == ["Hernia", "Mass"]  # no averages
     assert len(drawn["grid"]["columns"]) == 4
     same = [each for each in sets if each.paper == "ge2018"]
-    again = found.read(place.parents[1] / "ge2018" / place.name, results)
+    again = results_folder.read(results / "ge2018" / "chestxray14-phantoms", results)
     again.paper = "copy"
-    (drawn,) = matrix.across([*same, again], iter(range(99)))
+    (drawn,) = report_page.across([*same, again], iter(range(99)))
     assert drawn["same_images"] is True
 
 
 def test_wide_tables_have_their_labels_down_the_page():
     many = {f"label {i}": i / 20 for i in range(9)}
-    (grid,) = matrix.printed_tables(side_by_side(many), iter(range(9)))
+    (grid,) = grids.printed_tables(side_by_side(many), iter(range(9)))
     assert grid["columns"] == ["A"]
     assert [name for name, _ in grid["lines"]] == list(many)
-    (grid,) = matrix.printed_tables(side_by_side({"mean": 0.5}), iter(range(9)))
+    (grid,) = grids.printed_tables(side_by_side({"mean": 0.5}), iter(range(9)))
     assert grid["columns"] == ["mean"]
 
 
@@ -188,7 +189,7 @@ def side_by_side(labels: dict[str, float]) -> pd.DataFrame:
 
 
 def test_a_cell_is_worked_by_hand():
-    (grid,) = matrix.printed_tables(side_by_side({"mean": 0.5, "Mass": 0.6}), iter(range(9)))
+    (grid,) = grids.printed_tables(side_by_side({"mean": 0.5, "Mass": 0.6}), iter(range(9)))
     cell = grid["lines"][0][1][0]
     assert (cell["printed"], cell["ours"], cell["interval"]) == (".500", ".520", "[.510, .530]")
     assert (cell["difference"], cell["verdict"]) == ("+.020", "below")
@@ -201,7 +202,7 @@ def test_a_cell_is_worked_by_hand():
 
 def test_svg_keeps_its_drawing_and_nothing_else(tmp_path):
     (tmp_path / "a.svg").write_text(SVG)
-    drawn = inlined.svg(tmp_path / "a.svg", "s1-", 'A "label"')
+    drawn = report_html.svg((tmp_path / "a.svg").read_bytes(), "s1-", 'A "label"')
     for gone in ("script", "<style", "onload", "example.org", "alert"):
         assert gone not in drawn
     for kept in (
@@ -216,22 +217,22 @@ def test_svg_keeps_its_drawing_and_nothing_else(tmp_path):
     assert 'aria-label="A &quot;label&quot;"' in drawn
     (tmp_path / "b.svg").write_text("<html/>")
     with pytest.raises(ValueError, match="not an SVG"):
-        inlined.svg(tmp_path / "b.svg", "", "")
+        report_html.svg((tmp_path / "b.svg").read_bytes(), "", "")
 
 
 def test_pictures_stand_in_the_page(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n...")
-    drawn = inlined.png(tmp_path / "a.png", 'A "label"')
+    drawn = report_html.png((tmp_path / "a.png").read_bytes(), 'A "label"')
     assert drawn.startswith('<img alt="A &quot;label&quot;" src="data:image/png;base64,iVBOR')
     (tmp_path / "b.png").write_bytes(b"<svg/>")
     with pytest.raises(ValueError, match="not a PNG"):
-        inlined.png(tmp_path / "b.png", "")
+        report_html.png((tmp_path / "b.png").read_bytes(), "")
 
 
 def test_markdown_is_escaped_and_its_links_lead_on(tmp_path):
     links = "[a](../data.md#x) [b](javascript:1) <img src=x>"
     text = f"## Loss\n<!-- hidden -->\n{links}\n\n|a|\n|-|\n|1|\n"
-    made = inlined.markdown(text, tmp_path / "docs" / "papers", tmp_path / "results" / "i.html")
+    made = report_html.markdown(text, tmp_path / "docs" / "papers", tmp_path / "results" / "i.html")
     assert "<h5>Loss</h5>" in made
     assert 'href="../docs/data.md#x"' in made
     assert "&lt;img src=x&gt;" in made
@@ -258,7 +259,7 @@ def test_no_results_are_one_sentence(tmp_path):
 
 def test_the_page_is_written_whole_and_without_a_network_framework(results, tmp_path):
     code = (
-        "import sys; from reproduce import report\n"
+        "import sys; from reproduce.report import __main__ as report\n"
         f"report.main(['--results-dir', {str(results)!r}, '--out', {str(tmp_path / 'a.html')!r}])\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
     )
@@ -268,7 +269,7 @@ def test_the_page_is_written_whole_and_without_a_network_framework(results, tmp_
 
 
 def test_colours_can_be_read_on_their_ground():
-    style = (ROOT / "reproduce" / "report.css").read_text()
+    style = (ROOT / "reproduce" / "report" / "page.css").read_text()
     light, dark, *_ = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     for scheme in (light, dark):
         colours = dict(re.findall(r"--([\w-]+): (#\w+);", scheme))

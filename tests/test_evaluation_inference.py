@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from evaluation import EvaluationError, predict
+from evaluation import EvaluationError, inference
 from models import classifier
 
 
@@ -24,37 +24,37 @@ def batches(images: np.ndarray, size: int = 4):
 
 
 def test_passes_differ_and_repeat(model, images):
-    found = predict.dropped_out(3)(model, batches(images), 4)
+    found = inference.dropout_passes(3)(model, batches(images), 4)
     assert found.shape == (3, 10, 3)
     assert (found.std(axis=0) > 0).all()
-    np.testing.assert_array_equal(predict.dropped_out(3)(model, batches(images), 4), found)
-    assert not np.array_equal(predict.dropped_out(3, seed=1)(model, batches(images), 4), found)
+    np.testing.assert_array_equal(inference.dropout_passes(3)(model, batches(images), 4), found)
+    assert not np.array_equal(inference.dropout_passes(3, seed=1)(model, batches(images), 4), found)
 
 
 def test_an_image_gets_the_same_whatever_stands_beside_it(model, images):
-    found = predict.dropped_out(2)(model, batches(images), 4)
-    turned = predict.dropped_out(2)(model, batches(images[::-1]), 4)
+    found = inference.dropout_passes(2)(model, batches(images), 4)
+    turned = inference.dropout_passes(2)(model, batches(images[::-1]), 4)
     np.testing.assert_allclose(turned[:, ::-1], found, atol=1e-6)
 
 
 def test_the_network_stays_as_it_was(model, images):
-    weights, plain = model.get_weights(), predict.once(model, batches(images), 4)
-    predict.dropped_out(2)(model, batches(images), 4)
+    weights, plain = model.get_weights(), inference.single_pass(model, batches(images), 4)
+    inference.dropout_passes(2)(model, batches(images), 4)
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(after, before)
-    np.testing.assert_array_equal(predict.once(model, batches(images), 4), plain)
+    np.testing.assert_array_equal(inference.single_pass(model, batches(images), 4), plain)
 
 
 def test_the_mean_of_many_passes_is_what_the_plain_network_says(model, images):
     """The layer behind the dropout is linear, so dropping changes no expectation."""
-    many = predict.dropped_out(400)(model, batches(images[:2], 2), 2)
-    plain = predict.once(model, batches(images[:2], 2), 2)[0]
+    many = inference.dropout_passes(400)(model, batches(images[:2], 2), 2)
+    plain = inference.single_pass(model, batches(images[:2], 2), 2)[0]
     error = many.std(axis=0) / 400**0.5
     assert (np.abs(many.mean(axis=0) - plain) < 4 * error).all()
 
 
 def test_compiled_networks_drop_too_and_networks_without_dropout_say_so(model, images):
     model.compile("adam", "mse")
-    assert predict.dropped_out(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
+    assert inference.dropout_passes(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
     with pytest.raises(EvaluationError, match="tiny has no Dropout layer"):
-        predict.dropped_out(2)(classifier.build("tiny", 3, 32), batches(images), 4)
+        inference.dropout_passes(2)(classifier.build("tiny", 3, 32), batches(images), 4)

@@ -1,0 +1,137 @@
+"""ImageNet weights: the published file of each network, in Keras' cache or downloaded by hash.
+
+Nothing here imports Keras, unless a file has to be downloaded.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from models import ModelError
+
+# What h5py, Keras and json raise for a file that is cut short, damaged or another network's
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A published file of ImageNet weights without the classification layer."""
+
+    file: str  # its name in Keras' cache
+    url: str
+    hash: str  # MD5 as keras.applications records it, or SHA-256
+
+
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+def _of_keras(folder: str, file: str, hash: str, published_as: str = "") -> Download:
+    return Download(file, f"{_KERAS}{folder}/{published_as or file}", hash)
+
+
+_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5".format
+IMAGENET = {
+    "densenet121": _of_keras("densenet", _FILE("densenet121"), "30ee3e1110167f948a6b9946edeeb738"),
+    "densenet169": _of_keras("densenet", _FILE("densenet169"), "b8c4d4c20dd625c148057b9ff1c1176b"),
+    "densenet201": _of_keras("densenet", _FILE("densenet201"), "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    # torchvision's weights, the ones of 2018; the file is their copy in a format without pickle
+    "resnet18": Download(
+        "resnet18_torchvision_imagenet.safetensors",
+        "https://huggingface.co/timm/resnet18.tv_in1k/resolve/"
+        "a987fd6b60f845221bfff84b6f0191273ba56ead/model.safetensors",
+        "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+    ),
+    "resnet50": _of_keras("resnet", _FILE("resnet50"), "4d473c1dd8becc155b73f8504c6f6626"),
+    "vgg16": _of_keras("vgg16", _FILE("vgg16"), "6d6bbae143d832006294945121d1f1fc"),
+    "xception": _of_keras("xception", _FILE("xception"), "b0042744bf5b25fce3cb969f33bebb97"),
+    "inceptionresnetv2": _of_keras(
+        "inception_resnet_v2", _FILE("inception_resnet_v2"), "d19885ff4a710c122648d3b5c3b684e4"
+    ),
+    "nasnetlarge": _of_keras(
+        "nasnet",
+        "nasnet_large_no_top.h5",
+        "d81d89dc07e6e56530c4e77faddd61b5",
+        published_as="NASNet-large-no-top.h5",
+    ),
+}
+
+
+def folder() -> Path:
+    """Where Keras keeps downloaded weights."""
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")).expanduser() / "models"
+
+
+def find_weights(name: str, weights: str) -> Path | None:
+    """The file that a network's `weights` are read from, if it is on this machine."""
+    if weights == "none":
+        return None
+    path = folder() / download_of(name).file if weights == "imagenet" else Path(weights)
+    return path if path.is_file() else None
+
+
+def fetch(name: str, weights: str) -> Path | None:
+    """The file that a network's `weights` are read from, downloaded if need be; None for "none"."""
+    if weights == "none":
+        return None
+    path = find_weights(name, weights)
+    if weights != "imagenet":
+        if path is None:
+            raise ModelError(
+                f"There is no weights file {weights}: give an existing file, imagenet or none."
+            )
+        return path
+    download = download_of(name)
+    if path is not None and is_whole(path, download):
+        return path
+    return _downloaded(name, download)
+
+
+def download_of(name: str) -> Download:
+    """The published file of a network's ImageNet weights."""
+    if name not in IMAGENET:
+        raise ModelError(f"There are no ImageNet weights for {name}: use --weights none.")
+    return IMAGENET[name]
+
+
+def is_whole(path: Path, download: Download) -> bool:
+    """Whether a file is the published one, byte by byte."""
+    return _hash(path, download) == download.hash
+
+
+def _hash(path: Path, download: Download) -> str:
+    algorithm = "md5" if len(download.hash) == 32 else "sha256"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _downloaded(name: str, download: Download) -> Path:
+    """Download under another name first: a stopped download never looks like the file."""
+    path = folder() / download.file
+    part = f".{os.getpid()}.{download.file}"
+    try:
+        import keras
+
+        arrived = Path(
+            keras.utils.get_file(
+                part, download.url, cache_dir=folder().parent, cache_subdir="models"
+            )
+        )
+        try:
+            if (found := _hash(arrived, download)) != download.hash:
+                raise OSError(f"its checksum is {found[:12]}… and should be {download.hash[:12]}…")
+            arrived.replace(path)
+        finally:
+            arrived.unlink(missing_ok=True)
+    except Exception as error:  # Keras raises bare Exception for a failed download
+        raise ModelError(
+            f"The ImageNet weights of {name} could not be fetched ({first_line(error)}): download "
+            f"{download.url} to {path}, or start from scratch with --weights {name}=none."
+        ) from error
+    return path
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, to stand inside a sentence."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return line.rpartition(" -- ")[2]  # Keras puts the address before it, which follows anyway

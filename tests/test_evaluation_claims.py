@@ -1,0 +1,375 @@
+"""The papers' claims, judged by their own numbers and by ours."""
+
+import pandas as pd
+import pytest
+
+from evaluation import EvaluationError, claims, published
+from evaluation.claims import check, load_claims
+from evaluation.published import CELL, load
+
+PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
+
+
+def our_row(row, column="mean", value=0.9, metric="AUC", **more):
+    return {"row": row, "column": column, "metric": metric, "value": value} | more
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_claims_refer_to_printed_rows(paper):
+    printed, lines = load(paper), load_claims(paper)
+    assert len(lines)
+    for line in lines.to_dict("records"):
+        assert line["quote"]
+        assert int(line["line"]) > 0
+        assert line["relation"] in (">", ">=", "=", "<=", "<")
+        assert line["scope"] in ("", "count", "most", "tree")
+        named = printed[printed["table"].isin(line["table"].split("|"))]
+        if named.empty:  # a figure, or said in words only
+            assert line["table"] in ("Figure 3", "not printed")
+            continue
+        assert set(line["table"].split("|")) <= set(named["table"])
+        rows = [line["left_row"], *line["right_row"].split("|")]
+        assert {row for row in rows if row not in ("*", "quoted")} <= set(named["row"])
+        if line["column"] != "*":
+            assert set(line["column"].split("|")) <= set(named["column"])
+        assert set(line["metric"].split("|")) <= set(named["metric"])
+
+
+def test_what_the_printed_numbers_say_of_the_claims():
+    checked = pd.concat([check(paper) for paper in PAPERS])
+    assert set(checked["ours"]) == {"not run"}
+    failing = checked[checked["published"] == "does not hold"]
+    assert set(zip(failing["claim"], failing["metric"], strict=True)) == {
+        ("hlcp-matches-br-leaf", "AP"),
+        ("r18-equals-d121", "AUC"),
+        ("hernia-improved-most", "AUC"),
+        ("rarest-three-labels-improve", "AUC"),
+        ("lsr-improves-the-policies-of-14", "AUC"),
+        ("policies-of-14-improve-on-ignore", "AUC"),
+        ("single-network-beats-the-state-of-the-art", "AUC"),
+    }
+    unprinted = checked[checked["published"] == "no numbers"]
+    assert set(unprinted["table"]) == {"Figure 3", "not printed"}
+    margins = checked.set_index("claim")["published_margin"]
+    assert margins["thirteen-labels-better"] == "13 of 14"
+    assert margins["hernia-improved-most"] == "gain 4 of 14"
+
+
+def our_claims(paper, values, differences=None):
+    checked = check(paper, pd.DataFrame(values), differences)
+    return checked.set_index(["claim", "right_row", "metric"])
+
+
+def differences(low, high, left="HLUP-finetune", right="BR-leaf"):
+    cells = [("leaf", "AUC"), ("leaf", "AP")]
+    return pd.DataFrame(
+        [
+            {"left_row": left, "right_row": right, "group": group, "metric": metric}
+            | {"low": low, "high": high}
+            for group, metric in cells
+        ]
+    )
+
+
+def chen_values(finetuned=0.88, flat=0.87):
+    rows = {"HLUP-finetune": finetuned, "BR-leaf": flat}
+    return [
+        our_row(row, "leaf", value, metric)
+        for row, value in rows.items()
+        for metric in ("AUC", "AP")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.001, 0.02, "holds"), (-0.01, 0.02, "within noise"), (-0.03, -0.01, "does not hold")],
+)
+def test_our_interval_decides_a_claim(low, high, expected):
+    key = ("finetune-beats-br-leaf", "BR-leaf", "AUC|AP")
+    checked = our_claims("chen2019", chen_values(), differences(low, high))
+    assert checked["ours"][key] == expected
+    turned = differences(-high, -low, "BR-leaf", "HLUP-finetune")
+    assert our_claims("chen2019", chen_values(), turned)["ours"][key] == expected
+
+
+def test_without_an_interval_the_sign_decides_and_is_said_to():
+    key = ("finetune-beats-br-leaf", "BR-leaf", "AUC|AP")
+    checked = our_claims("chen2019", chen_values())
+    assert checked["ours"][key] == "holds"
+    assert "sign only" in checked["our_note"][key]
+    assert our_claims("chen2019", chen_values(0.86))["ours"][key] == "does not hold"
+    others = checked.drop(index=key)
+    assert set(others["ours"]) == {"not run"}  # their rows were not run, `*` included
+
+
+def test_every_label_must_share_a_gain():
+    labels = [f"label {i}" for i in range(5)]
+    values = [our_row("HLUP-finetune", label, 0.9) for label in labels]
+    values += [our_row("BR-all", label, 0.8) for label in labels]
+    values += [our_row("HLUP-finetune", "leaf", 0.5), our_row("BR-all", "leaf", 0.9)]
+    key = ("every-label-above-br-all", "BR-all", "AUC")
+    assert our_claims("chen2019", values)["ours"][key] == "holds"  # an average is not a label
+    values[0]["value"] = 0.7
+    assert our_claims("chen2019", values)["ours"][key] == "does not hold"
+
+
+def test_counted_and_ranked_claims():
+    table = load("mo2019").query("table == 'Table I'")
+    rows = table[table["row"].str.startswith("DenseNet121")].drop(columns="value")
+    ours = rows.rename(columns={"number": "value"})[[*CELL, "value"]]
+    checked = our_claims("mo2019", ours)
+    baseline = "DenseNet121 weighted CE"
+    assert checked["ours"]["thirteen-labels-better", baseline, "AUC"] == "holds"
+    assert checked["ours"]["hernia-improved-most", baseline, "AUC"] == "does not hold"
+    assert checked["ours"]["beats-the-state-of-the-art-on-five", "quoted", "AUC"] == "not run"
+    ours.loc[ours["column"].eq("Hernia") & ours["row"].eq(baseline), "value"] = 0.6
+    ours.loc[ours["column"].eq("Edema") & ours["row"].eq(baseline), "value"] = 0.99
+    checked = our_claims("mo2019", ours)
+    assert checked["ours"]["thirteen-labels-better", baseline, "AUC"] == "does not hold"
+    assert checked["ours"]["hernia-improved-most", baseline, "AUC"] == "holds"
+
+
+def test_every_label_leaves_out_averages_of_our_own():
+    rows = [
+        our_row(row, column, value)
+        for row, value in (("BCE", 0.6), ("HBCE data-driven", 0.7))
+        for column in ("Edema", "Fracture", "mean", "mean of the 14 CheXpert labels")
+    ]
+    key = ("data-driven-improves-several", "BCE", "AUC")
+    assert our_claims("asadi2025", rows)["ours"][key] == "does not hold"  # 2 labels, not 3
+
+
+def test_every_other_row_means_the_rows_that_can_be_run():
+    rows = ["BR-leaf", "BR-all", "HLUP", "HLCP"]
+    values = [our_row(row, "leaf", 0.8) for row in rows] + [our_row("HLUP-finetune", "leaf", 0.9)]
+    key = ("best-of-all", "*", "AUC")
+    assert our_claims("chen2019", values)["ours"][key] == "holds"
+    assert our_claims("chen2019", values[1:])["ours"][key] == "not run"
+    assert our_claims("chen2019", values)["ours"]["highest-yet", "Guendel et al. 2018", "AUC"] == (
+        "not run"
+    )
+
+
+def test_a_printed_count_must_be_the_count(tmp_path):
+    for file in published.FOLDER.glob("*.csv"):
+        text = file.read_text().replace(",>,13,count,", ",>,12,count,")
+        (tmp_path / file.name).write_text(text)
+    checked = check("mo2019", folder=tmp_path).set_index("claim")
+    assert checked["published"]["thirteen-labels-better"] == "does not hold"
+    assert checked["published_margin"]["thirteen-labels-better"] == "13 of 14"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.005, 0.005, "holds"),
+        (-0.004, 0.001, "holds"),
+        (-0.02, 0.001, "within noise"),  # wide intervals show no equality
+        (-0.02, 0.03, "within noise"),
+        (0.004, 0.02, "within noise"),
+        (0.006, 0.02, "does not hold"),
+        (-0.02, -0.0051, "does not hold"),
+        (0.001, 0.004, "holds"),  # significantly different, but by less than what counts
+    ],
+)
+def test_no_effect_is_a_claim_too(low, high, expected):
+    rows = ("HLUP-finetune (ours)", "HLUP-finetune (naive)")
+    values = [our_row(row, "leaf") for row in rows]
+    checked = our_claims("chen2019", values, differences(low, high, *rows))
+    assert checked["ours"]["stable-equals-naive-finetuned", rows[1], "AUC"] == expected
+
+
+def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
+    for name in ("chen2019.csv", "claims.csv"):
+        (tmp_path / name).write_bytes((published.FOLDER / name).read_bytes())
+    (tmp_path / "new2030.csv").write_text(
+        "table,row,column,metric,dataset,split,value,note\n"
+        "T,new,mean,AUC,D,test,0.8,\nT,old,mean,AUC,D,test,0.7,\n"
+    )
+    (tmp_path / "new2030.claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS) + "\nnew2030,better,T,new,old,mean,AUC,>,,,it is,1\n"
+    )
+    assert published.papers(tmp_path) == ["chen2019", "new2030"]
+    assert check("new2030", folder=tmp_path)["published"].tolist() == ["holds"]
+    assert load_claims("chen2019", tmp_path).equals(load_claims("chen2019"))
+
+
+CHEN = "table,row,column,metric,dataset,split,value,note\n"
+
+
+def one_claim(tmp_path, relation, amount="", low=0.0, high=0.0, left=0.9, right=0.88, scope=""):
+    """The verdicts of one claim, A against B, on our values and the interval of A minus B."""
+    printed = "T,A,mean,AUC,D,test,0.90,\nT,B,mean,AUC,D,test,0.88,\n"
+    (tmp_path / "new2030.csv").write_text(CHEN + printed)
+    (tmp_path / "claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS)
+        + f"\nnew2030,c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1\n"
+    )
+    values = pd.DataFrame([our_row("A", value=left), our_row("B", value=right)])
+    pairs = {"left_row": ["A"], "right_row": ["B"], "group": ["mean"], "metric": ["AUC"]}
+    pairs = None if low is None else pd.DataFrame(pairs | {"low": [low], "high": [high]})
+    (line,) = check("new2030", values, pairs, tmp_path).to_dict("records")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("relation", "amount", "low", "high", "expected"),
+    [
+        (">", "", 0.001, 0.02, "holds"),
+        (">", "", 0.0, 0.02, "within noise"),
+        (">", "", -0.02, 0.0, "does not hold"),
+        ("<", "", -0.02, -0.001, "holds"),
+        ("<", "", -0.02, 0.0, "within noise"),
+        ("<", "", 0.0, 0.02, "does not hold"),
+        (">=", "0.005", -0.005, 0.02, "holds"),
+        (">=", "0.005", -0.006, 0.02, "within noise"),
+        (">=", "0.005", -0.03, -0.005, "within noise"),
+        (">=", "0.005", -0.03, -0.006, "does not hold"),
+        (">=", "", 0.0, 0.02, "holds"),
+        (">=", "", -0.001, 0.02, "within noise"),
+        ("<=", "0.005", -0.02, 0.005, "holds"),
+        ("<=", "0.005", -0.02, 0.006, "within noise"),
+        ("<=", "0.005", 0.005, 0.03, "within noise"),
+        ("<=", "0.005", 0.006, 0.03, "does not hold"),
+        ("<=", "", -0.02, 0.0, "holds"),
+        ("=", "0.005", -0.005, 0.005, "holds"),
+        ("=", "0.005", -0.3, 0.3, "within noise"),
+    ],
+)
+def test_a_relation_holds_where_it_is_true_in_the_whole_interval(
+    tmp_path, relation, amount, low, high, expected
+):
+    assert one_claim(tmp_path, relation, amount, low, high)["ours"] == expected
+
+
+@pytest.mark.parametrize(
+    ("amount", "low", "high", "expected"),
+    [
+        # A .90, B .88 printed: 2 points, 2.27 % relative. So 2 % are points, 1.5 with rounding.
+        ("2%", 0.0151, 0.03, "holds (at least 0.0150: 2 % points)"),
+        ("2%", 0.0149, 0.03, "within noise (at least 0.0150: 2 % points)"),
+        ("2%", 0.001, 0.0149, "does not hold (at least 0.0150: 2 % points)"),
+        ("2.0%", 0.0194, 0.03, "within noise (at least 0.0195: 2.0 % points)"),
+        # 2.3 % fit the relative gain: (2.3 - .05) / 100 of our B, .80
+        ("2.3%", 0.0181, 0.03, "holds (at least 0.0180: 2.3 % relative)"),
+        ("2.3%", 0.001, 0.0179, "does not hold (at least 0.0180: 2.3 % relative)"),
+        ("", 0.001, 0.0179, ""),
+    ],
+)
+def test_a_printed_gain_is_judged_by_its_size_beside_its_sign(
+    tmp_path, amount, low, high, expected
+):
+    line = one_claim(tmp_path, ">", amount, low, high, right=0.8)
+    assert line["ours"] == "holds"
+    assert line["size"] == expected
+
+
+def test_a_size_without_an_interval_says_so(tmp_path):
+    line = one_claim(tmp_path, ">", "2%", None, left=0.9, right=0.88)
+    assert (line["ours"], line["our_note"]) == ("holds", "no interval: by sign only")
+    assert line["size"] == "holds (at least 0.0150: 2 % points, no interval)"
+    line = one_claim(tmp_path, ">", "2%", None, left=0.894, right=0.88)
+    assert line["size"].startswith("does not hold (")
+    assert check("new2030", folder=tmp_path)["size"].tolist() == [""]
+
+
+def test_the_printed_percentages_are_read_as_the_papers_mean_them():
+    lines = {
+        (line["claim"], line["metric"]): line
+        for paper in PAPERS
+        for line in load_claims(paper).to_dict("records")
+        if line["amount"].endswith("%")
+    }
+    values = [
+        our_row(row, column, value, metric)
+        for row, value in (("HLUP-finetune", 0.9), ("BR-all", 0.8))
+        for column in ("leaf", "leaf given Abnormal")
+        for metric in ("AUC", "AP")
+    ]
+    chen = check("chen2019", pd.DataFrame(values)).set_index(["claim", "metric"])["size"]
+    read = {key: chen[key] for key in lines if key in chen.index}
+    assert {key: text.partition(": ")[2] for key, text in read.items()} == {
+        ("finetune-beats-br-all", "AUC"): "2 % points, no interval)",
+        ("finetune-beats-br-all", "AP"): "2.9 % points, no interval)",
+        ("gain-given-abnormal", "AUC"): "2.4 % points, no interval)",
+    }
+    assert len(lines) == 5  # and Pham's 4 %, which are relative, and 5 % over a quoted row
+
+
+def test_quoted_rows_have_no_interval_and_that_is_said():
+    values = [our_row("HLUP-finetune", "leaf", 0.9), our_row("BR-leaf", "leaf", 0.88)]
+    checked = our_claims("chen2019", values)
+    for claim in ("highest-yet", "baseline-in-line"):
+        line = checked.loc[(claim, "Guendel et al. 2018", "AUC")]
+        assert line["ours"] == "not run"
+        assert line["our_note"] == (
+            "no interval: quoted from another paper, not run here (Guendel et al. 2018)"
+        )
+    nothing = our_claims("chen2019", values[1:])["our_note"]
+    assert nothing["highest-yet", "Guendel et al. 2018", "AUC"] == ""  # ours was not run either
+
+
+def test_a_failed_row_fails_the_claims_that_need_it():
+    values = [our_row("HLUP-finetune", "leaf", 0.9), our_row("HLUP", "leaf", 0.88)]
+    failed = {"BR-leaf": "NaN in epoch 2", "BR-all": "out of memory"}
+    checked = check("chen2019", pd.DataFrame(values), failed=failed)
+    verdicts = {line["claim"]: (line["ours"], line["our_note"]) for _, line in checked.iterrows()}
+    assert verdicts["finetune-beats-br-leaf"] == (
+        "failed: NaN in epoch 2",
+        "BR-leaf failed: NaN in epoch 2",
+    )
+    assert verdicts["best-of-all"] == (
+        "failed: NaN in epoch 2",
+        "BR-leaf failed: NaN in epoch 2; BR-all failed: out of memory",
+    )
+    assert verdicts["two-stages-boost"] == ("not run", "")
+
+
+@pytest.mark.parametrize(
+    ("relation", "amount", "scope", "expected"),
+    [
+        ("~", "", "", "the unknown relation '~'"),
+        (">", "", "some", "the unknown scope 'some'"),
+        (">", "two", "", "the amount 'two', which is no number"),
+        (">", "", "count", "the amount '', which is no number"),
+        (">", "1.5", "count", "the amount '1.5', which is no number"),
+        ("=", "-1", "", "the amount '-1', which is no number"),
+    ],
+)
+def test_a_line_that_cannot_be_judged_is_named(tmp_path, relation, amount, scope, expected):
+    with pytest.raises(EvaluationError, match=rf"claims\.csv, line 2: c has {expected}\.$"):
+        one_claim(tmp_path, relation, amount, scope=scope)
+
+
+def three_rows(tmp_path, right_row, scope=""):
+    """A claim that A beats others; B has no AP of label y, and C none at all."""
+    cells = {"A": {"x": (0.9, 0.5), "y": (0.9, 0.5)}, "B": {"x": (0.8, 0.4), "y": (0.7, None)}}
+    cells["C"] = {"x": (0.85, None), "y": (0.85, None)}
+    lines = [
+        f"T,{row},{column},{metric},D,test,{value},"
+        for row, columns in cells.items()
+        for column, values in columns.items()
+        for metric, value in zip(("AUC", "AP"), values, strict=True)
+        if value is not None
+    ]
+    (tmp_path / "new2030.csv").write_text(CHEN + "\n".join(lines) + "\n")
+    column = "y" if scope else "x|y"
+    metric = "AUC" if scope else "AUC|AP"
+    (tmp_path / "claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS)
+        + f"\nnew2030,c,T,A,{right_row},{column},{metric},>,,{scope},it is,1\n"
+    )
+    (line,) = check("new2030", folder=tmp_path).to_dict("records")
+    return line["published"], line["published_margin"]
+
+
+def test_empty_cells_spoil_named_comparisons_and_no_others(tmp_path):
+    assert three_rows(tmp_path, "*") == ("holds", "+0.0500 to +0.2000")
+    assert three_rows(tmp_path, "B") == ("no numbers", "")
+    assert three_rows(tmp_path, "B|C") == ("no numbers", "")
+    assert three_rows(tmp_path, "quoted") == ("no numbers", "")
+
+
+def test_the_label_that_gains_most_has_rank_1(tmp_path):
+    assert three_rows(tmp_path, "B", "most") == ("holds", "gain 1 of 2")
+    assert three_rows(tmp_path, "C", "most") == ("holds", "gain 1 of 2")  # a tie
