@@ -15,7 +15,7 @@ from data.progress import TimeLeft
 from evaluation import inference, predictions
 from evaluation.predictions import Predictions
 from reproduce import RunError
-from reproduce.engine import backend, dataset
+from reproduce.engine import backend, dataset, state
 from reproduce.engine import fit as engine_fit
 from reproduce.engine.rows import Data, Fit, Readout, Row, Run, Task
 
@@ -60,8 +60,9 @@ def falling_rate(epoch, history):
 
 def train(folder, data, config, options, weights=None, **changes) -> Predictions:
     folder.mkdir(exist_ok=True)
-    run, left = Run(row(data, **changes), 0, folder, {}), TimeLeft(3)
-    engine_fit.train(run, weights, data, config, options, left)
+    run, left = Run(row(data, **changes), 0, folder, {}, digest="of-the-settings"), TimeLeft(3)
+    record = state.begin(run, data, "cpu", recipe={})
+    engine_fit.train(run, weights, data, config, options, record=record, left=left)
     return predictions.load(folder / "predictions.npz")
 
 
@@ -102,13 +103,13 @@ def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, 
     def rate(epoch, history):
         return 1e-3 if epoch == 0 else math.inf
 
-    with pytest.raises(RunError, match="the loss became nan in epoch 2"):
+    with pytest.raises(RunError, match=r"NaN in epoch 2.* lower --learning-rate"):
         train(tmp_path, data, config, options, learning_rate=rate)
     names = (tmp_path / "bad-batch.txt").read_text().split()
     trained = data.frame[data.frame["split"] == "train"]["image_path"]
     assert len(names) == BATCH
     assert set(names) <= set(trained)
-    assert (tmp_path / "best.weights.h5").exists()  # of the epoch before
+    assert (tmp_path / "epoch-1.weights.h5").exists()  # of the epoch before
 
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):
