@@ -40,42 +40,53 @@ def augmented_passes(augment, draws: int) -> Callable:
     return passes
 
 
-def dropout_passes(passes: int, seed: int = 0) -> Callable:
+def dropout_passes(passes: int, by_image: bool = False, seed: int = 0) -> Callable:
     """Monte-Carlo dropout: (passes, images, labels), with the Dropout layers active and no other.
 
     Running a network with training=True would also let its BatchNormalization layers normalise by,
     and learn from, the images. A pass is one drawn network for all images, so what an image gets
     depends on (seed, pass) alone, not on the other images of its batch.
+
+    With `by_image`, as Asadi et al. released it, images go through the network one by one and
+    BatchNormalization normalises each by its own statistics; nothing is learnt from them.
     """
 
     def all_passes(model, batches: Callable, batch_size: int) -> np.ndarray:
-        drawn, masks = _always_dropping(model)
+        drawn, masks = _always_dropping(model, by_image)
 
         def batches_of_pass(draw: int):
             for images in batches():
-                for number, mask in enumerate(masks):
-                    mask.seed_generator.state.assign([seed * passes + draw, number])
-                yield images
+                for part in np.asarray(images)[:, None] if by_image else [images]:
+                    for number, mask in enumerate(masks):
+                        mask.seed_generator.state.assign([seed * passes + draw, number])
+                    yield part
 
-        return np.stack(
-            [logits(drawn, batches_of_pass(draw), batch_size) for draw in range(passes)]
-        )
+        size = 1 if by_image else batch_size
+        return np.stack([logits(drawn, batches_of_pass(draw), size) for draw in range(passes)])
 
     return all_passes
 
 
 @functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked
-def _always_dropping(model):
+def _always_dropping(model, by_image: bool):
     """A network of the same layers and weights that always drops, alike for every image."""
     import keras
+
+    class ByImage(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs, training=True, mask=mask)
 
     class Mask(keras.layers.Dropout):
         def call(self, inputs, training=None):
             return super().call(inputs, training=True)
 
-    masks = []
+    masks, normalised = [], []
 
     def share(layer):
+        if by_image and isinstance(layer, keras.layers.BatchNormalization):
+            # at momentum 1 the moving statistics stay as they are
+            normalised.append((layer, ByImage.from_config(layer.get_config() | {"momentum": 1.0})))
+            return normalised[-1][1]
         if not isinstance(layer, keras.layers.Dropout):
             return layer
         shape = (1, *[None] * (len(layer.input.shape) - 1))
@@ -84,6 +95,8 @@ def _always_dropping(model):
 
     bare = keras.Model(model.inputs, model.outputs, name=model.name)  # not compiled
     drawn = keras.models.clone_model(bare, clone_function=share)
+    for trained, copy in normalised:
+        copy.set_weights(trained.get_weights())
     if not any(mask.rate for mask in masks):
         raise EvaluationError(
             f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."

@@ -15,6 +15,7 @@ from reproduce.tables import scoring
 
 PRINTED_NAMES = {"HLUP (ours)": "HLUP", "HLUP-finetune (ours)": "HLUP-finetune"}  # Table 2
 BASELINE, OURS = "BR-all", "HLUP-finetune"  # Figure 3
+TWIN = ", same budget"  # ends the names of one-stage rows trained as long as two-stage rows
 TREE_CLAIM = "significance-respects-the-tree"
 
 
@@ -39,6 +40,22 @@ def write(runs: Sequence[Run], data: Data, hierarchy: str, options) -> None:
         judged = {TREE_CLAIM: parents_improve_too(compared, parents)}
     failed = failed_rows(runs)
     scoring.write("chen2019", folder, scored, data, PRINTED_NAMES, judged=judged, failed=failed)
+    claims_at_equal_budget(folder, scored, failed)
+
+
+def claims_at_equal_budget(folder: Path, scored: dict, failed: dict[str, str]) -> None:
+    """The claims with every one-stage row replaced by its twin of the same budget."""
+    twins = {name.removesuffix(TWIN): name for name in scored if name.endswith(TWIN)}
+    if not twins:
+        return
+    replaced = scored | {name: scored[twin] for name, twin in twins.items()}
+    named = replaced | {
+        name: replaced[row] for name, row in PRINTED_NAMES.items() if row in replaced
+    }
+    heading = "Claims at equal budget: one-stage rows trained as long as the two-stage rows"
+    scoring.write_claims(
+        "chen2019", folder, named, "claims-equal-budget", None, heading, failed=failed
+    )
 
 
 def figure_3(folder: Path, scored: dict, names, inner: Sequence[str], phantom: bool):

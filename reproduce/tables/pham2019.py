@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, chexpert, files
+from data import DataError, chexpert, files, label_tree, policies
+from data.labels import CHEXPERT
 from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import figures, metrics, predictions, tables
 from evaluation.predictions import Predictions
@@ -21,6 +22,7 @@ from reproduce.engine.rows import Data, Run
 from reproduce.tables import heatmaps, radiologists, scoring
 
 TITLE = "Pham et al. 2019, Figure"
+CLOSED = " (closed labels)"  # ends the names of flat rows with the labels that CT sees
 
 
 def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]) -> None:
@@ -53,6 +55,12 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
             beside["Ours (test)"] = public[best]._replace(table=table)
     aliases = {"Ours": best_first[0]}
     scoring.write("pham2019", folder, scored | beside, data, aliases, failed=failed)
+    write_closing(folder, data)
+    controls = {name.removesuffix(CLOSED): name for name in scored if name.endswith(CLOSED)}
+    if controls:
+        replaced = scored | {name: scored[control] for name, control in controls.items()}
+        heading = "Claims with flat rows trained on the labels that CT sees"
+        scoring.write_claims("pham2019", folder, replaced, "claims-closed", None, heading)
     views(folder, [run for run in runs if run.finished], study_of)
     found = only_five(scored[best].predictions[0])
     curves = found.targets, found.mean, FIVE
@@ -61,6 +69,22 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
     if single and single.finished:
         title = f"{TITLE} 5: {single.row.name}"
         heatmaps.of_examples(folder / "figure-5.svg", single, data, FIVE, title)
+
+
+def write_closing(folder: Path, data: Data) -> None:
+    """closing.csv: how many explicit negatives closing the whole tree would turn positive."""
+    train = data.frame[data.frame["split"] == "train"]
+    released = train[list(CHEXPERT)].to_numpy(np.float32)
+    counts = {}
+    for policy in ("ignore", "zeros", "ones"):
+        targets = policies.apply(released, policy)
+        counts[policy] = label_tree.overturned(targets, label_tree.CHEXPERT, released == 0)
+    table = pd.DataFrame(counts, pd.Index(CHEXPERT, name="label"))
+    table.insert(0, "negatives", (released == 0).sum(axis=0))
+    table = table[table["ones"] > 0]
+    tables.to_csv(table.reset_index(), folder / "closing.csv")
+    title = f"Explicit negatives that --close all would turn positive, of {len(train):,} images"
+    print("\n" + tables.titled(title, tables.to_text(table)))
 
 
 def by_study(found: Predictions, study_of: dict[str, str], pool=np.mean):
