@@ -61,6 +61,7 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--dataset", choices=datasets, default=datasets[0])
     add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
     add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
+    add("--search", nargs="+", default=(), metavar="SETTING=A,B", help="best on validation")
     add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
     add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
     add("--retry-failed", action="store_true", help="try rows again that failed before")

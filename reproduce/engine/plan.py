@@ -18,6 +18,7 @@ from evaluation import predictions
 from reproduce import RunError
 from reproduce.engine import state
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
+from reproduce.engine.search import config_of
 
 
 def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
@@ -53,7 +54,7 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
     settings: dict = {"row": row.name, "seed": seed, "data": data_of(row, data).facts["identity"]}
     if isinstance(row, Combined):
         return settings
-    fields = dataclasses.asdict(config)
+    fields = dataclasses.asdict(config_of(row, config))
     if unknown := [name for name in row.ignores if name not in fields]:
         raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
     settings["seed"] += row.fit.reseed
