@@ -55,7 +55,7 @@ def check(rows: Sequence[Row | Combined], config, options) -> None:
     """What can be known before any image is decoded: row names, flags, weights to start from."""
     trained = [row for row in rows if isinstance(row, Row)]
     for field in options.given:
-        if all(field in row.ignores for row in trained):
+        if field not in decide_rows and all(field in row.ignores for row in trained):
             flag = "--" + field.replace("_", "-")
             raise RunError(f"{flag} changes nothing on {options.dataset}: leave it out.")
     due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
