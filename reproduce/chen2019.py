@@ -38,7 +38,7 @@ from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
 HIERARCHIES = {"plco": "plco", "chexpert": "chexpert-abnormal", "chestxray14": "chestxray14"}
-FOREIGN = ("deleted", "uncertain")  # settings of the other two datasets
+ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one dataset
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     first = Fit(config.epochs, rate, mean_auc_of(leaf), crop)  # §3: what the searches optimised
     finetune = replace(first, epochs=config.finetune_epochs, learning_rate=slow)
     flat, chain, rescaled = Readout(), Readout(chain_rule), Readout(chain_rule_rescaled)
-    never = {"plco": ("uncertain",), "chexpert": ("deleted",)}.get(data.dataset, FOREIGN)
+    never = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
 
     def row(name, task, loss, fit, readout, start_from="") -> Row:
         ignores = ("finetune_epochs", "finetune_learning_rate", *never)
@@ -144,7 +144,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(HIERARCHIES))
+    config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
     table = search.table(rows, config, data, options)

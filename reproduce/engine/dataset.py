@@ -13,7 +13,6 @@ from data import DataError, chestxray14, chexpert, files, plco, prepare, splits,
 from data.cache import Cache
 from data.phantom import drawing
 from models import backbones, weights
-from reproduce import RunError
 from reproduce.engine import search
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
 
@@ -52,12 +51,7 @@ def load(
 
 
 def check(rows: Sequence[Row | Combined], config, options) -> None:
-    """What can be known before any image is decoded: row names, flags, weights to start from."""
-    trained = [row for row in rows if isinstance(row, Row)]
-    for field in options.given:
-        if field not in decide_rows and all(field in row.ignores for row in trained):
-            flag = "--" + field.replace("_", "-")
-            raise RunError(f"{flag} changes nothing on {options.dataset}: leave it out.")
+    """What can be known before any image is decoded: row names, weights to start from."""
     due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
     for name in dict.fromkeys(row.network["backbone"] for row in due):
         weights.fetch(name, backbones.weights_of(config.weights, name))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data import files
 from evaluation import predictions
+from models import backbones
 from reproduce import RunError
 from reproduce.engine import state
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
@@ -59,7 +60,14 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
         raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
     settings["seed"] += row.fit.reseed
     kept = {name: value for name, value in fields.items() if name not in row.ignores}
+    kept["weights"] = _weights_of(row, fields["weights"])
     return settings | kept | row.network | row.settings
+
+
+def _weights_of(row: Row, setting: str) -> str:
+    """What a row's network starts from: of a file, its hash, wherever it lies."""
+    start = backbones.weights_of(setting, row.network["backbone"])
+    return start if start in ("imagenet", "none") else f"file {files.sha256(start)[:16]}"
 
 
 def data_of(row: Row | Combined, data: Data) -> Data:
