@@ -202,7 +202,7 @@ def _choose(run: Run, candidates: Sequence[Run]) -> None:
     best = max(range(len(scores)), key=scores.__getitem__)
     chosen, values = candidates[best], run.row.values
     texts = [f"{value}: {score:.4f}" for value, score in zip(values, scores, strict=True)]
-    note = f"{values[best]}, chosen on validation of {len(values)} ({'; '.join(texts)})"
+    note = f"{values[best]}, chosen on validation of {len(values)} ({', '.join(texts)})"
     weights, record = state.weights_of(chosen.folder), state.record(chosen.folder) or {}
     with files.whole(run.folder / state.WEIGHTS) as path:
         shutil.copyfile(weights, path)
