@@ -8,7 +8,7 @@ PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def machine() -> str:
-    """One line that says on what a measurement was taken."""
+    """Processor, cores and Python version of the machine, in one line."""
     cpu = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -25,9 +25,10 @@ STEPS = {  # name -> (backbone, options of models.bilinear.build, None: the plai
     "R18-BL": ("resnet18", {}),
     "R18-F-MSML": ("resnet18", {"streams": 2}),
     "D121": ("densenet121", None),
-    "D121-BL, reduced to 512": ("densenet121", {}),
-    "D121-BL, sketch of 8,192": ("densenet121", {"sketch": 8192}),
-    "D121-BL, not reduced": ("densenet121", {"reduce": 1024}),
+    "D121-BL, 1024² products to 128": ("densenet121", {"projection": 128}),
+    "D121-BL, reduced to 512² products to 512": ("densenet121", {"reduce": 512}),
+    "D121-BL, sketch of 8,192 to 512": ("densenet121", {"sketch": 8192}),
+    "D121-F-MSML, 1024² products to 128": ("densenet121", {"streams": 2, "projection": 128}),
 }
 GIGABYTE = 1e9
 
@@ -111,8 +112,8 @@ def resident() -> int:
         return int(counts.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def apart(**what) -> dict | None:
-    """`measured` in a process of its own; None where the machine could not hold it."""
+def measured_alone(**what) -> dict | None:
+    """`measured` in a process of its own; None where it was killed for want of memory."""
     command = [sys.executable, "-m", "bench.bilinear", "--one", json.dumps(what)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode < 0:  # killed for memory
@@ -121,36 +122,38 @@ def apart(**what) -> dict | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def cells(found: dict | None) -> list[str]:
-    if found is None:
+def cells(measurement: dict | None) -> list[str]:
+    """Time and peak memory, as the tables show them."""
+    if measurement is None:
         return ["did not fit", ""]
-    seconds = found["seconds"]
+    seconds = measurement["seconds"]
     duration = f"{seconds * 1e3:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
-    return [duration, f"{found['gigabytes']:.2f} GB"]
+    return [duration, f"{measurement['gigabytes']:.2f} GB"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two images, one repeat")
-    parser.add_argument("--write", action="store_true", help="put the table in docs")
+    parser.add_argument("--write", action="store_true", help="put it into docs/performance.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measured(json.loads(arguments.one))))
         return
     batch, repeats = (2, 1) if arguments.quick else (16, 5)
-    lines = [("pooling alone, both maps' gradients", "way", "time", "peak memory"), ("---",) * 4]
+    lines = [["pooling alone, both maps' gradients", "way", "time", "peak memory"], ["---"] * 4]
     for name, (side, channels) in POOLINGS.items():
         for way in WAYS:
             what = {"side": side, "channels": channels, "way": way, "batch": batch}
-            lines.append((name, way, *cells(apart(kind="pooling", repeats=repeats, **what))))
+            pooling = measured_alone(kind="pooling", repeats=repeats, **what)
+            lines.append([name, way, *cells(pooling)])
     size, steps = (64, 1) if arguments.quick else (224, 3)
-    more = [("training step, 224 px", "parameters", "time", "peak memory"), ("---",) * 4]
+    more = [["training step, 224 px", "parameters", "time", "peak memory"], ["---"] * 4]
     for name, (backbone, options) in STEPS.items():
         what = {"backbone": backbone, "options": options, "batch": batch, "size": size}
-        found = apart(kind="training", repeats=steps, **what)
-        count = f"{found['parameters'] / 1e6:,.1f} million" if found else ""
-        more.append((name, count, *cells(found)))
+        training = measured_alone(kind="training", repeats=steps, **what)
+        count = f"{training['parameters'] / 1e6:,.1f} million" if training else ""
+        more.append([name, count, *cells(training)])
     both = ("\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, more))
     heading = f"{machine()}; batches of {batch}, float32, no XLA. Memory is above TensorFlow's own."
     publish("bilinear", "\n\n".join([heading, *both]), arguments.write)

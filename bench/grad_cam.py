@@ -1,12 +1,12 @@
-"""Whether Grad-CAM points at what was drawn: the pointing game on phantoms, whose places are known.
+"""Whether Grad-CAM points at what was drawn: the pointing game on phantoms.
 
     bash reproduce/chen2019.sh --rows BR-all --epochs 20
     python -m bench.grad_cam --run results/chen2019/plco-phantoms/BR-all/seed-0 \\
         --phantoms .cache/phantoms/plco-2400-128px
 
-A hit: the cell with a map's maximum touches a box of that finding. Chance is the share of cells
-that would; `elsewhere` the hits of the same label's maxima in other test images, which knows where
-a finding mostly lies, but has not seen this one.
+hits: the cell with a heatmap's maximum touches a box of that finding. chance: the share of cells
+that do. elsewhere: how often the maxima of the same label in other test images touch that box:
+what one gets by knowing where a finding mostly lies, without looking at the image.
 """
 
 import argparse
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from reproduce.run import RunError
 
 import bench
-from evaluation import predict, tables
-from reproduce import flags, rebuild
+from evaluation import predictions, tables
+from reproduce import RunError
+from reproduce.engine import flags, rebuild
+
+FINDINGS = "phantom_findings.csv"  # what was drawn, in which box
 
 
 def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -36,57 +38,64 @@ def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def play(run: rebuild.Rebuilt, folder: Path) -> pd.DataFrame:
-    """label, hit, chance, elsewhere: a line for each finding drawn in a test image."""
-    drawn = pd.read_csv(next(folder.rglob("phantom_findings.csv")))
-    root = next(folder.rglob("phantom_findings.csv")).parent
-    found = predict.load(run.folder / "predictions.npz")
-    labels = list(found.labels)
-    drawn = drawn[drawn["label"].isin(labels) & drawn["image_path"].isin(found.ids)]
+    """label, hit, elsewhere, chance: a line for each finding drawn in a test image."""
+    tested = predictions.load(run.folder / "predictions.npz")
+    labels = list(tested.labels)
+    listing = next(folder.rglob(FINDINGS), None)
+    if listing is None:
+        raise RunError(f"{folder} has no {FINDINGS}: give the folder of the phantoms.")
+    drawn = pd.read_csv(listing)
+    drawn = drawn[drawn["label"].isin(labels) & drawn["image_path"].isin(tested.ids)]
     paths = drawn["image_path"].unique().tolist()
     if not paths:
         raise RunError(f"{folder} has none of the images that {run.folder} was tested on.")
-    models = rebuild.networks(run)
-    maps = []
-    for start in range(0, len(paths), 64):
-        batch = paths[start : start + 64]
-        images = {
-            each.folder: [rebuild.read(each, root / path) for path in batch]
-            for each in run.networks
-        }
-        maps.append(rebuild.heatmaps(run, models, images, range(len(labels))))
-    heat = np.concatenate(maps)  # (images, labels, h, w)
+    heat = heatmaps_of(run, [listing.parent / path for path in paths])
     peaks = heat.reshape(*heat.shape[:2], -1).argmax(axis=2)
     lines = []
     margin = (run.resized - run.config.size) / 2 / run.resized  # of the centre that is seen
     for (path, label), boxes in drawn.groupby(["image_path", "label"], sort=False):
-        place, column = paths.index(path), labels.index(label)
+        image, column = paths.index(path), labels.index(label)
         corner = (boxes[["x", "y"]].to_numpy() - margin) / (1 - 2 * margin)
         sides = boxes[["width", "height"]].to_numpy() / (1 - 2 * margin)
         cells = touched(np.hstack([corner, sides]), *heat.shape[2:]).ravel()
-        others = np.delete(peaks[:, column], place)
+        other_images = np.delete(peaks[:, column], image)
         lines.append(
             {
                 "label": label,
-                "hit": bool(heat[place, column].max() > 0 and cells[peaks[place, column]]),
-                "elsewhere": cells[others].mean(),
+                "hit": bool(heat[image, column].max() > 0 and cells[peaks[image, column]]),
+                "elsewhere": cells[other_images].mean(),
                 "chance": cells.mean(),
             }
         )
     return pd.DataFrame(lines)
 
 
+def heatmaps_of(run: rebuild.Rebuilt, files: list[Path]) -> np.ndarray:
+    """(images, labels, h, w) heatmaps of every label, computed 64 images at a time."""
+    models = rebuild.networks(run)
+    maps = []
+    for start in range(0, len(files), 64):
+        images = {
+            network.folder: [rebuild.read(network, file) for file in files[start : start + 64]]
+            for network in run.networks
+        }
+        maps.append(rebuild.heatmaps(run, models, images, range(len(run.labels))))
+    return np.concatenate(maps)
+
+
 def summary(lines: pd.DataFrame) -> pd.DataFrame:
     """A line a label and one for all, with the standard error of the hits."""
-    every = [*lines.groupby("label"), ("all", lines)]
+    groups = [*lines.groupby("label"), ("all", lines)]
     return pd.DataFrame(
         {
             "finding": name,
-            "drawn": len(of),
-            "hits": f"{of['hit'].mean():.2f} ± {of['hit'].std(ddof=0) / len(of) ** 0.5:.2f}",
-            "elsewhere": f"{of['elsewhere'].mean():.2f}",
-            "chance": f"{of['chance'].mean():.2f}",
+            "drawn": len(group),
+            "hits": f"{group['hit'].mean():.2f} ± "
+            f"{group['hit'].std(ddof=0) / len(group) ** 0.5:.2f}",
+            "elsewhere": f"{group['elsewhere'].mean():.2f}",
+            "chance": f"{group['chance'].mean():.2f}",
         }
-        for name, of in every
+        for name, group in groups
     )
 
 
@@ -103,7 +112,10 @@ def main() -> None:
     with flags.one_sentence():
         run = rebuild.load(options.run)
         if run.template is not None:
-            raise RunError("A template cuts each image elsewhere; choose a run without one.")
+            raise RunError(
+                f"{options.run} crops each image by a template, so boxes cannot be compared with "
+                "its heatmaps: choose a run without a template."
+            )
         table = summary(play(run, options.phantoms))
         text = f"{run.name}, {bench.machine()}\n\n{tables.to_markdown(table)}"
         bench.publish("grad_cam", text, options.write)

@@ -1,7 +1,7 @@
-"""Images per second from files to batches: the first pass, later passes, cold disks, and growth.
+"""Images per second from files to batches: first pass, later passes, cold disk, growing datasets.
 
-The other suites' methods are written anew here, as small as they go and with their costs left in
-or lowered, so that their figures are upper bounds of the originals.
+The loaders of other suites are written again here, as small as they go and never slower than the
+originals, so their figures are upper bounds.
 """
 
 import argparse
@@ -16,10 +16,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image  # installed with matplotlib
 
 from bench import machine, publish
 from data import template_crop
@@ -47,8 +48,19 @@ print(seconds, peak / 1024)
 """
 
 
+class Growth(NamedTuple):
+    """What one size of a dataset costs."""
+
+    images: int
+    cache: Path
+    prepare_ms: float  # an image
+    prepare_mb: float  # at its peak
+    epoch_ms: float  # an image
+    epoch_mb: float  # of the process' own memory
+
+
 def film(number: int, side: int = 1024) -> np.ndarray:
-    """Smooth shadows under grain: as a PNG as large, and as slow to decode, as the NIH's."""
+    """A drawn X-ray film whose PNG is as large, and as slow to decode, as those of ChestX-ray14."""
     rng = np.random.default_rng(number)
     shadows = cv2.resize(rng.normal(128, 40, (16, 16)), (side, side), interpolation=cv2.INTER_CUBIC)
     grain = cv2.resize(rng.normal(0, 3, (side * 5 // 8, side * 5 // 8)), (side, side))
@@ -56,7 +68,7 @@ def film(number: int, side: int = 1024) -> np.ndarray:
 
 
 def write_films(root: Path, count: int, distinct: int, side: int, kind: str) -> list[str]:
-    """A folder of count names for a few distinct files."""
+    """A folder of `count` file names, links to a few distinct images."""
     root.mkdir()
     for k in range(distinct):
         cv2.imwrite(str(root / f"{k:06d}.{kind}"), film(k, side))
@@ -69,21 +81,25 @@ def decode_and_shrink(paths: list[str]) -> None:
     """The bare first pass: nothing but cv2.imdecode and area resizing."""
     cv2.setNumThreads(1)
     for path in paths:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
-        cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_AREA)
+        shrunk(path)
+
+
+def shrunk(path: str) -> np.ndarray:
+    """An image file as OpenCV decodes and shrinks it."""
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image is not None, path
+    return cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_AREA)
 
 
 def opencv_batch(paths: list[str]) -> np.ndarray:
     """A raw-file loader's batch by OpenCV: decode, shrink, crop, mirror; uint8."""
     cv2.setNumThreads(1)
-    rng, out = np.random.default_rng(0), np.empty((len(paths), CROP, CROP, 1), np.uint8)
-    for place, path in zip(out, paths, strict=True):
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
-        image = cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_AREA)
+    rng, batch = np.random.default_rng(0), np.empty((len(paths), CROP, CROP, 1), np.uint8)
+    for slot, path in zip(batch, paths, strict=True):
         top, left = rng.integers(0, STORED - CROP + 1, 2)
-        window = image[top : top + CROP, left : left + CROP]
-        place[..., 0] = window[:, ::-1] if rng.random() < 0.5 else window
-    return out
+        window = shrunk(path)[top : top + CROP, left : left + CROP]
+        slot[..., 0] = window[:, ::-1] if rng.random() < 0.5 else window
+    return batch
 
 
 def chexnet_keras(paths: list[str]) -> None:
@@ -115,7 +131,7 @@ def plain_tf_data(paths: list[str]):
 
 def take_turns(ways: dict, rounds: int) -> dict[str, float]:
     """Median images per second of each way; a way returns how many images it made."""
-    rates = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):  # the first, which warms up, does not count
         for name, way in ways.items():
             start = time.perf_counter()
@@ -182,12 +198,23 @@ def drained(batches) -> int:
 
 
 def epoch(cache: Cache, augment: Augment, images: int = 0, **options) -> int:
-    """One epoch of ours; fewer images than asked for are shown several times."""
+    """One epoch of ours over at least so many images, repeated where the cache has fewer."""
     from data.pipeline import train_batches
 
-    rows = np.tile(np.arange(len(cache)), max(1, images // len(cache)))
-    targets = np.zeros((len(rows), 14), np.float32)
-    return drained(train_batches(cache, rows, targets, BATCH, 0, 0, augment, CROP, **options))
+    indices = np.tile(np.arange(len(cache)), max(1, images // len(cache)))
+    targets = np.zeros((len(indices), 14), np.float32)
+    batches = train_batches(
+        cache,
+        indices,
+        targets,
+        batch_size=BATCH,
+        seed=0,
+        epoch=0,
+        augment=augment,
+        crop=CROP,
+        **options,
+    )
+    return drained(batches)
 
 
 def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:
@@ -208,8 +235,9 @@ def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:
 
 
 def cold(folder: Path, rounds: int) -> tuple[dict[str, float], float]:
-    """Rates from a disk whose pages were dropped; and the share that did come from the disk."""
-    rates, shares = {"exact shuffle": [], "chunk shuffle": []}, []
+    """Rates with no file in memory, and the share of bytes that did come from the disk."""
+    rates: dict[str, list[float]] = {"exact shuffle": [], "chunk shuffle": []}
+    shares = []
     for _ in range(rounds):
         for name, chunk in (("exact shuffle", 0), ("chunk shuffle", 16)):
             gc.collect()
@@ -225,7 +253,7 @@ def cold(folder: Path, rounds: int) -> tuple[dict[str, float], float]:
 
 
 def read_bytes() -> int:
-    """Bytes that this process had fetched from disks."""
+    """Bytes that this process has read from disks."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
 
@@ -236,28 +264,44 @@ def memory() -> float:
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
-def growth(folder: Path, sizes: list[int]) -> list[tuple]:
-    """(images, ms an image and MB of prepare, ms an image and MB of an epoch) for each size."""
-    rows = []
+def growth(folder: Path, sizes: list[int]) -> list[Growth]:
+    """Time and memory of preparing and of an epoch, for datasets of growing size."""
+    prepared = []
     for size in sizes:
         write_films(folder / f"small{size}", size, 16, STORED, "bmp")
         command = [sys.executable, "-c", PREPARE_ALONE, str(folder / f"small{size}")]
         command.append(str(folder / f"cache{size}"))
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, peak = map(float, done.stdout.split())
-        cache = Cache(next(path for path in (folder / f"cache{size}").iterdir() if path.is_dir()))
-        rows.append([size, cache, seconds / size * 1e3, peak, [], 0.0])
+        path = next(path for path in (folder / f"cache{size}").iterdir() if path.is_dir())
+        prepared.append((size, path, seconds / size * 1e3, peak))
+    caches = [Cache(path) for _, path, _, _ in prepared]
+    times: list[list[float]] = [[] for _ in sizes]
+    own = [0.0] * len(sizes)
     for turn in range(4):
-        for row in rows:  # small before large: what an epoch keeps would show
+        for number, cache in enumerate(
+            caches
+        ):  # small before large: what an epoch keeps would show
             start = time.perf_counter()
-            count = epoch(row[1], DRAW, sizes[-1])
+            count = epoch(cache, DRAW, sizes[-1])
             if turn:
-                row[4].append((time.perf_counter() - start) / count * 1e3)
-            row[5] = memory()
-    return rows
+                times[number].append((time.perf_counter() - start) / count * 1e3)
+            own[number] = memory()
+    return [
+        Growth(*line, statistics.median(taken), megabytes)
+        for line, taken, megabytes in zip(prepared, times, own, strict=True)
+    ]
 
 
-def report(first, raw, later, disk, share, grown) -> str:
+def report(
+    first: dict[str, float],
+    raw: dict[str, float],
+    later: dict[str, float],
+    disk: dict[str, float],
+    share: float,
+    grown: list[Growth],
+) -> str:
+    """The section of docs/performance.md."""
     bare, prepared, cropped = first.values()
     plain, ours, floats, _ = later.values()
     slowest = next(iter(raw.values()))
@@ -287,8 +331,9 @@ def report(first, raw, later, disk, share, grown) -> str:
         "| Images | prepare, ms an image | its peak, MB | an epoch, ms an image | own memory, MB |",
         "|---|---|---|---|---|",
         *(
-            f"| {size:,} | {each:.2f} | {peak:.0f} | {statistics.median(times):.3f} | {own:.0f} |"
-            for size, _, each, peak, times, own in grown
+            f"| {one.images:,} | {one.prepare_ms:.2f} | {one.prepare_mb:.0f} "
+            f"| {one.epoch_ms:.3f} | {one.epoch_mb:.0f} |"
+            for one in grown
         ),
     ]
     return "\n".join(lines)
@@ -309,11 +354,9 @@ def main() -> None:
         first = first_pass(folder, unit // 4, rounds, pool)
         raw = raw_files(folder, rounds, pool)
         grown = growth(folder, [unit, 4 * unit, 16 * unit])
-        later = later_passes(grown[-1][1], 64 * unit, rounds)
-        largest = grown[-1][1].folder
-        for row in grown:
-            row[1] = None  # unmapped, so that its pages can be dropped
-        disk, share = cold(largest, max(2, rounds // 2))
+        largest = grown[-1].cache
+        later = later_passes(Cache(largest), 64 * unit, rounds)
+        disk, share = cold(largest, max(2, rounds // 2))  # no cache is mapped any more
     publish("input", report(first, raw, later, disk, share, grown), options.write)
 
 

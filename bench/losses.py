@@ -13,7 +13,7 @@ from bench import machine, publish
 from data import label_tree
 
 IMAGES = 32
-STEPS = 10  # in one call: what a call from Python costs is not the loss's
+STEPS = 10  # in one call, so that the cost of a call from Python is not measured
 CONTENDERS = {  # name in the table -> form, how exact adds along paths
     "naive": ("naive", None),
     "rescale": ("rescale", None),
@@ -63,7 +63,7 @@ def descent(form, sums, ancestors):
 
 
 def times(tree, rounds):
-    """Of each contender: median milliseconds of a step, median ratio to exact in the same turn."""
+    """For each form: median milliseconds of a step, and median ratio to exact in the same turn."""
     import tensorflow as tf
 
     ancestors = label_tree.ancestor_matrix(tree)
@@ -100,7 +100,7 @@ def exact_terms(targets, logits, ancestors):
 
 
 def errors(tree, images):
-    """Of each contender: largest relative errors, shares of negative and of non-finite terms."""
+    """For each form: largest relative errors, shares of negative and of non-finite terms."""
     import tensorflow as tf
 
     from losses.hierarchical import hlup
@@ -111,31 +111,31 @@ def errors(tree, images):
     labels = len(tree)
     one_label = np.where(np.eye(labels) > 0, targets[:, None], np.nan).reshape(-1, labels)
     repeated = np.repeat(logits, labels, axis=0)  # a row a term, its others unknown
-    found = {}
+    by_form = {}
     for name, (form, sums) in CONTENDERS.items():
         if form == "rescale":
             continue  # another function on purpose
-        ours, slopes = [], []
+        parts, part_slopes = [], []
         for start in range(0, len(repeated), IMAGES):
-            rows = slice(start, start + IMAGES)
-            part = tf.constant(repeated[rows])
+            batch_of = slice(start, start + IMAGES)
+            part = tf.constant(repeated[batch_of])
             with tf.GradientTape() as tape:
                 tape.watch(part)
-                ours.append(hlup(one_label[rows], part, ancestors, form, sums=sums))
-            slopes.append(tape.gradient(ours[-1], part))
-        ours = np.concatenate(ours).reshape(values.shape)
-        slopes = np.concatenate(slopes).reshape(gradients.shape)
-        found[name] = {
+                parts.append(hlup(one_label[batch_of], part, ancestors, form, sums=sums))
+            part_slopes.append(tape.gradient(parts[-1], part))
+        ours = np.concatenate(parts).reshape(values.shape)
+        slopes = np.concatenate(part_slopes).reshape(gradients.shape)
+        by_form[name] = {
             "value": relative(ours, values),
             "gradient": relative(slopes, gradients),
             "negative": np.mean(ours < 0),
             "not finite": 1 - np.mean(np.isfinite(ours)) * np.mean(np.isfinite(slopes)),
         }
-    return found
+    return by_form
 
 
 def relative(ours, true):
-    """The largest relative error where the true number exceeds 1e-3."""
+    """The largest relative error among numbers that are above 1e-3 in truth."""
     counted = np.abs(true) > 1e-3
     return np.max(np.abs(ours[counted] - true[counted]) / np.abs(true[counted]))
 

@@ -1,4 +1,4 @@
-"""Exact metrics, patient bootstrap and DeLong against the usual ways to get the same numbers.
+"""Time of exact metrics, patient bootstrap and DeLong's test, against the usual implementations.
 
 `python -m bench.metrics [--quick] [--write]`; 14 labels with prevalences like ChestX-ray14's.
 """
@@ -41,12 +41,12 @@ def with_scikit_learn(targets: np.ndarray, probabilities: np.ndarray) -> np.ndar
 def rescored(targets, probabilities, patients, resamples: int) -> np.ndarray:
     """The bootstrap as usually written: draw, index, score anew; (resamples, 2, labels)."""
     return bootstrap.each(
-        lambda rows: with_scikit_learn(targets[rows], probabilities[rows]), patients, resamples
+        lambda drawn: with_scikit_learn(targets[drawn], probabilities[drawn]), patients, resamples
     )
 
 
 def delong_by_pairs(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The variances of DeLong's printed O(n²) form, with a row of the kernel for each positive."""
+    """The variances of DeLong's printed O(n²) form, one line of the kernel for each positive."""
     variances = []
     for target, *scores in zip(targets.T, first.T, second.T, strict=True):
         kernels = []
@@ -82,32 +82,40 @@ def show(duration: float) -> str:
     return f"{duration * 1e3:,.0f} ms" if duration < 1 else f"{duration:,.1f} s"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the images, one repeat")
-    parser.add_argument("--write", action="store_true", help="put the table in docs")
-    arguments = parser.parse_args()
-    images, repeats = (2_500, 1) if arguments.quick else (25_000, 5)
-    rows = []
+class Table:
+    """The lines of the table: what was computed, how long ours takes, how long the usual way."""
 
-    def row(what: str, size: str, ours: float, usual: float, note: str) -> None:
-        ratio = f"{usual / ours:,.0f}×" if usual == usual else ""
-        rows.append((what, size, show(ours), show(usual) if ratio else "", ratio, note))
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, ...]] = [
+            ("", "images × labels", "ours", "usual", "ratio", "usual way; agreement"),
+            ("---",) * 6,
+        ]
 
-    for count in (images, 10 * images):
-        targets, first, second, patients = case(count)
-        expected, scores = with_scikit_learn(targets, first), metrics.score(targets, first)
-        worst = np.abs(expected - [scores.auc, scores.ap]).max()
-        ours, usual = seconds(
-            lambda t=targets, p=first: metrics.score(t, p),
-            lambda t=targets, p=first: with_scikit_learn(t, p),
-            repeats=repeats,
-        )
-        size = f"{count:,} × {LABELS}"
-        row("AUC and AP", size, ours, usual, f"scikit-learn in a loop; apart by ≤ {worst:.0e}")
+    def add(self, what: str, size: str, ours: float, usual: float | None, note: str) -> None:
+        slower = ("", "") if usual is None else (show(usual), f"{usual / ours:,.0f}×")
+        self.lines.append((what, size, show(ours), *slower, note))
 
-    targets, first, second, patients = case(images)
-    size = f"{images:,} × {LABELS}"
+    def markdown(self) -> str:
+        return "\n".join(f"| {' | '.join(line)} |" for line in self.lines)
+
+
+def time_metrics(table: Table, images: int, repeats: int) -> None:
+    """AUC and average precision of every label."""
+    targets, first, _, _ = case(images)
+    expected, scores = with_scikit_learn(targets, first), metrics.score(targets, first)
+    worst = np.abs(expected - [scores.auc, scores.ap]).max()
+    ours, usual = seconds(
+        lambda: metrics.score(targets, first),
+        lambda: with_scikit_learn(targets, first),
+        repeats=repeats,
+    )
+    note = f"scikit-learn in a loop; apart by ≤ {worst:.0e}"
+    table.add("AUC and AP", f"{images:,} × {LABELS}", ours, usual, note)
+
+
+def time_bootstrap(table: Table, images: int, repeats: int) -> None:
+    """The patient bootstrap of both; the usual way is timed on a few resamples and scaled."""
+    targets, first, _, patients = case(images)
     tried = 3  # resamples of the slow way a turn; every one costs the same
     scores = bootstrap.scores(targets, first, patients, tried)
     expected = rescored(targets, first, patients, tried)
@@ -120,25 +128,39 @@ def main() -> None:
     memory = peak_megabytes(lambda: bootstrap.scores(targets, first, patients, 64))
     note = f"scikit-learn anew for each, {tried} timed and scaled; apart by ≤ {worst:.0e}"
     what = f"{RESAMPLES:,} patient resamples of AUC and AP"
-    row(what, size, ours, usual * RESAMPLES / tried, f"{note}; ours needs {memory:.0f} MB")
+    size = f"{images:,} × {LABELS}"
+    table.add(what, size, ours, usual * RESAMPLES / tried, f"{note}; ours needs {memory:.0f} MB")
 
+
+def time_delong(table: Table, images: int, repeats: int) -> None:
+    """DeLong's test against its printed O(n²) form; on ten times the images ours alone."""
+    targets, first, second, _ = case(images)
     variance = delong.compare(targets, first, second).variance
-    expected = delong_by_pairs(targets, first, second)
-    worst = np.abs(variance / expected - 1).max()
+    worst = np.abs(variance / delong_by_pairs(targets, first, second) - 1).max()
     ours, usual = seconds(
         lambda: delong.compare(targets, first, second),
         lambda: delong_by_pairs(targets, first, second),
         repeats=min(repeats, 3),
     )
-    row("DeLong, two models", size, ours, usual, f"all pairs, O(n²); apart by ≤ {worst:.0e}")
-    targets, first, second, _ = case(10 * images)
-    (ours,) = seconds(lambda: delong.compare(targets, first, second), repeats=repeats)
-    row("DeLong, two models", f"{10 * images:,} × {LABELS}", ours, float("nan"), "")
+    note = f"all pairs, O(n²); apart by ≤ {worst:.0e}"
+    table.add("DeLong, two models", f"{images:,} × {LABELS}", ours, usual, note)
+    more, one, other, _ = case(10 * images)
+    (ours,) = seconds(lambda: delong.compare(more, one, other), repeats=repeats)
+    table.add("DeLong, two models", f"{10 * images:,} × {LABELS}", ours, None, "")
 
-    heading = ("", "images × labels", "ours", "usual", "ratio", "usual way; agreement")
-    lines = [heading, ("---",) * len(heading), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    publish("metrics", f"{machine()}.\n\n{table}", arguments.write)
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.metrics", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images, one repeat")
+    parser.add_argument("--write", action="store_true", help="put the table in docs")
+    arguments = parser.parse_args()
+    images, repeats = (2_500, 1) if arguments.quick else (25_000, 5)
+    table = Table()
+    for count in (images, 10 * images):
+        time_metrics(table, count, repeats)
+    time_bootstrap(table, images, repeats)
+    time_delong(table, images, repeats)
+    publish("metrics", f"{machine()}.\n\n{table.markdown()}", arguments.write)
 
 
 if __name__ == "__main__":

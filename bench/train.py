@@ -33,10 +33,11 @@ class Way:
 
 
 class Worker:
-    """A process that builds its way, takes one step, and then steps on demand."""
+    """A process that builds one network, trains one step, and then further steps on demand."""
 
     def __init__(self, way: Way, python: str = sys.executable):
-        self.way, self.seconds = way, []
+        self.way = way
+        self.seconds: list[float] = []
         self.process = subprocess.Popen(
             [python, "-m", "bench.train", "--worker", json.dumps(asdict(way))],
             stdin=subprocess.PIPE,
@@ -45,26 +46,29 @@ class Worker:
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             text=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.orders, self.answers = self.process.stdin, self.process.stdout
         self.first_step = self._answer()
 
     def _answer(self) -> float:
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         if not line:
             raise RuntimeError(f"{self.way} ended: run its --worker line by hand to see why")
         return float(line)
 
     def take(self, steps: int) -> None:
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
+        self.orders.write(f"{steps}\n")
+        self.orders.flush()
         self.seconds.append(self._answer())
 
     def close(self) -> None:
-        self.process.stdin.close()
+        self.orders.close()
         self.process.wait()
 
 
 def work(way: Way) -> None:
-    """What runs in the process: seconds from nothing built to the first step's end, then a step."""
+    """Inside the process: prints the seconds to the end of the first step, then those of a step."""
     steps_of = torch_steps if way.how == "torch" else keras_steps
     prepare = steps_of(way)  # imports are over
     start = time.perf_counter()
@@ -72,7 +76,7 @@ def work(way: Way) -> None:
     step(1)
     print(time.perf_counter() - start, flush=True)
     for line in sys.stdin:
-        step(1)  # others ran meanwhile: caches are theirs
+        step(1)  # not timed: other processes ran meanwhile and filled the processor's caches
         start = time.perf_counter()
         step(int(line))
         print((time.perf_counter() - start) / int(line), flush=True)
@@ -164,7 +168,7 @@ def torch_steps(way: Way):
 
 def first_steps(ways: list[Way], repeats: int) -> dict[str, list[float]]:
     """Seconds to the first step, each in a fresh process, in turn."""
-    seconds = {way.how: [] for way in ways}
+    seconds: dict[str, list[float]] = {way.how: [] for way in ways}
     for way in itertools.chain.from_iterable([ways] * repeats):
         worker = Worker(way)
         worker.close()
@@ -175,12 +179,11 @@ def first_steps(ways: list[Way], repeats: int) -> dict[str, list[float]]:
 
 def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | None) -> dict:
     """Seconds a step, in turn, after a turn that does not count."""
-    pythons = {"torch": torch_python}
-    workers = [
-        Worker(way, pythons.get(way.how, sys.executable))
-        for way in ways
-        if way.how != "torch" or torch_python
-    ]
+    workers = []
+    for way in ways:
+        python = torch_python if way.how == "torch" else sys.executable
+        if python:
+            workers.append(Worker(way, python))
     for turn in range(turns + 1):
         for worker in workers:
             worker.take(steps)
@@ -192,14 +195,14 @@ def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | No
 
 
 def ratio(slow: list[float] | None, quick: list[float]) -> str:
-    """Median of the ratios of neighbours in turn, which a busy machine disturbs least."""
+    """Median of the ratios within a turn, which other programs disturb least."""
     if slow is None:
         return "–"
     return f"{statistics.median(a / b for a, b in zip(slow, quick, strict=True)):.2f}×"
 
 
 def bfloat16() -> str:
-    """Whether this processor computes in bfloat16 or has it emulated, which is slower than none."""
+    """Whether this processor has bfloat16 instructions; emulated, it is slower than float32."""
     flags = Path("/proc/cpuinfo").read_text()
     has = "avx512_bf16" in flags or "amx_bf16" in flags
     return "with bfloat16 instructions" if has else "without bfloat16 instructions (emulated)"

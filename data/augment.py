@@ -1,4 +1,4 @@
-"""Crops, mirror images and small affine maps of gray images, drawn without any state.
+"""Crops, mirror images, small affine maps, brightness and contrast of gray images, without state.
 
 Every draw is a function of (seed, epoch, index) alone, so neither the order of the work nor the
 number of threads nor a resumed run can change it. NumPy and OpenCV only: prediction on single
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+_DRAWS = 11  # numbers drawn for an image; a new kind of draw takes the next, so the others stay
 _STEP, _MIX_1, _MIX_2 = np.array(
     [0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64
 )
@@ -27,6 +28,8 @@ class Augment:
     shear: float = 0.0  # horizontal shift per row, uniform in ±shear
     shift: float = 0.0  # along either axis, uniform in ±shift of the window's side
     upside_down: bool = False  # top to bottom, p = 0.5
+    brightness: float = 0.0  # added, uniform in ±brightness of the range from black to white
+    contrast: float = 0.0  # distance from the image's mean times a factor, uniform in 1 ± contrast
 
     @property
     def is_affine(self) -> bool:
@@ -34,6 +37,7 @@ class Augment:
 
 
 AS_STORED = Augment()
+Numbers = float | np.ndarray  # one for all images, or one for each
 
 
 def uniforms(seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -53,14 +57,15 @@ def _mixed(z: np.ndarray) -> np.ndarray:
 
 def affine(
     size: int,
-    flip=False,
-    degrees=0.0,
-    scale=1.0,
-    shear=0.0,
-    left=0.0,
-    top=0.0,
-    upside_down=False,
-):
+    flip: Numbers = False,
+    degrees: Numbers = 0.0,
+    scale: Numbers = 1.0,
+    shear: Numbers = 0.0,
+    *,
+    left: Numbers = 0.0,
+    top: Numbers = 0.0,
+    upside_down: Numbers = False,
+) -> np.ndarray:
     """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
 
     Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.
@@ -87,6 +92,17 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 
 
+def shade(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
+    """(image - mean) * contrast + mean + 255 * brightness of a uint8 image, rounded and saturated.
+
+    Brightness and contrast in either order, as in `tf.image.adjust_brightness` and
+    `adjust_contrast`, but with one rounding and with values kept between black and white.
+    """
+    mean = image.mean(dtype=np.float64)
+    gray = (np.arange(256) - mean) * contrast + mean + 255 * brightness
+    return cv2.LUT(image, np.clip(np.rint(gray), 0, 255).astype(np.uint8))
+
+
 def apply(
     images: Sequence[np.ndarray],
     crop: int,
@@ -97,31 +113,64 @@ def apply(
 ) -> np.ndarray:
     """Return (N, crop, crop, 1) windows of N equal (H, W) images, numbered index (0, 1, … if None).
 
-    `epoch` also numbers the draws of test-time augmentation.
+    `epoch` also numbers the draws of test-time augmentation. Brightness and contrast need uint8.
     """
-    count, room = len(images), len(images[0]) - crop
-    draws = uniforms(seed, epoch, np.arange(count) if index is None else index, 9)
-    top, left = np.full((2, count), room // 2)
+    count = len(images)
+    draws = uniforms(seed, epoch, np.arange(count) if index is None else index, _DRAWS)
+    windows = np.empty((count, crop, crop, 1), images[0].dtype)
+    if augment.is_affine:
+        _warp_into(windows, images, augment, draws)
+    else:
+        _cut_into(windows, images, augment, draws)
+    if augment.brightness or augment.contrast:
+        brightness = augment.brightness * (2 * draws[:, 9] - 1)
+        contrast = 1 + augment.contrast * (2 * draws[:, 10] - 1)
+        for window, added, factor in zip(windows[..., 0], brightness, contrast, strict=True):
+            window[:] = shade(window, added, factor)
+    return windows
+
+
+def _corners(
+    room: int, augment: Augment, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(images,) top and left of each window, and whether it is mirrored."""
+    top, left = np.full((2, len(draws)), room // 2)
     if augment.random_crop:
         top, left = (draws[:, :2].T * (room + 1)).astype(int)
-    flip = (draws[:, 2] < 0.5) & augment.flip
-    out = np.empty((count, crop, crop, 1), images[0].dtype)
-    if augment.is_affine:
-        degrees, scale, shear, right, down = (2 * draws[:, 3:8].T - 1) * np.reshape(
-            [augment.degrees, augment.scale, augment.shear, *[augment.shift * crop] * 2], (5, 1)
-        )
-        upside_down = (draws[:, 8] < 0.5) & augment.upside_down
-        matrices = affine(
-            crop, flip, degrees, 1 + scale, shear, left - right, top - down, upside_down
-        )
-        for image, matrix, place in zip(images, matrices, out[..., 0], strict=True):
-            place[:] = warp(image, matrix, crop)
-        return out
-    windows = zip(images, top.tolist(), left.tolist(), flip.tolist(), out, strict=True)
-    for image, y, x, mirrored, place in windows:
-        window = image[y : y + crop, x : x + crop]
+    return top, left, (draws[:, 2] < 0.5) & augment.flip
+
+
+def _warp_into(
+    windows: np.ndarray, images: Sequence[np.ndarray], augment: Augment, draws: np.ndarray
+) -> None:
+    crop = windows.shape[1]
+    top, left, flip = _corners(len(images[0]) - crop, augment, draws)
+    degrees, scale, shear, right, down = (2 * draws[:, 3:8].T - 1) * np.reshape(
+        [augment.degrees, augment.scale, augment.shear, *[augment.shift * crop] * 2], (5, 1)
+    )
+    matrices = affine(
+        crop,
+        flip,
+        degrees,
+        1 + scale,
+        shear,
+        left=left - right,
+        top=top - down,
+        upside_down=(draws[:, 8] < 0.5) & augment.upside_down,
+    )
+    for image, matrix, window in zip(images, matrices, windows[..., 0], strict=True):
+        window[:] = warp(image, matrix, crop)
+
+
+def _cut_into(
+    windows: np.ndarray, images: Sequence[np.ndarray], augment: Augment, draws: np.ndarray
+) -> None:
+    crop = windows.shape[1]
+    top, left, flip = _corners(len(images[0]) - crop, augment, draws)
+    each = zip(images, top.tolist(), left.tolist(), flip.tolist(), windows, strict=True)
+    for image, y, x, mirrored, window in each:
+        cut = image[y : y + crop, x : x + crop]
         if mirrored:
-            cv2.flip(window, 1, place)  # writes into `out`; NumPy's mirrored copy is 10x slower
+            cv2.flip(cut, 1, window)  # writes into `windows`; NumPy's mirrored copy is 10x slower
         else:
-            place[..., 0] = window
-    return out
+            window[..., 0] = cut

@@ -1,16 +1,23 @@
-"""Reading a prepared cache: uint8 shards, mapped into memory, behind one row number per image."""
+"""Read a prepared cache: uint8 shards, mapped into memory, behind one row number per image."""
 
 import hashlib
 import json
 import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from data import DataError
 
-VERSION = 1
+VERSION = 2
 _NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
+_BLOCK = 1 << 20  # bytes that are checked in one call, outside the interpreter lock
+# Shards whose checksum was compared in this process: path -> (device, inode, bytes, time, checksum)
+_compared: dict[str, tuple] = {}
 
 
 class Cache:
@@ -18,20 +25,23 @@ class Cache:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        try:
-            index = json.loads((self.folder / "index.json").read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder} holds no finished image cache; prepare it first.") from error
-        if index["version"] != VERSION:
-            raise DataError(f"{folder} was prepared by another version; prepare it again.")
+        index = _read_index(self.folder)
         self.size: int = index["size"]
         self.paths: list[str] = index["paths"]
-        self.skipped: dict[str, str] = index["skipped"]  # path -> why it could not be read
+        self.skipped: dict[str, str] = index["skipped"]  # path -> why it could not be used
         self.shard_images: int = index["shard_images"]
-        # Changes with the settings and with any source file: names what a result was made from.
-        self.fingerprint = hashlib.sha256("".join(index["shards"]).encode()).hexdigest()[:16]
+        # Names what a result was made from: changes with any path, pixel or setting, and with
+        # nothing else, so a copy of the images gives the same.
+        self.fingerprint: str = index["fingerprint"]
         self._row = {path: row for row, path in enumerate(self.paths) if path not in self.skipped}
-        self._maps = [self._map(name, k) for k, name in enumerate(index["shards"])]
+        files = [self.folder / shard["name"] for shard in index["shards"]]
+        damaged = damaged_shards(files, [shard["crc32"] for shard in index["shards"]])
+        if damaged:
+            raise DataError(
+                f"{files[damaged[0]]} is damaged, missing or cut short; run the same command "
+                "again to prepare its images anew."
+            )
+        self._maps = [self._map(file, k) for k, file in enumerate(files)]
         self._shards = [
             np.frombuffer(mapped, np.uint8)[-count * self.size**2 :].reshape(count, *self.shape)
             for mapped, count in self._maps
@@ -55,43 +65,84 @@ class Cache:
         return np.fromiter((self._row[path] for path in image_paths), np.int64)
 
     def images(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Read-only (size, size) uint8 views, one a row, without a copy."""
-        shard, place = np.divmod(indices, self.shard_images)
+        """Read-only (size, size) uint8 views, one per index, without a copy."""
+        shard, position = np.divmod(indices, self.shard_images)
         shards = self._shards
-        pairs = zip(shard.tolist(), place.tolist(), strict=True)
-        return [shards[shard][place] for shard, place in pairs]
+        pairs = zip(shard.tolist(), position.tolist(), strict=True)
+        return [shards[shard][position] for shard, position in pairs]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """(N, size, size) uint8 copy of indices."""
-        return (
-            np.stack(self.images(np.asarray(indices)))
-            if len(indices)
-            else np.empty((0, *self.shape))
-        )
+        """(N, size, size) uint8 copy of the images."""
+        if not len(indices):
+            return np.empty((0, *self.shape), np.uint8)
+        return np.stack(self.images(np.asarray(indices)))
 
     def will_need(self, indices: np.ndarray) -> None:
-        """Ask the kernel to read indices ahead; neighbours, given in order, become one request."""
+        """Ask the kernel to read images ahead; neighbours, given in order, become one request."""
         if not len(indices):
             return
         step = np.diff(indices)
         ends = (step < 1) | (step > _NEAR) | (np.diff(indices // self.shard_images) != 0)
         first = indices[np.concatenate([[True], ends])]
         last = indices[np.concatenate([ends, [True]])]
-        shard, place = np.divmod(first, self.shard_images)
-        start = place * self.size**2
+        shard, position = np.divmod(first, self.shard_images)
+        start = position * self.size**2
         start -= start % mmap.PAGESIZE
         length = (last - first + 2) * self.size**2  # the header and the page cost less than a row
         for k, begin, size in zip(shard.tolist(), start.tolist(), length.tolist(), strict=True):
             mapped = self._maps[k][0]
             mapped.madvise(mmap.MADV_WILLNEED, begin, min(size, len(mapped) - begin))
 
-    def _map(self, name: str, number: int) -> tuple[mmap.mmap, int]:
+    def _map(self, file: Path, number: int) -> tuple[mmap.mmap, int]:
         count = min(self.shard_images, len(self) - number * self.shard_images)
-        path = self.folder / name
-        if not is_whole(path, count, self.size):
-            raise DataError(f"{path} is missing or cut short; prepare the cache again.")
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), count
+        if not is_whole(file, count, self.size):
+            raise DataError(f"{file} is missing or cut short; prepare the cache again.")
+        with file.open("rb") as opened:
+            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), count
+
+
+def fingerprint(index: dict) -> str:
+    """The hash of a cache's images: their order, paths and pixels, and which are left out."""
+    shards = [shard["pixels"] for shard in index["shards"]]
+    facts = [index["size"], index["paths"], shards, sorted(index["skipped"])]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def index_checksum(index: dict) -> int:
+    """The checksum of an index, kept in its entry "check"."""
+    rest = {key: value for key, value in index.items() if key != "check"}
+    return zlib.crc32(json.dumps(rest).encode())
+
+
+def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]:
+    """Positions of the shard files that cannot be read or do not have their checksum.
+
+    Each file is read once in a process: what was compared before and has not changed since is
+    taken as it was. The reading is spread over threads; docs/data.md says what it costs.
+    """
+    pairs = list(zip(map(str, files), checksums, strict=True))
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        intact = list(pool.map(_has_checksum, pairs))
+    return [position for position, good in enumerate(intact) if not good]
+
+
+def _has_checksum(pair: tuple[str, int]) -> bool:
+    path, expected = pair
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, expected)
+            if _compared.get(path) == known:
+                return True
+            checksum, block = 0, bytearray(_BLOCK)
+            while count := file.readinto(block):
+                checksum = zlib.crc32(memoryview(block)[:count], checksum)
+    except OSError:
+        return False
+    if checksum != expected:
+        return False
+    _compared[path] = known
+    return True
 
 
 def is_whole(shard: Path, count: int, size: int) -> bool:
@@ -101,3 +152,17 @@ def is_whole(shard: Path, count: int, size: int) -> bool:
     except OSError:
         return False
     return 0 < header <= 256 and header % 64 == 0
+
+
+def _read_index(folder: Path) -> dict:
+    """The index of a finished cache; a DataError if it is missing, damaged or another version's."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        version = index.get("version")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder} holds no finished image cache; prepare it first.") from error
+    if version != VERSION:
+        raise DataError(f"{folder} was prepared by another version; prepare it again.")
+    if index.get("check") != index_checksum(index):
+        raise DataError(f"{folder / 'index.json'} is damaged; prepare the cache again.")
+    return index

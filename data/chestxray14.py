@@ -22,6 +22,7 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
     """image_path, patient_id, view (PA, AP), split (train_val, test), then 15 labels, 0 or 1.
 
     An image that lies in several image folders is taken from the first: images/, images_001/, …
+    Rows are in the order of the images' names, patient ids are numbers without leading zeros.
     """
     folder = reading.open_folder(folder)
     label_file = _label_file(folder)
@@ -30,27 +31,43 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
     )
     names = reading.texts(table, "Image Index", label_file)
     reading.check_unique(names, label_file)
-    frame = pd.DataFrame(
-        {
-            "patient_id": reading.texts(table, "Patient ID", label_file),
-            "view": reading.texts(table, "View Position", label_file),
-            "split": _splits(names, folder, label_file),
-        }
-    )
+    patients = _patients(table, names, label_file)
+    split = _splits(names, folder, label_file, allow_missing)
     released = (*labels.CHESTXRAY14, labels.NO_FINDING)
     findings = _findings(reading.texts(table, "Finding Labels", label_file), released, label_file)
+    views = reading.texts(table, "View Position", label_file).to_numpy()
+    frame = pd.DataFrame({"patient_id": patients, "view": views, "split": split})
     frame = pd.concat([frame, pd.DataFrame(findings, columns=list(released))], axis=1)
     images = _images(folder)
     return reading.finish(
-        frame,
+        frame.assign(block=0),
         [images.get(name.lower()) for name in names],
-        names,
+        names.reset_index(drop=True),
         folder,
         [label_file, *(folder / name for name in LISTS.values())],
         allow_missing,
         dataset="chestxray14",
         complete=frame["split"].value_counts().to_dict() == COMPLETE,
     )
+
+
+def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
+    """Patient ids as numbers in one spelling, checked against the file names that begin with one.
+
+    99, 099 and 99.0 are one patient, and 00000013_005.png is an image of patient 13.
+    """
+    patients = reading.texts(table, "Patient ID", path)
+    patients = patients.str.replace(r"^0*(\d+)(?:\.0*)?$", r"\1", regex=True)
+    in_name = names.str.extract(r"^0*(\d+)_\d+\.", expand=False)
+    wrong = (in_name.notna() & (in_name != patients)).to_numpy()
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise DataError(
+            f"{path} gives the image {names.iloc[first]} to patient {patients.iloc[first]} in line "
+            f"{names.index[first]:,}, but its name says patient {in_name.iloc[first]}; correct "
+            "that line, or get the file again."
+        )
+    return patients.to_numpy()
 
 
 def _label_file(folder: Path) -> Path:
@@ -66,18 +83,28 @@ def _label_file(folder: Path) -> Path:
     return present[0]
 
 
-def _splits(names: pd.Series, folder: Path, label_file: Path) -> np.ndarray:
-    listed = {split: names.isin(reading.read_list(folder / LISTS[split])) for split in LISTS}
+def _splits(names: pd.Series, folder: Path, label_file: Path, allow_missing: bool) -> np.ndarray:
+    lists = {split: reading.read_list(folder / name) for split, name in LISTS.items()}
+    listed = {split: names.isin(images).to_numpy() for split, images in lists.items()}
     both = names[listed["train_val"] & listed["test"]].tolist()
     if both:
         raise DataError(f"Images are in both lists of {folder} ({len(both):,}), such as {both[0]}.")
-    neither = names[~(listed["train_val"] | listed["test"])].tolist()
-    if neither:
+    neither = names[~(listed["train_val"] | listed["test"])]
+    if len(neither):
         raise DataError(
             f"{len(neither):,} of {len(names):,} images of {label_file} are in neither "
-            f"train_val_list.txt nor test_list.txt, such as {neither[0]}; get the lists that "
-            "belong to it."
+            f"train_val_list.txt nor test_list.txt, such as {neither.iloc[0]} in line "
+            f"{neither.index[0]:,}; get the lists that belong to it."
         )
+    known = set(names)
+    for split, images in lists.items():
+        unknown = [image for image in images if image not in known]
+        if unknown and not allow_missing:
+            raise DataError(
+                f"{folder / LISTS[split]} names images that {label_file.name} lacks "
+                f"({len(unknown):,}), such as {unknown[0]}; get the whole label file, or pass "
+                "--allow-missing to go on without them."
+            )
     return np.where(listed["test"], "test", "train_val")
 
 
@@ -85,17 +112,22 @@ def _findings(texts: pd.Series, released: tuple[str, ...], path: Path) -> np.nda
     """(images, labels) float32 of texts such as Effusion|Mass, each different one parsed once."""
     codes, different = pd.factorize(texts)
     known = np.zeros((len(different), len(released)), np.float32)
-    unknown: dict[str, None] = {}
+    unknown: dict[str, int] = {}  # finding -> the line where it stands first
     for row, text in enumerate(different):
-        found = {finding.strip() for finding in text.split("|")}
-        unknown |= dict.fromkeys(sorted(found.difference(released)))
-        known[row] = [name in found for name in released]
-        if labels.NO_FINDING in found and len(found) > 1:
-            raise DataError(f"{path} has the contradictory Finding Labels {text!r}.")
+        named = [finding.strip() for finding in text.split("|")]
+        for finding in named:
+            if finding not in released:
+                unknown.setdefault(finding, texts.index[codes == row][0])
+        known[row] = [name in named for name in released]
+        if labels.NO_FINDING in named and len(named) > 1:
+            line = texts.index[codes == row][0]
+            raise DataError(
+                f"{path} has the contradictory Finding Labels {text!r} in line {line:,}."
+            )
     if unknown:
         raise DataError(
-            f"{path} has unknown Finding Labels: {', '.join(map(repr, unknown))}; "
-            f"known are {', '.join(released)}."
+            f"{path} has unknown Finding Labels: {', '.join(map(repr, unknown))}, first in line "
+            f"{min(unknown.values()):,}; known are {', '.join(released)}."
         )
     return known[codes]
 

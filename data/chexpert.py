@@ -32,28 +32,30 @@ _EXPECTED = (
 def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = False) -> pd.DataFrame:
     """image_path, patient_id, study_id, view, split (train, valid, test), then the 14 labels.
 
-    `folder` is the CheXpert folder or the one around it. The training labels are those of the
-    "chexpert" labeller or of "visualchexbert", which is never uncertain.
+    `folder` is the CheXpert folder or its parent folder. The training labels are those of the
+    "chexpert" labeller or of "visualchexbert", which is never uncertain. Within each split the rows
+    are in the order of patient, study and image.
     """
     folder = reading.open_folder(folder)
-    places = _places(folder)
-    csvs = _csvs(places, labels)
-    parts, names, found = [], [], []
-    for split, path in csvs.items():
-        homes = _homes(places, split)
-        table = _read_csv(path, folder, homes)
+    folders = _chexpert_folders(folder)
+    csvs = _csvs(folders, labels)
+    parts, names, paths = [], [], []
+    for block, (split, path) in enumerate(csvs.items()):
+        folder_of_patient = _patient_folders(folders, split)
+        table = _read_csv(path, split, folder, folder_of_patient)
         name = table.pop("name")
         reading.check_unique(name, path)
-        home = table["patient_id"].map(homes).fillna(split)
-        found += reading.on_disk(folder, home + "/" + name)
+        parents = table["patient_id"].map(folder_of_patient).fillna(split)
+        paths += reading.on_disk(folder, parents + "/" + name)
         names.append(split + "/" + name)
-        parts.append(table.assign(split=split))
-    columns = ["patient_id", "study_id", "view", "split", *CHEXPERT]
+        parts.append(table.assign(split=split, block=block))
+    columns = ["patient_id", "study_id", "view", "split", *CHEXPERT, "block"]
     frame = pd.concat(parts, ignore_index=True)[columns]
     rows = frame["split"].value_counts().to_dict()
+    radiologists(folder)  # a faulty file of theirs is found now, not after the training
     return reading.finish(
         frame,
-        found,
+        paths,
         pd.concat(names, ignore_index=True),
         folder,
         list(csvs.values()),
@@ -65,17 +67,15 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
 
 
 def radiologists(folder: str | Path) -> dict[str, pd.DataFrame]:
-    """The 0/1 decisions on the test set, by study_id, of each benchmark radiologist found.
-
-    Their files lie where the released repository has them, or directly in `radiologists`.
+    """The 0/1 decisions on the test set, by study_id, of each benchmark radiologist whose file lies
+    where the released repository has it, or directly in `radiologists`.
     """
     folder = reading.open_folder(folder)
-    homes = [home / "radiologists" for home in _places(folder)]
     decisions = {}
     for name in RADIOLOGISTS:
         paths = (
-            home / below / f"{name}.csv"
-            for home in homes
+            each / "radiologists" / below / f"{name}.csv"
+            for each in _chexpert_folders(folder)
             for below in ("", "benchmark_radiologists")
         )
         if path := next((path for path in paths if path.is_file()), None):
@@ -83,28 +83,28 @@ def radiologists(folder: str | Path) -> dict[str, pd.DataFrame]:
             values = reading.label_values(table, CHEXPERT, (1, 0), path)
             studies = reading.texts(table, "Study", path)
             reading.check_unique(studies, path)
-            of_study = studies.str.extract(_PATH + "$").agg("/".join, axis=1)
-            decisions[name] = pd.DataFrame(values, of_study, list(CHEXPERT))
+            study_ids = _parsed(studies, _PATH + "$", path).agg("/".join, axis=1)
+            decisions[name] = pd.DataFrame(values, study_ids.to_numpy(), list(CHEXPERT))
     return decisions
 
 
-def _places(folder: Path) -> list[Path]:
+def _chexpert_folders(folder: Path) -> list[Path]:
     """The folder, and the CheXpert folders within it."""
     within = [path for path in reading.subfolders(folder) if path.name.lower().startswith("chex")]
     return [folder, *within]
 
 
-def _csvs(places: list[Path], labels: str) -> dict[str, Path]:
-    folder = places[0]
+def _csvs(folders: list[Path], labels: str) -> dict[str, Path]:
+    folder = folders[0]
     if labels not in ("chexpert", "visualchexbert"):
         raise DataError(f"There are no {labels!r} labels; choose chexpert or visualchexbert.")
     names = CSVS | ({"train": (VISUALCHEXBERT,)} if labels == "visualchexbert" else {})
-    searched = places
+    searched = folders
     if folder.absolute().name.lower().startswith("chex"):  # the CSV may lie beside this folder
-        searched = [*places, folder.absolute().parent]
+        searched = [*folders, folder.absolute().parent]
     csvs = {}
     for split, choices in names.items():
-        paths = (place / name for name in choices for place in searched)
+        paths = (each / name for name in choices for each in searched)
         present = next((path for path in paths if path.is_file()), None)
         if present:
             csvs[split] = present
@@ -125,54 +125,92 @@ def _csvs(places: list[Path], labels: str) -> dict[str, Path]:
     return csvs
 
 
-def _homes(places: list[Path], split: str) -> dict[str, str]:
-    """Patient -> the folder, relative to the first place, that holds the patient's folder."""
-    homes: dict[str, str] = {}
-    for place in places:
-        inside = [place / name for name in _FOLDERS[split]]
-        if split == "train" and place != places[0] and _BATCH.search(place.name):
-            inside.append(place)
+def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
+    """Patient -> the folder, relative to the first of `folders`, that holds the patient's own."""
+    folder_of_patient: dict[str, str] = {}
+    for folder in folders:
+        inside = [folder / name for name in _FOLDERS[split]]
+        if split == "train" and folder != folders[0] and _BATCH.search(folder.name):
+            inside.append(folder)
         for directory in inside:
-            home = directory.relative_to(places[0]).as_posix()
+            relative = directory.relative_to(folders[0]).as_posix()
             patients = [name for name in reading.list_names(directory) if name[:7] == "patient"]
-            shared = homes.keys() & set(patients)
+            shared = folder_of_patient.keys() & set(patients)
             if shared:
                 raise DataError(
-                    f"Patients such as {min(shared)} lie both in {homes[min(shared)]} and in "
-                    f"{home} below {places[0]}; pass the one folder that is meant."
+                    f"Patients such as {min(shared)} lie both in {folder_of_patient[min(shared)]} "
+                    f"and in {relative} below {folders[0]}; pass the one folder that is meant."
                 )
-            homes |= dict.fromkeys(patients, home)
-    return homes
+            for patient in patients:
+                folder_of_patient[patient] = relative
+    return folder_of_patient
 
 
-def _read_csv(path: Path, folder: Path, homes: dict[str, str]) -> pd.DataFrame:
+def _read_csv(
+    path: Path, split: str, folder: Path, folder_of_patient: dict[str, str]
+) -> pd.DataFrame:
     """patient_id, study_id, name (patient/study/image), view and labels of the rows of a CSV."""
     by_study = path.name == "groundtruth.csv"
     column = "Study" if by_study else "Path"
-    table = reading.read_table(path, (column,), CHEXPERT, optional=("AP/PA",))
-    values = reading.label_values(table, CHEXPERT, (1, 0, -1, np.nan), path)
+    table = reading.read_table(path, (column,), CHEXPERT, optional=("AP/PA", "Frontal/Lateral"))
+    # the test labels are a majority of radiologists, who left nothing open
+    allowed = (1, 0) if split == "test" else (1, 0, -1, np.nan)
+    values = reading.label_values(table, CHEXPERT, allowed, path)
     text = reading.texts(table, column, path)
-    parsed = text.str.extract(_PATH + ("$" if by_study else "/(?P<image>[^/]+)$"))
-    odd = text[parsed["patient_id"].isna()].tolist()
-    if odd:
-        raise DataError(
-            f"{len(odd):,} of {len(text):,} rows of {path} have no {column} like "
-            f"train/patient00001/study1/view1_frontal.jpg, the first being {odd[0]}."
-        )
-    frame = pd.DataFrame(values, columns=list(CHEXPERT))
+    parsed = _parsed(text, _PATH + ("$" if by_study else "/(?P<image>[^/]+)$"), path)
+    _check_path(text, parsed, table, split, path)
+    frame = pd.DataFrame(values, columns=list(CHEXPERT), index=table.index)
     frame["patient_id"] = parsed["patient_id"]
     frame["study_id"] = parsed["patient_id"] + "/" + parsed["study"]
     frame["side"] = table.get("AP/PA", "")  # the test set's CSV has no such column
     if by_study:  # its row stands for every image of the study
-        homes_here = frame["patient_id"].map(homes).fillna("test")
+        reading.check_unique(frame["study_id"], path)
+        parents = frame["patient_id"].map(folder_of_patient).fillna("test")
         images = [
             sorted(reading.list_names(folder / study).values()) or ["view1_frontal.jpg"]
-            for study in homes_here + "/" + frame["study_id"]
+            for study in parents + "/" + frame["study_id"]
         ]
-        frame = frame.assign(image=images).explode("image", ignore_index=True)
+        frame = frame.assign(image=pd.Series(images, frame.index)).explode("image")
     else:
         frame["image"] = parsed["image"]
     frame["name"] = frame["study_id"] + "/" + frame["image"]
     view = frame.pop("image").str.extract(r"_(frontal|lateral)", expand=False).str.capitalize()
     frame["view"] = (view.fillna("") + " " + frame.pop("side").fillna("")).str.strip()
     return frame
+
+
+def _parsed(text: pd.Series, pattern: str, path: Path) -> pd.DataFrame:
+    """Patient, study and image of each path; a DataError at the first that has another form."""
+    parsed = text.str.extract(pattern)
+    odd = text[parsed["patient_id"].isna()]
+    if len(odd):
+        shape = "train/patient00001/study1" + "/view1_frontal.jpg" * ("image" in parsed)
+        raise DataError(
+            f"{len(odd):,} of {len(text):,} rows of {path} name no image or study like {shape}, "
+            f"the first being {odd.iloc[0]} in line {odd.index[0]:,}; correct the file."
+        )
+    return parsed
+
+
+def _check_path(
+    text: pd.Series, parsed: pd.DataFrame, table: pd.DataFrame, split: str, path: Path
+) -> None:
+    """A DataError where a path contradicts the CSV that it stands in, or the view beside it."""
+    named = text.str.extract(r"(?:^|/)(train|valid|val|test)/patient", expand=False)
+    wrong = (named.notna() & ~named.isin(_FOLDERS[split])).to_numpy()
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise DataError(
+            f"{path} is read as the split {split}, but line {text.index[first]:,} names "
+            f"{text.iloc[first]}; give each CSV the name of its own split."
+        )
+    if "image" in parsed and "Frontal/Lateral" in table:
+        view = parsed["image"].str.extract(r"_(frontal|lateral)", expand=False).str.capitalize()
+        stated = table["Frontal/Lateral"].str.strip().str.capitalize()
+        wrong = (view.notna() & stated.notna() & (view != stated)).to_numpy()
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise DataError(
+                f"{path} calls the image {text.iloc[first]} {stated.iloc[first]} "
+                f"in line {text.index[first]:,}, its name says otherwise; correct it."
+            )

@@ -25,7 +25,7 @@ def pixels(path, data: bytes) -> np.ndarray:
 
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
     except ImportError as error:
         raise BadImage(path, "is DICOM, which needs pydicom: pip install pydicom") from error
     with warnings.catch_warnings():

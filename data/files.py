@@ -1,42 +1,65 @@
-"""Files that are whole or not there: written beside, flushed to the disk, renamed.
+"""Write files whole or not at all, lock folders, and say in one sentence why a write failed.
 
 Only the standard library is used here, so every folder of the suite may import it.
 """
 
 import contextlib
+import errno
 import fcntl
-import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data import DataError
 
-PART = ".part-"  # begins the name of a file that is being written
+SEALS = "checksums.json"  # the hashes of a folder's finished files
+PART = ".part-"  # begins the name of a file that is being written: .part-PID-NAME
+_PART_NAME = re.compile(re.escape(PART) + r"(\d+)-")
+_LONGEST_NAME = 200  # bytes of a file name that still leave room for PART and the process id
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+_FREE_SPACE = "free some space and run the same command again; what is finished stays"
+_ADVICE = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: _FREE_SPACE,
+    errno.EACCES: "make its folder writable, or choose another",
+    errno.EPERM: "make its folder writable, or choose another",
+    errno.EROFS: "choose a folder on a disk that can be written to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EISDIR: "a folder has its name; move that folder away, or choose another name",
+    errno.ENOTEMPTY: "a folder has its name; move that folder away, or choose another name",
+    errno.ENOTDIR: "a part of its path is a file; choose another folder",
+    errno.EEXIST: "a part of its path is a file; choose another folder",
+}
 
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` when the block ends without an error.
 
-    It ends with the same suffix, lies in the same folder and is gone after an error.
+    It ends with the same suffix, lies in the same folder and is gone after an error. A failed
+    write, also one inside h5py, which reports them as RuntimeError, becomes a DataError.
     """
     path = Path(path)
-    partial = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{PART}{os.getpid()}-{_shortened(path.name)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        _to_disk(partial)
         partial.replace(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror or error}): free some space, or make its "
-            "folder writable, and run the same command again; what is finished stays."
-        ) from error
+        raise cannot_write(path, error) from error
+    except RuntimeError as error:
+        if number := re.search(r"errno = (\d+)", str(error)):
+            failed = int(number[1])
+            raise cannot_write(path, OSError(failed, os.strerror(failed))) from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -44,59 +67,70 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 def write(path: str | Path, content: str | bytes) -> Path:
     """Write a text or bytes, whole or not at all."""
+    if isinstance(content, str):  # file names in it may hold bytes that are not UTF-8
+        content = content.encode("utf-8", "surrogateescape")
     with whole(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content)
     return Path(path)
+
+
+def cannot_write(path: str | Path, error: OSError) -> DataError:
+    """The error for a file or folder that cannot be written, with what to do about the reason."""
+    advice = _ADVICE.get(
+        error.errno or 0, "free some space, or make its folder writable, and run again"
+    )
+    return DataError(f"{path} cannot be written ({error.strerror or error}): {advice}.")
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Delete the unfinished files of processes that are gone; call it while holding the lock."""
+    with contextlib.suppress(OSError):  # a file that stays does no harm
+        for entry in list(os.scandir(folder)):
+            match = _PART_NAME.match(entry.name)
+            if match and not _is_running(int(match[1])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: str | Path, waiting: str = "") -> Iterator[bool]:
+    """Hold the lock file `path`, which the kernel frees however a process ends; yields whether.
+
+    If another process holds it: with `waiting`, prints that sentence and waits; without, yields
+    False. Where the file system has no locks, says so and goes on as if it were held.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        yield _held(file, path, waiting)
+
+
+def _held(file, path: Path, waiting: str) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not waiting:
+            return False
+        print(waiting, file=sys.stderr, flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise cannot_write(path, error) from error
+        print(
+            f"The file system of {path.parent} has no file locks: run one process at a time there.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return True
 
 
 def sha256(path: str | Path) -> str:
     """The hash of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: str | Path, waiting: str = "") -> Iterator[bool]:
-    """Hold a lock file, which the kernel frees however a process ends; False if another holds it.
-
-    With `waiting`, a sentence for the user, the lock is waited for instead.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
-    except OSError as error:
-        raise DataError(
-            f"{path.parent} cannot be written to ({error.strerror or error}): free some space, or "
-            "make it writable, and run the same command again."
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not waiting:
-                yield False
-                return
-            print(waiting, file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            _say_once(f"{path.parent} lies on a file system without locks: use one process on it.")
-        yield True
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def remove_orphans(folder: Path) -> None:
-    """Delete what killed processes left half written in a folder whose lock is held."""
-    for partial in folder.glob(f"{PART}*"):
-        with contextlib.suppress(OSError):
-            partial.unlink()
-
-
-SEALS = "checksums.json"
 
 
 def seal(folder: Path, paths: Iterable[Path]) -> None:
@@ -119,3 +153,30 @@ def changed_since_sealed(folder: Path) -> list[str]:
         return []
     except (OSError, ValueError, AttributeError, TypeError):
         return [SEALS]
+
+
+def _shortened(name: str) -> str:
+    """The name, or its hash and its end where the temporary name would be too long."""
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16] + "-" + name[-32:]
+
+
+def _to_disk(path: Path) -> None:
+    """Flush a written file; some network file systems cannot, and then nothing can be done."""
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # not ours to signal
+        return True
+    return True

@@ -3,6 +3,7 @@
 The cache and single-image prediction both call `read_gray`, so they agree to the last bit.
 """
 
+import stat
 import zlib
 from pathlib import Path
 
@@ -29,47 +30,88 @@ class BadImage(DataError):
         self.reason = reason
 
 
-def read_gray(path, size: int) -> np.ndarray:
+def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
     """Return (size, size) uint8: colour to luma, EXIF turned, 16 bits scaled, area-resized.
 
-    The image is squashed to the square as the papers do; its aspect ratio is not kept.
+    The image is squashed to the square as the papers do; its aspect ratio is not kept. With
+    `radiograph`, one for which `unlike_radiograph` gives a reason is a BadImage.
     """
-    return _to_8_bit(_decoded(path, cv2.IMREAD_ANYDEPTH), size)
+    content = _content(path)
+    gray = _decoded(path, content, cv2.IMREAD_ANYDEPTH)
+    if radiograph and (reason := _unlike(path, content, gray)):
+        raise BadImage(path, reason)
+    return _to_8_bit(gray, size)
 
 
 def unlike_radiograph(path) -> str:
-    """Why a readable file is no gray radiograph of a chest, "" where nothing speaks against it."""
-    image = _decoded(path, cv2.IMREAD_UNCHANGED)
-    height, width = image.shape[:2]
+    """Why a readable file cannot be a gray chest radiograph; "" if it may be one."""
+    content = _content(path)
+    return _unlike(path, content, _decoded(path, content, cv2.IMREAD_ANYDEPTH))
+
+
+def _unlike(path, content: bytes, gray: np.ndarray) -> str:
+    height, width = gray.shape
     if min(height, width) < SMALLEST:
         return f"has {width} x {height} pixels; {SMALLEST} on each side are the least"
     if max(height, width) > LONGEST * min(height, width):
         return f"has {width} x {height} pixels, which is no chest radiograph's shape"
-    if image.ndim == 3 and image.shape[2] >= 3:  # gray is often stored as three equal channels
-        channels = image[..., :3].astype(np.float32) / np.iinfo(image.dtype).max
-        if (np.ptp(channels, axis=2) > COLOURED).mean() > COLOURED_SHARE:
-            return "is in colour; radiographs are gray"
-    if image.min() == image.max():
+    if _may_be_coloured(content):
+        image = _decoded(path, content, cv2.IMREAD_UNCHANGED)
+        if image.ndim == 3 and image.shape[2] >= 3:  # gray is often stored as three equal channels
+            channels = image[..., :3].astype(np.float32) / np.iinfo(image.dtype).max
+            if (np.ptp(channels, axis=2) > COLOURED).mean() > COLOURED_SHARE:
+                return "is in colour; radiographs are gray"
+    if gray.min() == gray.max():
         return "is a single shade of gray"
     return ""
 
 
-def _decoded(path, flags: int) -> np.ndarray:
-    """The file's 8- or 16-bit pixels, as OpenCV's flags ask for them; DICOM is always gray."""
+def _may_be_coloured(content: bytes) -> bool:
+    """Whether colours are worth a second decoding: not where the header says one gray channel."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return content[25] not in (0, 4)  # colour type: gray, gray with transparency
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg_channels(content) != 1
+    return not dicom.is_dicom(content)
+
+
+def _jpeg_channels(content: bytes) -> int:
+    """The number of channels in a JPEG's frame header; 0 where there is none."""
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return content[at + 9]
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return 0
+
+
+def _content(path) -> bytes:
+    """A file's bytes."""
     path = Path(path)
     try:
-        data = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a named pipe would wait for ever
+            raise BadImage(path, "is no regular file, but a folder, a pipe or a device")
+        content = path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"cannot be read: {error.strerror}") from error
-    if not data:
+    if not content:
         raise BadImage(path, "is empty")
-    if dicom.is_dicom(data):
-        return dicom.pixels(path, data)
-    if not _is_whole(data):
+    return content
+
+
+def _decoded(path, content: bytes, flags: int) -> np.ndarray:
+    """The file's 8- or 16-bit pixels, as OpenCV's flags ask for them; DICOM is always gray."""
+    if dicom.is_dicom(content):
+        return dicom.pixels(path, content)
+    if not _is_whole(content):
         raise BadImage(path, "is truncated or damaged")
     try:
         # Gray at the file's own depth: palettes are looked up, transparency is dropped.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise BadImage(path, f"cannot be decoded: {error.err}") from error
     if image is None:

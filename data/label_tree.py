@@ -17,9 +17,9 @@ def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) 
     for parent, offspring in children.items():
         for child in offspring:
             parents[names.index(child)].append(names.index(parent))
-    if all(len(of_label) <= 1 for of_label in parents):
-        return tuple(of_label[0] if of_label else -1 for of_label in parents)
-    return tuple(tuple(of_label) for of_label in parents)
+    if all(len(indices) <= 1 for indices in parents):
+        return tuple(indices[0] if indices else -1 for indices in parents)
+    return tuple(tuple(indices) for indices in parents)
 
 
 def parent_matrix(tree: Tree) -> np.ndarray:
@@ -48,23 +48,47 @@ def ancestor_matrix(tree: Tree) -> np.ndarray:
     return reached
 
 
-def close(targets: np.ndarray, tree: Tree) -> np.ndarray:
-    """Targets in which a positive child (above 0.5) makes all its ancestors at least as positive.
+FILLS = ("all", "blanks", "none")
 
-    An unknown (NaN) ancestor of a positive child becomes known; nothing else changes.
+
+def close(
+    targets: np.ndarray, tree: Tree, fill: str = "all", blank: np.ndarray | None = None
+) -> np.ndarray:
+    """Targets in which a positive child (above 0.5) makes its ancestors at least as positive.
+
+    fill "all" raises every ancestor, also one that was released as negative, and makes an unknown
+    (NaN) one known; "blanks" raises only those where `blank` is true; "none" raises none.
     """
     targets = np.asarray(targets, np.float32)  # (images, labels)
+    if fill not in FILLS:
+        raise ValueError(f"fill {fill!r} is none of {', '.join(FILLS)}")
+    if fill == "blanks" and (blank is None or blank.shape != targets.shape):
+        raise ValueError(f"fill 'blanks' needs which of the {targets.shape} targets were blank")
     positive = np.where(targets > 0.5, targets, 0)
     ancestors = ancestor_matrix(tree)
     implied = np.stack([(positive * below).max(axis=1, initial=0) for below in ancestors.T], 1)
-    return np.where(implied > 0, np.fmax(targets, implied), targets)
+    raised = implied > 0
+    if fill == "blanks" and blank is not None:
+        raised = raised & blank
+    elif fill == "none":
+        raised[:] = False
+    return np.where(raised, np.fmax(targets, implied), targets)
+
+
+def overturned(targets: np.ndarray, tree: Tree, negative: np.ndarray) -> np.ndarray:
+    """(labels,) how many explicit negatives a full closing turns positive.
+
+    `negative` (images, labels) is true where a label was released as 0, and not as a blank.
+    """
+    return ((close(targets, tree) > 0.5) & negative).sum(axis=0)
 
 
 def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
     """Targets where a label's own parent is positive, roots everywhere, NaN elsewhere.
 
-    Not `own`: child labels where all parents are positive, of which then nothing is left to learn.
-    An uncertain parent is what the policy made of it; an ignored one is unknown, so it masks.
+    With own=False: NaN for all parent labels, and child labels only in images whose parent labels
+    are all positive. An uncertain parent counts as what the policy made of it; an ignored one is
+    NaN, so its children are NaN too.
     """
     positive = targets > 0.5
     if own:

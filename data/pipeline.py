@@ -32,15 +32,17 @@ def train_batches(
     batch_size: int,
     seed: int,
     epoch: int,
+    *,
     augment: Augment = AS_STORED,
     crop: int | None = None,
     chunk: int = 0,
     drop_remainder: bool = True,
     floats: bool = False,
 ) -> tf.data.Dataset:
-    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of seed and epoch.
+    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of its arguments.
 
-    chunk 0 shuffles all images; see `chunk_images` for caches that are larger than memory.
+    Neither the machine nor its memory or threads change a batch. chunk 0 shuffles all images; see
+    `chunk_images` for caches that are larger than memory.
     """
     order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
     batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
@@ -51,15 +53,15 @@ def train_batches(
         cache,
         indices,
         targets,
-        order,
-        reading,
-        ahead,
-        batch_size,
-        crop,
-        augment,
-        seed,
-        epoch,
-        floats,
+        order=order,
+        reading=reading,
+        ahead=ahead,
+        batch_size=batch_size,
+        crop=crop,
+        augment=augment,
+        seed=seed,
+        epoch=epoch,
+        floats=floats,
     )
 
 
@@ -68,6 +70,7 @@ def ordered_batches(
     indices: np.ndarray,
     targets: np.ndarray | None = None,
     batch_size: int = 32,
+    *,
     crop: int | None = None,
     augment: Augment = AS_STORED,
     seed: int = 0,
@@ -79,17 +82,32 @@ def ordered_batches(
     For test-time augmentation pass what to draw in `augment` and count the passes in `draw`.
     """
     order = np.arange(len(indices))
-    ahead = _READ_AHEAD * batch_size
     return _batches(
-        cache, indices, targets, order, order, ahead, batch_size, crop, augment, seed, draw, floats
+        cache,
+        indices,
+        targets,
+        order=order,
+        reading=order,
+        ahead=_READ_AHEAD * batch_size,
+        batch_size=batch_size,
+        crop=crop,
+        augment=augment,
+        seed=seed,
+        epoch=draw,
+        floats=floats,
     )
 
 
-def chunk_images(cache: Cache) -> int:
-    """The `chunk` for train_batches: 0 where the cache fits into half of this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def chunk_images(cache: Cache, limit: int | None = None) -> int:
+    """The `chunk` for train_batches: 0 where the cache has at most `limit` bytes.
+
+    Without a limit it is half of this machine's memory. As the order of the images hangs on it, it
+    is to be chosen once for a run and recorded.
+    """
+    if limit is None:
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     image = cache.size**2
-    return 0 if len(cache) * image <= memory / 2 else max(1, _CHUNK_BYTES // image)
+    return 0 if len(cache) * image <= limit else max(1, _CHUNK_BYTES // image)
 
 
 def epoch_order(
@@ -98,8 +116,8 @@ def epoch_order(
     """Return an epoch's order of positions in indices, the order to read them in, and the lead.
 
     With chunks, runs of `chunk` neighbours in the cache are shuffled, and then the images within
-    each window of 256 runs: a batch mixes 256 places of the cache, while the disk reads 1 MB at a
-    time. The lead is how many images the reading runs ahead (0: no preference).
+    each window of 256 runs: a batch mixes images from 256 parts of the cache, while the disk reads
+    1 MB at a time. The lead is how many images the reading runs ahead (0: no preference).
     """
     random = np.random.default_rng([seed, epoch])
     if not chunk:
@@ -115,13 +133,26 @@ def epoch_order(
 
 
 def _batches(
-    cache, indices, targets, order, reading, ahead, batch_size, crop, augment, seed, epoch, floats
+    cache: Cache,
+    indices: np.ndarray,
+    targets: np.ndarray | None,
+    *,
+    order: np.ndarray,
+    reading: np.ndarray,
+    ahead: int,
+    batch_size: int,
+    crop: int | None,
+    augment: Augment,
+    seed: int,
+    epoch: int,
+    floats: bool,
 ) -> tf.data.Dataset:
+    """Batches of the images at positions `order` of indices, read ahead in the order `reading`."""
     indices, crop = np.asarray(indices), crop or cache.size
     if not len(indices):
         raise DataError("There are no images to make batches of; check the split and its filters.")
     if targets is not None and len(targets) != len(indices):
-        raise DataError(f"There are {len(targets)} indices of targets for {len(indices)} images.")
+        raise DataError(f"There are {len(targets)} rows of targets for {len(indices)} images.")
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
     steps = math.ceil(len(order) / batch_size)
@@ -137,18 +168,18 @@ def _batches(
     alive = weakref.ref(cut)
     with tf.device("CPU"):
         positions = tf.constant(order)
-        targets = None if targets is None else tf.constant(targets, tf.float32)
+        by_position = None if targets is None else tf.constant(targets, tf.float32)
 
     def load(step):
         images = tf.numpy_function(_until_exit(alive), [step], tf.uint8, stateful=False)
         images.set_shape((whole, crop, crop, 1))
         if floats:
             images = tf.cast(images, tf.float32)
-        if targets is None:
+        if by_position is None:
             return images
         index = positions[step * batch_size : (step + 1) * batch_size]
-        batch = tf.gather(targets, index)
-        batch.set_shape((whole, targets.shape[1]))
+        batch = tf.gather(by_position, index)
+        batch.set_shape((whole, by_position.shape[1]))
         return images, batch
 
     batches = tf.data.Dataset.range(steps)
@@ -158,7 +189,8 @@ def _batches(
     options = tf.data.Options()
     options.autotune.enabled = False
     batches = batches.prefetch(_PARALLEL_CALLS).with_options(options)
-    batches.cut = cut  # alive as long as the dataset, which its iterators keep
+    # alive as long as the dataset, which its iterators keep
+    batches.cut = cut  # pyright: ignore[reportAttributeAccessIssue]
     return batches
 
 
@@ -177,9 +209,10 @@ def _until_exit(function: weakref.ref):
             _calls += 1
             _running += 1
         try:
-            if _closing:
+            cut = function()
+            if _closing or cut is None:
                 raise StopIteration
-            return function()(*inputs)
+            return cut(*inputs)
         finally:
             with _counting:
                 _running -= 1

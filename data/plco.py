@@ -23,15 +23,17 @@ def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) 
     lists = _lists(folder, deleted)
     columns = (*labels.PLCO, *PRESERVE)
     parts, names = [], []
-    for split, path in lists.items():
+    for block, (split, path) in enumerate(lists.items()):
         table = reading.read_table(path, ("img_name", "plco_id"), columns)
         values = reading.label_values(table, columns, (0, 1), path)
-        names.append(reading.texts(table, "img_name", path))
-        reading.check_unique(names[-1], path)
-        patients = reading.texts(table, "plco_id", path)
+        images_of_list = reading.texts(table, "img_name", path)
+        reading.check_unique(images_of_list, path)
+        names.append(images_of_list)
+        patients = reading.texts(table, "plco_id", path).to_numpy()
         # the trial took one postero-anterior view a visit
-        about = pd.DataFrame({"patient_id": patients, "view": "PA", "split": split})
-        parts.append(pd.concat([about, pd.DataFrame(values, columns=list(columns))], axis=1))
+        about = {"patient_id": patients, "view": "PA", "split": split, "block": block}
+        values = pd.DataFrame(values, columns=list(columns))
+        parts.append(pd.concat([pd.DataFrame(about), values], axis=1))
     frame, names = pd.concat(parts, ignore_index=True), pd.concat(names, ignore_index=True)
     reading.check_unique(names, folder)  # also across the lists
     images = _images(folder, set(names))
@@ -49,11 +51,11 @@ def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) 
 
 
 def _lists(folder: Path, deleted: str) -> dict[str, Path]:
-    places = [folder, *reading.subfolders(folder)]
+    folders = [folder, *reading.subfolders(folder)]
     names = {split: f"{split}_set_delete{deleted}.csv" for split in SPLITS}
     lists = {}
     for split, name in names.items():
-        choices = [place / (name + ending) for place in places for ending in ("", ".gz")]
+        choices = [each / (name + ending) for each in folders for ending in ("", ".gz")]
         present = next((path for path in choices if path.is_file()), None)
         if present is None:
             expected = (
@@ -84,15 +86,23 @@ def _images(folder: Path, wanted: set[str]) -> dict[str, str]:
 
 
 def _files(root: str, below: str, entered: set[tuple[int, int]]) -> Iterator[str]:
-    """All files, links followed, as paths relative to the root; a link in a circle ends there."""
-    status = os.stat(f"{root}/{below}")
-    if (status.st_dev, status.st_ino) in entered:
-        return
-    entered.add((status.st_dev, status.st_ino))
-    with os.scandir(f"{root}/{below}") as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            path = f"{below}{entry.name}"
-            if entry.is_dir():
-                yield from _files(root, f"{path}/", entered)
-            else:
-                yield path
+    """All files, links followed, as paths relative to the root.
+
+    A folder that was entered before, through a link that leads back, is not entered again, and a
+    link to a file that is not there is left out.
+    """
+    try:
+        status = os.stat(f"{root}/{below}")
+        if (status.st_dev, status.st_ino) in entered:
+            return
+        entered.add((status.st_dev, status.st_ino))
+        with os.scandir(f"{root}/{below}") as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"The folder {root}/{below} cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        path = f"{below}{entry.name}"
+        if reading.is_folder(entry):
+            yield from _files(root, f"{path}/", entered)
+        elif not entry.is_symlink() or os.path.exists(entry.path):
+            yield path

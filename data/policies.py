@@ -3,8 +3,8 @@
 Irvin 2019 and Pham 2019, section 3.4: U-Ignore, U-Zeros, U-Ones, and Pham's label smoothing of the
 last two. A blank label counts as negative, as CheXpert's users do.
 
-What the policy says of an uncertain parent, the training of its children follows: positive under
-ones (also smoothed, a target above 0.5), negative under zeros, NaN under ignore, which masks them.
+The children of an uncertain parent are trained as the policy decides: its target is positive under
+ones (also smoothed, above 0.5), negative under zeros, and NaN under ignore, which masks them.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ def apply(
             raise ValueError(f"policy {policy} needs the id of each of the {len(released)} images")
         low, high = INTERVALS[policy]
         ids = list(ids)  # by position, whatever index a column of a frame has
-        places = zip(*np.nonzero(uncertain), strict=True)
-        draws = _uniform(f"{seed}/{epoch}/{ids[image]}/{label}" for image, label in places)
+        positions = zip(*np.nonzero(uncertain), strict=True)
+        draws = _uniform(f"{seed}/{epoch}/{ids[image]}/{label}" for image, label in positions)
         targets[uncertain] = low + (high - low) * draws
     return targets
 
@@ -74,9 +74,10 @@ def hierarchy_targets(frame: pd.DataFrame, hierarchy: str, uncertain: str = "one
 
 
 def asadi_targets(known: np.ndarray) -> np.ndarray:
-    """The 21 targets of the 14 CheXpert labels (images, 14), in ASADI's order; NaN where open.
+    """The 21 targets of the 14 CheXpert labels (images, 14), in ASADI's order; NaN where unknown.
 
-    Uncertain: none of the 14. Abnormal: neither No Finding nor Uncertain. The rest: any below.
+    Uncertain: all 14 labels are 0. Abnormal: neither No Finding nor Uncertain. The other inner
+    labels: any of their descendants is positive.
     """
 
     def any_of(columns) -> np.ndarray:
@@ -85,7 +86,8 @@ def asadi_targets(known: np.ndarray) -> np.ndarray:
 
     below = label_tree.ancestor_matrix(label_tree.ASADI)[:14].T > 0  # (21, 14)
     uncertain = 1 - any_of(slice(None))
-    none = known[:, labels.ASADI.index(labels.NO_FINDING)]
-    abnormal = np.where((none == 1) | (uncertain == 1), 0, 1 - (none + uncertain))
+    no_finding = known[:, labels.ASADI.index(labels.NO_FINDING)]
+    normal = (no_finding == 1) | (uncertain == 1)
+    abnormal = np.where(normal, 0, 1 - (no_finding + uncertain))
     above = [any_of(below[labels.ASADI.index(name)]) for name in labels.ASADI[16:]]
     return np.column_stack([known, uncertain, abnormal, *above]).astype(np.float32)

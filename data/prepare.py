@@ -1,33 +1,37 @@
 """Decode every image once into a folder of uint8 shards, so that later passes never decode.
 
-Shards are written under a temporary name and renamed when whole, and a shard's name carries a hash
-of its settings and of its sources' sizes and times. So a killed run resumes with the shards that it
-finished, a changed source redoes its shard only, and nothing half-written is ever read. Threads do
-the work: OpenCV decodes outside the interpreter lock, and none outlives a killed run.
+Shards are written whole or not at all, and a shard's name carries a hash of its settings and of its
+sources' sizes and times. So a killed run resumes with the shards that it finished, a changed source
+redoes its shard only, and nothing half-written is ever read. Beside each shard lies a note with its
+checksum and a hash of its pixels: a damaged shard is prepared again, and equal pixels give an equal
+fingerprint whatever the files' times. Threads do the work: OpenCV decodes outside the interpreter
+lock, and none of them outlives a killed run.
 """
 
 import contextlib
-import fcntl
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import sys
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data import DataError, template_crop
-from data.cache import VERSION, is_whole
+from data import DataError, files, template_crop
+from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
 from data.images import BadImage, read_gray
-from data.progress import shown
+from data.progress import with_progress
 
-_TEMPORARY = ".tmp"
-_CORRUPT = ".corrupt.json"  # beside a shard: what in it could not be read, and why
+_NOTE = ".json"  # ends the name of a shard's note: checksum, hash of the pixels, corrupt images
+_OWN = re.compile(r"\d{5}-[0-9a-f]{12}\.npy(\.json)?|corrupt\.csv")  # what may be deleted here
 
 
 def prepare(
@@ -36,6 +40,7 @@ def prepare(
     cache_dir,
     size: int,
     template: np.ndarray | None = None,
+    *,
     skip_corrupt: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -43,7 +48,8 @@ def prepare(
 ) -> Path:
     """Return the finished cache folder of images (paths relative to root) at size x size.
 
-    With a template, each image is cropped to the template's size where it matches best.
+    With a template, each image is cropped to the template's size where it matches best. An image
+    that cannot be read, or that is unlike a radiograph, is an error unless `skip_corrupt`.
     """
     root, paths = Path(root).resolve(), [str(path) for path in image_paths]
     sources = _sources(root, paths)
@@ -62,76 +68,108 @@ def prepare(
 
     def decode(path: str) -> np.ndarray | str:
         try:
-            image = read_gray(root / path, size)
+            image = read_gray(root / path, size, radiograph=True)
         except BadImage as error:
             return error.reason
         return image if template is None else template_crop.crop(image, template)
 
+    waiting = f"Another process is preparing {folder}; waiting for it."
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder), _one_thread_each():
-            _write_missing(
-                folder, shards, decode, workers or len(os.sched_getaffinity(0)), progress
-            )
-            _finish(folder, shards, paths, sources, settings, stored, skip_corrupt)
+        with files.lock(folder.parent / f".{folder.name}.lock", waiting), _one_thread_each():
+            folder.mkdir(parents=True, exist_ok=True)
+            files.remove_parts(folder)
+            missing = _missing(folder, shards)
+            _write(folder, missing, len(paths), decode, workers, progress)
+            facts = {**settings, "size": stored, "resized": size, "sources": sources}
+            _finish(folder, shards, paths, facts, skip_corrupt)
     except OSError as error:
-        raise DataError(
-            f"Cannot write the image cache {folder}: {error.strerror}. Free some space or choose "
-            "another cache folder, and run again: finished shards are kept."
-        ) from error
+        raise files.cannot_write(folder, error) from error
     return folder
 
 
 class Shard:
-    """A run of consecutive images that is written, and found again, as one file."""
+    """Consecutive images that are stored in one file."""
 
     def __init__(self, number: int, paths: list[str], size: int, sources: list, settings: dict):
         self.paths, self.size = paths, size
         self.name = f"{number:05d}-{_digest(settings, paths, sources)}.npy"
 
-    def is_done(self, folder: Path) -> bool:
-        return is_whole(folder / self.name, len(self.paths), self.size)
-
     def write(self, folder: Path, decoded: Iterator[np.ndarray | str]) -> None:
         """Take this shard's images from the stream; a corrupt one becomes black and is noted."""
         corrupt, black = {}, np.zeros((self.size, self.size), np.uint8)
-        header = {"descr": "|u1", "fortran_order": False}
-        header["shape"] = (len(self.paths), self.size, self.size)
-        with _atomic(folder / self.name) as file:
-            np.lib.format.write_array_header_1_0(file, header)
+        header = _header((len(self.paths), self.size, self.size))
+        checksum, pixels = zlib.crc32(header), hashlib.sha256()
+        with files.whole(folder / self.name) as partial, partial.open("wb") as file:
+            file.write(header)
             for path in self.paths:
                 image = next(decoded)
                 if isinstance(image, str):
                     corrupt[path], image = image, black
+                checksum = zlib.crc32(image.data, checksum)
+                pixels.update(image.data)
                 file.write(image.data)
-            if corrupt:  # renamed into place before the shard: a shard without it has none
-                with _atomic(folder / (self.name + _CORRUPT)) as note:
-                    note.write(json.dumps(corrupt).encode())
+            file.flush()
+            # in its folder before the shard is: a shard without a note is not finished
+            note = {"crc32": checksum, "pixels": pixels.hexdigest(), "corrupt": corrupt}
+            note["check"] = _digest(note)
+            files.write(folder / (self.name + _NOTE), json.dumps(note))
 
-    def corrupt(self, folder: Path) -> dict[str, str]:
-        note = folder / (self.name + _CORRUPT)
-        return json.loads(note.read_text()) if note.exists() else {}
+    def note(self, folder: Path) -> dict | None:
+        """What was noted when the shard was written; None if it is not finished."""
+        if not is_whole(folder / self.name, len(self.paths), self.size):
+            return None
+        try:
+            note = json.loads((folder / (self.name + _NOTE)).read_text())
+            return note if note.pop("check") == _digest(note) else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
 
 
-def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers: int, show: bool):
-    for leftover in folder.glob("*" + _TEMPORARY):
-        leftover.unlink()
-    missing = [shard for shard in shards if not shard.is_done(folder)]
+def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
+    """The shards that must be prepared; says so if some of them were finished before."""
+    notes = [shard.note(folder) for shard in shards]
+    noted = [shard for shard, note in zip(shards, notes, strict=True) if note]
+    damaged = damaged_shards(
+        [folder / shard.name for shard in noted], [note["crc32"] for note in notes if note]
+    )
+    intact = {shard.name for shard in noted} - {noted[position].name for position in damaged}
+    missing = [shard for shard in shards if shard.name not in intact]
+    lost = [shard.name for shard in missing if shard.name in _finished_before(folder)]
+    if lost:
+        print(
+            f"{len(lost)} of {len(shards)} shards of the image cache {folder} are damaged or gone "
+            f"(the first: {lost[0]}); their images are prepared again.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return missing
+
+
+def _finished_before(folder: Path) -> set[str]:
+    """Names of the shards that were whole at some time: those indexed, and those with a file."""
+    names = {path.name for path in folder.glob("*.npy")}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        index = json.loads((folder / "index.json").read_text())
+        names |= {shard["name"] for shard in index["shards"]}
+    return names
+
+
+def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, show: bool) -> None:
     paths = [path for shard in missing for path in shard.paths]
     if not paths:
         return
-    needed = len(paths) * shards[0].size ** 2
+    needed = len(paths) * missing[0].size ** 2
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
             f"The image cache {folder} needs {needed / 1e9:.1f} GB more and its disk has "
             f"{free / 1e9:.1f} GB free; make room or choose another cache folder."
         )
-    done = sum(len(shard.paths) for shard in shards) - len(paths)
+    workers = workers or len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(workers)
     try:
         decoded = _in_order(pool, decode, paths, ahead=32 * workers)
-        counted = shown(decoded, "prepare", done + len(paths), done, show)
+        counted = with_progress(decoded, "prepare", total, done=total - len(paths), show=show)
         with contextlib.closing(counted):
             for shard in missing:
                 shard.write(folder, counted)
@@ -139,39 +177,62 @@ def _write_missing(folder: Path, shards: list[Shard], decode: Callable, workers:
         pool.shutdown(cancel_futures=True)
 
 
-def _finish(folder, shards, paths, sources, settings, stored: int, skip_corrupt: bool) -> None:
-    """Write the index, which makes the cache readable, and drop the files of former sources."""
-    corrupt = {path: why for shard in shards for path, why in shard.corrupt(folder).items()}
-    listing = folder / "corrupt.csv"
+def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
+    """Write the index, which makes the cache readable, and delete shards of former sources.
+
+    `facts` go into the index: settings, and bytes and modification time (ns) of each source.
+    """
+    notes = [shard.note(folder) for shard in shards]
+    if not all(notes):
+        raise DataError(f"Files of {folder} were deleted while it was prepared; run again.")
+    corrupt = {path: reason for note in notes for path, reason in note["corrupt"].items()}
     if corrupt and not skip_corrupt:
-        with _atomic(listing) as file:
-            lines = [",".join(("image_path", "reason"))]
-            lines += [f"{_quoted(path)},{_quoted(why)}" for path, why in corrupt.items()]
-            file.write(("\n".join(lines) + "\n").encode())
-        first = "; ".join(f"{path} {why}" for path, why in list(corrupt.items())[:5])
-        raise DataError(
-            f"{len(corrupt)} of {len(paths)} images cannot be used: {first}"
-            f"{'; …' if len(corrupt) > 5 else ''}. All are listed in {listing}. Replace them, or "
-            "leave them out with --skip-corrupt."
-        )
+        raise _corrupt_error(folder / "corrupt.csv", corrupt, len(paths))
+    if len(corrupt) == len(paths):
+        first = paths[0]
+        raise DataError(f"None of the {len(paths)} images can be used: {first} {corrupt[first]}.")
     index = {
-        **settings,
-        "size": stored,
-        "resized": settings["size"],
-        "shards": [shard.name for shard in shards],
+        **facts,
+        "shards": [
+            {"name": shard.name, "crc32": note["crc32"], "pixels": note["pixels"]}
+            for shard, note in zip(shards, notes, strict=True)
+        ],
         "skipped": corrupt,
         "paths": paths,
-        "sources": sources,  # bytes and modification time (ns) of each
     }
+    index["fingerprint"] = fingerprint(index)
+    index["check"] = index_checksum(index)
     text = json.dumps(index).encode()
-    if not (folder / "index.json").exists() or (folder / "index.json").read_bytes() != text:
-        with _atomic(folder / "index.json") as file:
-            file.write(text)
+    index_file = folder / "index.json"
+    if not index_file.is_file() or index_file.read_bytes() != text:
+        files.write(index_file, text)
     names = {shard.name for shard in shards}
-    kept = names | {name + _CORRUPT for name in names} | {"index.json"}
+    kept = names | {name + _NOTE for name in names}
     for path in folder.iterdir():
-        if path.name not in kept:
+        if path.name not in kept and _OWN.fullmatch(path.name) and path.is_file():
             path.unlink()
+
+
+def _corrupt_error(listing: Path, corrupt: dict[str, str], total: int) -> DataError:
+    """Write the list of all corrupt images; the error that names the first five."""
+    lines = ["image_path,reason"]
+    lines += [f"{_quoted(path)},{_quoted(reason)}" for path, reason in corrupt.items()]
+    files.write(listing, "\n".join(lines) + "\n")
+    first = "; ".join(f"{path} {reason}" for path, reason in list(corrupt.items())[:5])
+    return DataError(
+        f"{len(corrupt)} of {total} images cannot be used: {first}"
+        f"{'; …' if len(corrupt) > 5 else ''}. All are listed in {listing}. Replace them, or "
+        "leave them out with --skip-corrupt."
+    )
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    """The first bytes of a .npy file of uint8 images."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    )
+    return file.getvalue()
 
 
 def _quoted(text: str) -> str:
@@ -184,51 +245,25 @@ def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
         raise DataError(f"There are no images to prepare in {root}.")
     if len(set(paths)) < len(paths):
         raise DataError(f"{len(paths) - len(set(paths))} images of {root} are listed twice.")
-    found, missing = [], []
+    sources, missing = [], []
     for path in paths:
         try:
             status = os.stat(root / path)
         except OSError:
             missing.append(path)
         else:
-            found.append((status.st_size, status.st_mtime_ns))
+            sources.append((status.st_size, status.st_mtime_ns))
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} images are not in {root}: "
-            f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}."
+            f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}. Get them, or pass "
+            "--allow-missing to go on without them."
         )
-    return found
+    return sources
 
 
 def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _atomic(path: Path):
-    """A file that appears under its name only when it is whole and on the disk."""
-    temporary = path.with_name(path.name + _TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path):
-    """Hold the folder's lock, which the kernel frees however a process ends."""
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process is preparing {folder}; waiting for it.", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,25 +1,29 @@
-"""How far a long loop has come: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Progress of a long loop: a progress bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from tqdm import tqdm
 
 _EVERY = 10  # seconds
 
 
-def shown(
+def with_progress(
     items: Iterable,
     name: str,
     total: int,
+    *,
     done: int = 0,
     show: bool = True,
     images: Callable = lambda item: 1,
-) -> Iterator:
-    """The items, each counted as so many images, of which `done` were there before."""
+) -> Generator:
+    """The same items, while a progress bar counts the images in them.
+
+    `done` of the `total` images were finished before; `images` gives the number of one item.
+    """
     bar = show and sys.stderr.isatty()
-    began = said = time.monotonic()
+    began = last_line = time.monotonic()
     before = done
     with tqdm(
         desc=name, initial=done, total=total, unit="image", disable=not bar, dynamic_ncols=True
@@ -28,24 +32,24 @@ def shown(
             done += images(item)
             drawn.update(images(item))
             now = time.monotonic()
-            if show and not bar and (now - said > _EVERY or done == total):
-                rate, said = (done - before) / max(now - began, 1e-9), now
+            if show and not bar and (now - last_line > _EVERY or done == total):
+                rate, last_line = (done - before) / max(now - began, 1e-9), now
                 print(f"{name}: {done:,}/{total:,} images, {rate:.0f}/s", file=sys.stderr)
             yield item
 
 
 class TimeLeft:
-    """How long the epochs that lie ahead will take, from those that are done."""
+    """Estimates the time left for a table from the epochs that were trained."""
 
     def __init__(self, epochs: int):
         self.ahead, self.done, self.spent = epochs, 0, 0.0
 
     def skip(self, epochs: int) -> None:
-        """These were done before, or are not needed."""
+        """Leave out epochs that need no training: done before, or stopped early."""
         self.ahead -= epochs
 
     def after(self, seconds: float) -> str:
-        """Count an epoch that took so long; the time left for the whole table."""
+        """Count one epoch, which took these seconds; return the time left for the table."""
         self.ahead, self.done, self.spent = self.ahead - 1, self.done + 1, self.spent + seconds
         left = self.ahead * self.spent / self.done
         if left < 90:

@@ -1,44 +1,53 @@
 """What the readers share: tables by column name, files on disk, and errors that show the way."""
 
-import hashlib
+import csv
+import gzip
+import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data import DataError
+from data import DataError, files
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
 
 def open_folder(folder: str | Path) -> Path:
-    """The folder as a path; a DataError if it is none."""
+    """The folder as a path; a DataError if it is missing, a file or unreadable."""
     path = Path(folder).expanduser()
     if not path.exists():
         raise DataError(f"There is no folder {path}; check the path.")
     if not path.is_dir():
         advice = "extract it and pass" if path.name.lower().endswith(_ARCHIVES) else "pass"
         raise DataError(f"{path} is a file: {advice} the folder that holds the dataset.")
-    try:
-        os.listdir(path)
-    except PermissionError as error:
-        raise DataError(f"The folder {path} cannot be read: {error.strerror}.") from error
+    list_names(path)
     return path
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly inside, links to folders included, by name."""
     with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if entry.is_dir())
+        return sorted(folder / entry.name for entry in entries if is_folder(entry))
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one; a link to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def layout_error(
     folder: Path, dataset: str, lacking: str, expected: Sequence[str], marks: Sequence[str]
 ) -> DataError:
-    """The error for a wrong folder: expected beside found, and a likely folder that has `marks`."""
+    """The error for a wrong folder: expected files beside present ones, and a likely folder."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
@@ -48,14 +57,14 @@ def layout_error(
         if any((near / mark).exists() for mark in marks):
             message += f" Did you mean {near}?"
             break
-    found = [entry.name + "/" * entry.is_dir() for entry in entries] or ["(nothing)"]
+    present = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
     rows = max(len(expected), 6)
-    if len(found) > rows:
-        found[rows - 1 :] = [f"… and {len(found) - rows + 1:,} more"]
+    if len(present) > rows:
+        present[rows - 1 :] = [f"… and {len(present) - rows + 1:,} more"]
     width = max(map(len, expected))
     for left, right in zip(
-        ["expected", *expected, *[""] * (len(found) - len(expected))],
-        ["found", *found, *[""] * (len(expected) - len(found))],
+        ["expected", *expected, *[""] * (len(present) - len(expected))],
+        ["found", *present, *[""] * (len(expected) - len(present))],
         strict=True,
     ):
         message += f"\n  {left:<{width}}   {right}".rstrip()
@@ -68,57 +77,142 @@ def read_table(
     """The named columns of a CSV, plain or gzipped; their order and other columns do not matter.
 
     `text` columns stay as written, `values` become numbers where they are, `optional` are texts.
+    The index holds the line of each row. A row with another number of fields than the header has
+    is a DataError, as its values would stand under the wrong names.
     """
+    content = _read_text(path)
+    header, header_line, width, lines = _checked_rows(path, content)
+    names = [name.strip() for name in header]
+    wanted = {*text, *values, *optional}
+    if lacking := [name for name in (*text, *values) if name not in names]:
+        raise DataError(
+            f"{path} has no column {_some(lacking)}; its columns are {_some(header, 30)}."
+        )
+    if twice := sorted({name for name in names if name in wanted and names.count(name) > 1}):
+        raise DataError(
+            f"{path} has the column {_some(twice)} more than once; delete the one that is wrong."
+        )
+    if not lines:
+        raise DataError(f"{path} has no rows; get it again.")
+    positions = [position for position, name in enumerate(names) if name in wanted]
     try:
-        header = pd.read_csv(path, nrows=0).columns
-        lacking = [name for name in (*text, *values) if name not in set(header.str.strip())]
-        if lacking:
-            raise DataError(
-                f"{path} has no column {_some(lacking)}; its columns are {_some(list(header), 30)}."
-            )
         table = pd.read_csv(
-            path,
-            usecols=[name for name in header if name.strip() in {*text, *values, *optional}],
-            # by position a trailing comma would make the first column the index
+            io.StringIO(content),
+            usecols=positions,
+            header=None,
+            skiprows=header_line,
+            names=range(width),
+            dtype={position: str for position in positions if names[position] not in values},
             index_col=False,
-            dtype={name: str for name in header if name.strip() not in values},
             low_memory=False,  # in chunks, one odd value would raise a warning before our error
         )
+    except pd.errors.ParserError as error:
+        raise DataError(f"{path} is no whole CSV ({_line(error)}); get it again.") from error
+    table.columns = pd.Index([names[position] for position in positions])
+    if len(table) != len(lines):
+        raise DataError(f"{path} has lines that hold only blanks; delete them.")
+    return table.set_axis(pd.Index(lines, name="line"))
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file, plain or gzipped, without a byte-order mark."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as a UTF-8 CSV.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole CSV ({_line(error)}); get it again.") from error
-    except OSError as error:  # also a broken gzip
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is no whole gzip file ({_line(error)}); get it again.") from error
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or _line(error)}.") from error
-    table.columns = table.columns.str.strip()
-    if table.empty:
-        raise DataError(f"{path} has no rows; get it again.")
-    return table
+
+
+def _checked_rows(path: Path, content: str) -> tuple[list[str], int, int, list[int]]:
+    """The header, its line, the number of fields in a row, and the line of every row.
+
+    A DataError if a row has another number of fields than the header.
+
+    A comma may end every line, or the header alone, or every line but the header.
+    """
+    rows = csv.reader(io.StringIO(content, newline=""), strict=True)
+    header: list[str] = []
+    lines: list[int] = []
+    widths: list[int] = []
+    last: list[str] = []  # the last field of each row, to see whether it is an empty surplus one
+    read = header_line = 0  # lines
+    try:
+        for row in rows:
+            if rows.line_num > read + 1:
+                raise csv.Error(f"it opens a quotation that ends in line {rows.line_num:,}")
+            read = rows.line_num
+            if row and header:  # not a blank line
+                lines.append(read)
+                widths.append(len(row))
+                last.append(row[-1])
+            elif row:
+                header, header_line = row, read
+    except csv.Error as error:
+        raise DataError(
+            f"{path} has a stray quotation mark or byte in line {read + 1:,} ({_line(error)}); "
+            "correct that line, or get the file again."
+        ) from error
+    if not header:
+        raise DataError(f"{path} is no whole CSV (it is empty); get it again.")
+    _check_widths(path, header, lines, widths, last)
+    return header, header_line, widths[0] if widths else 0, lines
+
+
+def _check_widths(path: Path, header: list[str], lines: list, widths: list, last: list) -> None:
+    counts = set(widths)
+    if counts == {len(header) + 1} and not any(field.strip() for field in last):
+        return
+    shorter = len(counts) == 1 and widths[0] <= len(header)
+    if shorter and not any(name.strip() for name in header[widths[0] :]):
+        return
+    for line, width in zip(lines, widths, strict=True):
+        if width != len(header):
+            raise DataError(
+                f"{path} has {width} fields in line {line:,}, but its header has {len(header)}; "
+                "correct that line, or get the file again."
+            )
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a text file, without blank ones."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; get it again.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    names = [line.strip() for line in lines if line.strip()]
+    """The lines of a text file, without blank ones; a DataError if a name is listed twice."""
+    lines = [line.strip() for line in _read_text(path).split("\n")]
+    names = [line for line in lines if line]
     if not names:
         raise DataError(f"{path} is empty; get it again.")
+    if len(set(names)) < len(names):
+        numbers: dict[str, int] = {}
+        for number, name in enumerate(lines, 1):
+            if name and name in numbers:
+                raise DataError(
+                    f"{path} lists {name} in line {numbers[name]:,} and again in line {number:,}; "
+                    "delete one of them, or get the list again."
+                )
+            numbers[name] = number
     return names
 
 
 def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
-    """A column of non-blank texts."""
-    blank = table[column].isna()
+    """A column of non-blank texts, by line."""
+    blank = table[column].isna().to_numpy()
     if blank.any():
         raise DataError(
             f"{path} has no {column} in {blank.sum():,} of {len(table):,} rows, first in line "
-            f"{blank.to_numpy().argmax() + 2:,}."
+            f"{table.index[int(blank.argmax())]:,}."
         )
-    return table[column].astype(str).str.strip()
+    column_texts = table[column].astype(str).str.strip()
+    stray = column_texts.str.contains('"', regex=False).to_numpy()
+    if stray.any():
+        raise DataError(
+            f"{path} has a stray quotation mark in column {column}, line "
+            f"{table.index[int(stray.argmax())]:,}: {column_texts.iloc[int(stray.argmax())]}."
+        )
+    return column_texts
 
 
 def label_values(
@@ -135,7 +229,8 @@ def label_values(
             strange = sorted({repr(value) for value in table.loc[wrong, name].tolist()})
             choices = ", ".join("blank" if np.isnan(v) else f"{v:g}" for v in allowed)
             raise DataError(
-                f"{path} has values other than {choices} in column {name}: {_some(strange)}."
+                f"{path} has values other than {choices} in column {name}: {_some(strange)}, "
+                f"first in line {table.index[int(wrong.argmax())]:,}; correct the file."
             )
         values[:, column] = numbers
     return values
@@ -143,13 +238,18 @@ def label_values(
 
 def check_unique(names: pd.Series, path: Path) -> None:
     """A DataError if an image is listed more than once."""
-    twice = names[names.duplicated()].unique().tolist()
-    if twice:
-        raise DataError(f"{path} lists images more than once ({len(twice):,}): {_some(twice)}.")
+    again = names[names.duplicated()]
+    if len(again):
+        where = f", again in line {again.index[0]:,}" if again.index.name == "line" else ""
+        different = again.unique().tolist()
+        raise DataError(
+            f"{path} lists images more than once ({len(different):,}): {_some(different)}{where}; "
+            "keep one row of each."
+        )
 
 
 def check_patients(frame: pd.DataFrame) -> None:
-    """A DataError if a patient is in more than one split."""
+    """A DataError if a patient is in more than one split, or has its id in two spellings."""
     pairs = frame[["patient_id", "split"]].drop_duplicates()
     shared = pairs.loc[pairs["patient_id"].duplicated(), "patient_id"].unique().tolist()
     if shared:
@@ -157,6 +257,14 @@ def check_patients(frame: pd.DataFrame) -> None:
             f"Patients are in more than one split ({len(shared):,}): {_some(sorted(shared))}; "
             "scores on such splits mean nothing, so correct the lists."
         )
+    spellings: dict[str, str] = {}
+    for patient in pairs["patient_id"]:
+        plain = re.sub(r"0*(\d+)", r"\1", re.sub(r"\.0*$", "", patient)).casefold()
+        if spellings.setdefault(plain, patient) != patient:
+            raise DataError(
+                f"The patient ids {spellings[plain]} and {patient} look like one patient in two "
+                "spellings, who could then be in two sets; spell the id in one way."
+            )
 
 
 def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
@@ -165,7 +273,7 @@ def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
     Only the case of the file's own name may differ: view1_frontal.JPG is view1_frontal.jpg.
     """
     listed: dict[str, dict[str, str]] = {}
-    found: list[str | None] = []
+    spelled: list[str | None] = []
     for path in paths:
         if not os.path.exists(f"{folder}/{path}"):
             parent, slash, name = path.rpartition("/")
@@ -173,14 +281,23 @@ def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
                 listed[parent] = list_names(f"{folder}/{parent}")
             actual = listed[parent].get(name.lower())
             path = None if actual is None else parent + slash + actual
-        found.append(path)
-    return found
+        spelled.append(path)
+    return spelled
 
 
 def list_names(directory: str | Path) -> dict[str, str]:
-    """Lower-cased name -> name of all that a directory holds; empty where there is none."""
+    """Lower-cased name -> name of all that a directory holds; empty where there is none.
+
+    A link to a file that is not there counts as missing.
+    """
     try:
-        return {name.lower(): name for name in os.listdir(directory)}
+        with os.scandir(directory) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if not entry.is_symlink() or os.path.exists(entry.path)
+            ]
+        return {name.lower(): name for name in sorted(names)}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -189,22 +306,27 @@ def list_names(directory: str | Path) -> dict[str, str]:
 
 def finish(
     frame: pd.DataFrame,
-    found: Sequence[str | None],
+    paths: Sequence[str | None],
     names: pd.Series,
     folder: Path,
     label_files: Sequence[Path],
     allow_missing: bool,
-    **attrs,
+    **attrs: Any,
 ) -> pd.DataFrame:
-    """The reader's frame: paths as found, patients checked, missing images refused or dropped."""
-    # drawn images must be known as such, whichever folder of theirs is given
-    around = {folder.absolute().parent, *(path.absolute().parent for path in label_files)}
+    """The reader's frame: patients checked, missing images refused or dropped, rows in order.
+
+    `paths` are the images' paths on disk or None, `names` their released names. The order of the
+    rows is that of the names within each block of `frame`'s column `block`, whatever the order in
+    the label files.
+    """
     check_patients(frame)
-    frame.insert(0, "image_path", pd.Series(list(found), dtype=object))
+    frame.insert(0, "image_path", pd.Series(list(paths), dtype=object))
+    order = np.lexsort([names.to_numpy(str), frame.pop("block").to_numpy()])
+    frame, names = frame.iloc[order].reset_index(drop=True), names.iloc[order]
     missing = names[frame["image_path"].isna().to_numpy()].tolist()
     if missing:
-        report = f"{len(missing):,} of {len(frame):,} images are missing below {folder}: "
-        report += f"{_some(missing)}."
+        report = f"{len(missing):,} of {len(frame):,} images are missing below {folder}, or are "
+        report += f"links to files that are not there: {_some(missing)}."
         archives = [name for name in os.listdir(folder) if name.lower().endswith(_ARCHIVES)]
         if archives:
             report += f" Extract {_some(sorted(archives))} first."
@@ -215,19 +337,16 @@ def finish(
         frame = frame[frame["image_path"].notna()].reset_index(drop=True)
         attrs["complete"] = False
     frame["image_path"] = frame["image_path"].astype(str)
-    frame.attrs = attrs | {
-        "label_files": {path.name: sha256(path) for path in label_files},
+    # drawn images must be known as such, whichever folder of theirs is given
+    folders = {folder, folder.absolute().parent, *(path.absolute().parent for path in label_files)}
+    frame.attrs.clear()
+    frame.attrs |= attrs | {
+        "label_files": {path.name: files.sha256(path) for path in label_files},
         "images": len(frame),
         "missing": missing,
-        "phantom": any(any(place.glob("phantom*.json")) for place in (folder, *around)),
+        "phantom": any(any(each.glob("phantom*.json")) for each in folders),
     }
     return frame
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes, as recorded with every run."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

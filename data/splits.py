@@ -15,6 +15,8 @@ import pandas as pd
 from data import DataError, files, reading
 
 NAMES = ("train", "val", "test")
+PUBLIC = "public"  # a second test set, Pham's of 500 studies
+CHEXNET_PATIENTS = Path(__file__).with_name("chexnet_patients.csv.gz")
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,6 +55,30 @@ def by_patient(
     return _checked(frame.assign(split=_assign(frame["patient_id"], NAMES, fractions, seed)))
 
 
+def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
+    """ChestX-ray14's public 70/10/20 split by patient, as used for CheXNet's reproductions.
+
+    78,468 / 11,219 / 22,433 images. The table holds the set of each of the 30,805 patients, taken
+    from the three image lists at https://github.com/arnoweng/CheXNet, which others published
+    numbers and predictions on.
+    """
+    table = reading.read_table(CHEXNET_PATIENTS, ("patient", "split"))
+    set_of_patient = dict(zip(table["patient"], table["split"], strict=True))
+    split = frame["patient_id"].map(set_of_patient)
+    unknown = frame.loc[split.isna(), "patient_id"].unique().tolist()
+    if unknown:
+        raise DataError(
+            f"The CheXNet split knows ChestX-ray14's patients 1 to 30805; this data has "
+            f"{len(unknown):,} others, such as {unknown[0]}: choose another split."
+        )
+    if lacking := [name for name in NAMES if name not in set(split)]:
+        raise DataError(
+            f"Of the {frame['patient_id'].nunique():,} patients here the CheXNet split puts none "
+            f"into {lacking[0]}; use more data or choose another split."
+        )
+    return _checked(frame.assign(split=split))
+
+
 def carve(
     frame: pd.DataFrame, from_split: str, to_split: str, fraction: float, seed: int
 ) -> pd.DataFrame:
@@ -60,6 +86,11 @@ def carve(
     if not 0 < fraction < 1:
         raise ValueError(f"fraction {fraction} is not between 0 and 1")
     within = frame["split"] == from_split
+    if not within.any():
+        raise DataError(
+            f"The data has no images of the split {from_split}, from which {to_split} is to be "
+            f"taken, only of {', '.join(sorted(set(frame['split'])))}; is its label file missing?"
+        )
     parts = _assign(
         frame.loc[within, "patient_id"], (to_split, from_split), (fraction, 1 - fraction), seed
     )
@@ -97,7 +128,8 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 def save(frame: pd.DataFrame, path: str | Path) -> str:
     """Write image_path and split as a CSV, gzipped if named so; its hash, to be recorded."""
     path = Path(path)
-    content = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n").encode()
+    text = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n")
+    content = text.encode("utf-8", "surrogateescape")
     packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
     files.write(path, packed)
     return digest(frame)
@@ -106,7 +138,9 @@ def save(frame: pd.DataFrame, path: str | Path) -> str:
 def digest(frame: pd.DataFrame) -> str:
     """The hash of which image is in which set, whatever the order of the rows."""
     pairs = sorted(zip(frame["image_path"], frame["split"], strict=True))
-    return hashlib.sha256("\n".join(map(",".join, pairs)).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(map(",".join, pairs)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def digest_of(path: str | Path) -> str:
@@ -124,15 +158,17 @@ def load(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     names = reading.texts(table, "image_path", path)
     reading.check_unique(names, path)
     split = reading.texts(table, "split", path)
-    if lacking := [name for name in NAMES if name not in set(split)]:
+    if len(other := split[~split.isin((*NAMES, PUBLIC))]):
         raise DataError(
-            f"{path} has no images of the split {lacking[0]}: its column split holds "
-            f"{', '.join(sorted(set(split))[:5])}."
+            f"{path} has the split {other.iloc[0]!r} in line {other.index[0]:,}; use "
+            f"{', '.join(NAMES)}."
         )
     if unknown := names[~names.isin(frame["image_path"])].tolist():
         raise DataError(
             f"{path} names images that the data lacks ({len(unknown):,}), such as {unknown[0]}; "
             "it was saved for another folder."
         )
+    if lacking := [name for name in NAMES if name not in set(split)]:
+        raise DataError(f"{path} has no images of the split {lacking[0]}; a run needs all three.")
     saved = frame["image_path"].map(dict(zip(names, split, strict=True)))
     return _checked(frame.assign(split=saved)[saved.notna()].reset_index(drop=True))

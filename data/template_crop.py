@@ -9,18 +9,25 @@ which is what `cv2.matchTemplate(..., cv2.TM_CCOEFF_NORMED)` computes.
 import functools
 import hashlib
 import json
+import sys
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data import DataError
+from data import DataError, files
 from data.images import BadImage, read_gray
 
 VERSION = 1
+# What NumPy's readers raise on empty, cut, overwritten and foreign files.
+_UNREADABLE = (
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def build(
@@ -41,7 +48,7 @@ def build(
 
     def read(k: int) -> np.ndarray | None:
         try:
-            return read_gray(Path(root) / paths[k], size)
+            return read_gray(Path(root) / paths[k], size, radiograph=True)
         except BadImage:
             if skip_corrupt:
                 return None
@@ -62,11 +69,8 @@ def build(
 def save(path, template: np.ndarray, **origin) -> None:
     """Keep a template with its version, its hash and whatever says where it came from."""
     about = {"version": VERSION, "sha256": digest(template), **origin}
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with files.whole(path) as partial, partial.open("wb") as file:
         np.savez(file, template=template, about=json.dumps(about))
-    temporary.replace(path)
 
 
 def load(path) -> np.ndarray:
@@ -74,11 +78,24 @@ def load(path) -> np.ndarray:
     try:
         with np.load(path) as saved:
             template, about = saved["template"], json.loads(str(saved["about"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        known = about["version"], about["sha256"]
+    except _UNREADABLE as error:
         raise DataError(f"{path} holds no template; delete it and run again.") from error
-    if about["version"] != VERSION or about["sha256"] != digest(template):
+    if known != (VERSION, digest(template)) or template.ndim != 2 or template.dtype != np.uint8:
         raise DataError(f"{path} holds another version's or a damaged template; delete it.")
     return template
+
+
+def load_or_make(path, make: Callable[[], np.ndarray], **origin) -> np.ndarray:
+    """The template saved at `path`; it is made and saved there first if absent or damaged."""
+    path = Path(path)
+    if path.exists():
+        try:
+            return load(path)
+        except DataError:
+            print(f"{path} is damaged; the template is made again.", file=sys.stderr, flush=True)
+    save(path, make(), **origin)
+    return load(path)
 
 
 def digest(template: np.ndarray) -> str:

@@ -118,12 +118,12 @@ def odd_mixture(printed: pd.DataFrame) -> Iterator[dict]:
         inlier = np.abs(auc - terms @ best) <= threshold
         fit = np.linalg.lstsq(terms[inlier], auc[inlier], rcond=None)[0]
         typical = np.abs(auc - terms @ fit)[inlier].max()
-        for place in np.flatnonzero(~inlier):
-            cell = cells.reset_index().iloc[place].to_dict()
-            computed = f"{terms[place] @ fit:.{_decimals(cell['value'])}f}"
+        for row in np.flatnonzero(~inlier):
+            cell = cells.reset_index().iloc[row].to_dict()
+            computed = f"{terms[row] @ fit:.{_decimals(cell['value'])}f}"
             detail = [
                 f"D and N of its row give {computed}; the other {inlier.sum()} rows fit to "
-                f"{typical:.5f}, this one is off by {abs(auc[place] - terms[place] @ fit):.4f}",
+                f"{typical:.5f}, this one is off by {abs(auc[row] - terms[row] @ fit):.4f}",
                 _slip(cell, {"value": computed}),
             ]
             yield _finding(cell, computed, "; ".join(filter(None, detail)))
@@ -185,12 +185,14 @@ def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[d
 def _percentage(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
     """A claimed gain in percent that is not both points of the metric and a relative gain."""
     claimed, readings = line["amount"].rstrip("%"), gain_readings(line, tables)
+    if np.isnan([*readings.values()]).any():
+        return  # of several columns, or of a row without numbers
     slack = _unit(claimed) / 2 + ROUNDING
     fitting = [name for name, value in readings.items() if abs(value - float(claimed)) <= slack]
     if len(fitting) < 2:
         shown = ", ".join(f"{value:.2f} {name}" for name, value in readings.items())
-        says = f"fits as {fitting[0]} only" if fitting else "fits neither as points nor relative"
-        yield {"kind": "percentage", **finding, "computed": shown, "detail": says}
+        detail = f"fits as {fitting[0]} only" if fitting else "fits neither as points nor relative"
+        yield {"kind": "percentage", **finding, "computed": shown, "detail": detail}
 
 
 def _mean_only(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
@@ -221,12 +223,12 @@ def _unit(value: str) -> float:
 def _slip(first: dict, second: dict) -> str:
     """How a typist would get from one printed value to the other, if in one slip."""
     one, two = first["value"], second["value"]
-    places = [i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]]
-    if len(one) != len(two) or len(places) > 2:
+    positions = [i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]]
+    if len(one) != len(two) or len(positions) > 2:
         return ""
-    if len(places) == 1:
+    if len(positions) == 1:
         return "one digit differs"
-    swapped = [one[i] for i in places] == [two[i] for i in reversed(places)]
+    swapped = [one[i] for i in positions] == [two[i] for i in reversed(positions)]
     return "two digits are swapped" if swapped else "two digits differ"
 
 
@@ -235,7 +237,7 @@ def _slip(first: dict, second: dict) -> str:
 
 def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
     """Findings of all papers, with what was looked at."""
-    found, looked_at = [], {}
+    findings, looked_at = [], {}
     for paper in names or papers(folder):
         printed, checked = load(paper, folder), claims.check(paper, folder=folder)
         verdicts = checked["published"].tolist()
@@ -248,8 +250,8 @@ def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
             "without numbers": verdicts.count("no numbers"),
         }
         every = itertools.chain(audit(printed), claims_that_fail(printed, checked))
-        found += [{"paper": paper, **finding} for finding in every]
-    return {"papers": looked_at, "findings": found}
+        findings += [{"paper": paper, **finding} for finding in every]
+    return {"papers": looked_at, "findings": findings}
 
 
 def as_json(result: dict) -> str:
@@ -261,15 +263,15 @@ def as_text(result: dict, width: int | None = None) -> str:
     width = width or max(60, shutil.get_terminal_size((100, 24)).columns)
     parts = []
     for paper, counts in result["papers"].items():
-        found = [finding for finding in result["findings"] if finding["paper"] == paper]
+        findings = [finding for finding in result["findings"] if finding["paper"] == paper]
         summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        parts += [*textwrap.wrap(f"{paper}: {summary}", width), *_columns(found, width), ""]
+        parts += [*textwrap.wrap(f"{paper}: {summary}", width), *_columns(findings, width), ""]
     total = len(result["findings"])
     return "\n".join([*parts, f"{total} findings; docs/published.md says how to read them."])
 
 
 def _columns(findings: list[dict], width: int) -> Iterator[str]:
-    """Kind, place, printed and computed side by side, the detail below them."""
+    """Kind, cell, printed and computed value in columns, the detail below them."""
     heads = ("kind", "where", "printed", "computed")
     lines = [{name: name for name in heads} | {"detail": ""}, *findings] if findings else []
     widths = {name: max((len(line[name]) for line in lines), default=0) for name in heads}

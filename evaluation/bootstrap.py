@@ -37,7 +37,7 @@ def scores(
     ]
     images_of, by_block = np.bincount(patient), []
     for weights in _weights(patient, resamples, seed, block):  # (patients, block)
-        by_label = [_score_label(*of_label, weights) for of_label in ranks]
+        by_label = [_score_label(*label_ranks, weights) for label_ranks in ranks]
         by_block.append((*np.moveaxis(np.array(by_label), 0, -1), images_of @ weights))
     return Scores(*(np.concatenate(parts) for parts in zip(*by_block, strict=True)))
 
@@ -102,9 +102,9 @@ def measure(
 
 def with_intervals(measured: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
     """A table of values with `low` and `high` from the resampled values of each row."""
-    low, high = np.array([interval(of_row) for of_row in draws]).reshape(-1, 2).T
-    place = measured.columns.get_loc("value") + 1
-    before, after = measured.columns[:place], measured.columns[place:]
+    low, high = np.array([interval(row_draws) for row_draws in draws]).reshape(-1, 2).T
+    split = measured.columns.get_loc("value") + 1
+    before, after = measured.columns[:split], measured.columns[split:]
     return measured.assign(low=low, high=high)[[*before, "low", "high", *after]]
 
 

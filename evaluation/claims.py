@@ -1,4 +1,4 @@
-"""What the papers claim of their numbers: each comparison in theirs, and in ours.
+"""The papers' claims about their numbers, each checked on their numbers and on ours.
 
 `results/published/claims.csv` holds one claimed comparison a line.
 """
@@ -81,7 +81,7 @@ def check(
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
 ) -> pd.DataFrame:
-    """Each claimed comparison with what the paper's own numbers say of it, and what ours do.
+    """Each claimed comparison judged by the paper's own numbers and by ours.
 
     `values`: row, column (or group), metric, value. `differences`: left_row, right_row, column
     (or group), metric, low, high: the paired-bootstrap interval of left minus right. `failed`:
@@ -185,7 +185,7 @@ def _compare_cells(line: dict, cells: Cells, against: list[str]) -> list[Claimed
     if columns == ["*"] or line["scope"] == "most":
         labels = (column for row, column, _ in cells if row == left)
         columns = [column for column in dict.fromkeys(labels) if not is_average(column)]
-    found = [
+    differences = [
         ClaimedDifference(
             column,
             metric,
@@ -195,8 +195,9 @@ def _compare_cells(line: dict, cells: Cells, against: list[str]) -> list[Claimed
         for column, metric, right in itertools.product(columns, line["metric"].split("|"), against)
     ]
     if line["column"] == "*" or line["right_row"] in ("*", QUOTED):
-        return [cell for cell in found if not np.isnan(cell.margin)]  # N/A spoils no "every other"
-    return found
+        # "every other" row or label: those that the table leaves empty are not compared
+        return [cell for cell in differences if not np.isnan(cell.margin)]
+    return differences
 
 
 def _margins(cells: list[ClaimedDifference]) -> np.ndarray:
@@ -222,7 +223,7 @@ def _meets(line: dict, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _rank(line: dict, cells: list[ClaimedDifference]) -> int:
-    """The place of the named column among all labels by gain, 1 for the largest."""
+    """The rank of the named column among all labels by gain, 1 for the largest."""
     gains = {cell.column: cell.margin for cell in cells}
     return 1 + sum(gain > gains.get(line["column"], np.nan) for gain in gains.values())
 
@@ -256,12 +257,12 @@ def _intervals(differences: pd.DataFrame | None) -> dict[tuple, tuple[float, flo
         return {}
     if "column" not in differences:
         differences = differences.rename(columns={"group": "column"})
-    found = {}
+    intervals = {}
     for row in differences.to_dict("records"):
         cell = row["column"], row["metric"]
-        found[row["left_row"], row["right_row"], *cell] = row["low"], row["high"]
-        found[row["right_row"], row["left_row"], *cell] = -row["high"], -row["low"]
-    return found
+        intervals[row["left_row"], row["right_row"], *cell] = row["low"], row["high"]
+        intervals[row["right_row"], row["left_row"], *cell] = -row["high"], -row["low"]
+    return intervals
 
 
 def _our_verdict(line: dict, cells: list[ClaimedDifference], intervals: dict) -> dict:
@@ -303,7 +304,8 @@ def gain_readings(line: dict, tables: dict[str, Cells]) -> dict[str, float]:
     cell = line["column"], line["metric"]
     cells = named_cells(line, tables)
     left, right = (cells.get((line[row], *cell), np.nan) for row in ("left_row", "right_row"))
-    return {"points": 100 * (left - right), "relative": 100 * (left / right - 1)}
+    relative = 100 * (left / right - 1) if right else np.nan
+    return {"points": 100 * (left - right), "relative": relative}
 
 
 def _our_size(

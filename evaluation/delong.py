@@ -79,7 +79,7 @@ def _auc_and_variance(targets: np.ndarray, models: np.ndarray) -> tuple[np.ndarr
         if positive.all() or not positive.any():
             continue
         shares = [_shares(score[known], positive) for score in models[..., label]]
-        auc[:, label] = [of_positives.mean() for of_positives, _ in shares]
+        auc[:, label] = [of_positive_images.mean() for of_positive_images, _ in shares]
         parts = [
             last - first if len(models) == 2 else last
             for first, last in zip(shares[0], shares[-1], strict=True)
@@ -134,7 +134,7 @@ def _adjusted(p: np.ndarray, adjust: Callable[[np.ndarray, int], np.ndarray]) ->
 def table(
     targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Sequence[str]
 ) -> pd.DataFrame:
-    """One line a label, with the adjusted p-values beside the plain one."""
+    """One line for each label, with its p-value and the adjusted ones."""
     compared = compare(targets, first, second)
     frame = pd.DataFrame({"label": list(labels), **compared._asdict()})
     return frame.assign(p_holm=holm(compared.p), p_bh=benjamini_hochberg(compared.p))

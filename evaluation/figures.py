@@ -4,7 +4,6 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; shapes s
 """
 
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from data import files
 from evaluation import metrics
 from evaluation.predictions import Predictions
 
@@ -22,7 +22,16 @@ PHANTOM_WARNING = "drawn phantoms, not comparable"
 PANEL = 2.3  # inches
 SIGNIFICANT = 0.05
 
+# A decorator: labels and file names are shown as they are, `$` and `_` start no formula.
+literal_text = matplotlib.rc_context({"text.parse_math": False})
 
+
+def printable(text: str) -> str:
+    """A file name with bytes that are no UTF-8 shows "?" for them."""
+    return text.encode("utf-8", "replace").decode()
+
+
+@literal_text
 def roc_curves(
     path: str | Path,
     targets: np.ndarray,
@@ -76,15 +85,23 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
             style = {"markersize": 5, "markeredgecolor": colour, "markerfacecolor": face}
             panel.plot(false[label], true[label], marker, zorder=3, clip_on=False, **style)
     handles = [
-        matplotlib.lines.Line2D([], [], marker=marker, color=colour, linestyle="", label=name)
-        for name, (marker, colour) in zip(readers, itertools.cycle(READER_STYLES), strict=False)
+        matplotlib.lines.Line2D([], [], marker=marker, color=colour, linestyle="")
+        for _, (marker, colour) in zip(readers, itertools.cycle(READER_STYLES), strict=False)
     ]
-    note = "readers' operating points, filled below the curve"
-    figure.legend(
-        handles=handles, title=note, ncols=len(readers), loc="outside lower center", fontsize=7
-    ).get_title().set_fontsize(7)
+    legend = _legend(figure, handles, list(readers), ncols=len(readers), fontsize=7)
+    legend.set_title("readers' operating points, filled below the curve", {"size": 7})
 
 
+def _legend(figure: Figure, handles: Sequence, names: Sequence[str], **style):
+    """A legend below the panels. Matplotlib would leave out names that begin with `_`."""
+    stand_ins = [f"name {position}" for position in range(len(names))]
+    legend = figure.legend(handles, stand_ins, loc="outside lower center", **style)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(printable(name))
+    return legend
+
+
+@literal_text
 def roc_by_row(
     path: str | Path, rows: dict[str, Predictions], title: str = "", phantom: bool = False
 ) -> Path:
@@ -96,26 +113,31 @@ def roc_by_row(
     colours = matplotlib.colormaps["tab20"].colors
     for panel in panels[len(rows) :]:
         panel.set_axis_off()
-    for panel, letter, (name, found) in zip(panels, "abcdefghi", rows.items(), strict=False):
+    for panel, letter, (name, predictions) in zip(panels, "abcdefghi", rows.items(), strict=False):
         panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
-        for label, colour in zip(range(len(found.labels)), itertools.cycle(colours), strict=False):
-            false, true = metrics.roc_curve(found.targets[:, label], found.mean[:, label])
+        for label, colour in zip(
+            range(len(predictions.labels)), itertools.cycle(colours), strict=False
+        ):
+            false, true = metrics.roc_curve(
+                predictions.targets[:, label], predictions.mean[:, label]
+            )
             curve = ([], [])  # of a label with one class only, which still has its legend
             if false[-1] and true[-1]:
                 curve = (false / false[-1], true / true[-1])
-            panel.plot(*curve, color=colour, linewidth=1, label=found.labels[label])
-        mean = metrics.macro_mean(metrics.auroc(found.targets, found.mean))
+            panel.plot(*curve, color=colour, linewidth=1)
+        mean = metrics.macro_mean(metrics.auroc(predictions.targets, predictions.mean))
         panel.set_title(f"({letter}) {name}\nmean AUC {mean:.3f}".replace(" 0.", " ."), fontsize=8)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         panel.tick_params(labelsize=7)
         panel.set_xlabel("1 − specificity", fontsize=7)
         panel.set_ylabel("sensitivity", fontsize=7)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, ncols=5, loc="outside lower center", fontsize=7)
+    curves = panels[0].lines[1:]  # without the diagonal
+    _legend(figure, curves, next(iter(rows.values())).labels, ncols=5, fontsize=7)
     return _save(figure, path, title, phantom)
 
 
+@literal_text
 def examples(
     path: str | Path,
     images: Sequence[np.ndarray],
@@ -141,6 +163,7 @@ def examples(
     return _save(figure, path, title, phantom)
 
 
+@literal_text
 def auc_comparison(
     path: str | Path,
     compared: pd.DataFrame,
@@ -159,15 +182,15 @@ def auc_comparison(
     compared = pd.concat([compared[leaf], compared[~leaf]], ignore_index=True)
     figure = Figure((6.5, 0.24 * len(compared) + 1.3), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(compared))
+    positions = np.arange(len(compared))
     significant = (compared[p] < SIGNIFICANT).to_numpy()
-    axes.hlines(places, compared["first"], compared["second"], color=GREY, linewidth=1, zorder=1)
-    for column, name, marker, colour in zip(
-        ("first", "second"), names, ("o", "D"), (ORANGE, BLUE), strict=True
-    ):
-        sizes = np.where(significant, 46, 16)
-        axes.scatter(compared[column], places, sizes, colour, marker=marker, label=name, zorder=2)
-    axes.set_yticks(places, compared["label"], fontsize=8)
+    axes.hlines(positions, compared["first"], compared["second"], color=GREY, linewidth=1, zorder=1)
+    sizes = np.where(significant, 46, 16)
+    points = [
+        axes.scatter(compared[column], positions, sizes, colour, marker=marker, zorder=2)
+        for column, marker, colour in (("first", "o", ORANGE), ("second", "D", BLUE))
+    ]
+    axes.set_yticks(positions, compared["label"], fontsize=8)
     for text, bold in zip(axes.get_yticklabels(), significant, strict=True):
         text.set_fontweight("bold" if bold else "normal")
     if 0 < leaf.sum() < len(compared):
@@ -177,7 +200,7 @@ def auc_comparison(
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _legend(figure, points, names, ncols=2, fontsize=8)
     return _save(figure, path, title, phantom)
 
 
@@ -192,12 +215,9 @@ def _save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
             ha="center", va="center", zorder=10,
         )  # fmt: skip
     if title:
-        figure.suptitle(title, fontsize=9, color=ORANGE if phantom else "black")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+        figure.suptitle(printable(title), fontsize=9, color=ORANGE if phantom else "black")
     # Ids from a salt and no date, else every file differs; text as text stays searchable.
-    with matplotlib.rc_context({"svg.hashsalt": "figures", "svg.fonttype": "none"}):
+    repeatable = matplotlib.rc_context({"svg.hashsalt": "figures", "svg.fonttype": "none"})
+    with repeatable, files.whole(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
-    partial.replace(path)
-    return path
+    return Path(path)

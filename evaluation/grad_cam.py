@@ -1,6 +1,6 @@
 """Grad-CAM (Selvaraju et al. 2017): where in the image a label's logit comes from.
 
-    α_k = mean over places of ∂ logit_c / ∂ A_k        M_c = ReLU(Σ_k α_k A_k)
+    α_k = mean over positions of ∂ logit_c / ∂ A_k        M_c = ReLU(Σ_k α_k A_k)
 
 A are the feature maps of one layer, M_c one map a label. The network must be flat: a layer of a
 network inside another cannot be found, or reached by gradients, from the outside.
@@ -34,7 +34,7 @@ def heatmaps(
         )
     features = model.get_layer(layer).output
     below = keras.Model(model.inputs, features)
-    # from the maps to the logits; the image stays an input, for streams beside the maps
+    # from the maps to the logits; the image stays an input, for streams that bypass the maps
     above = keras.Model([features, *model.inputs], model.outputs[0])
     images = keras.ops.convert_to_tensor(images, "float32")
     maps = below(images, training=False)  # (images, h, w, channels)
@@ -55,22 +55,22 @@ def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
             with tf.GradientTape(persistent=True) as tape:
                 tape.watch(maps)
                 summed = [tf.reduce_sum(column) for column in tf.unstack(logits(maps), axis=1)]
-            found = [tape.gradient(summed[label], maps) for label in labels]
+            gradients = [tape.gradient(summed[label], maps) for label in labels]
         case "jax":
             import jax
 
             @jax.jit  # op by op, each would be compiled alone
-            def of_label(maps, label):
+            def gradient_of_label(maps, label):
                 return jax.grad(lambda maps: logits(maps)[:, label].sum())(maps)
 
-            found = [of_label(maps, label) for label in labels]
+            gradients = [gradient_of_label(maps, label) for label in labels]
         case "torch":
             import torch
 
             with torch.enable_grad():
                 maps = maps.detach().requires_grad_()
                 summed = logits(maps).sum(dim=0)
-                found = [
+                gradients = [
                     torch.autograd.grad(summed[label], maps, retain_graph=True)[0]
                     for label in labels
                 ]
@@ -78,7 +78,7 @@ def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
             raise EvaluationError(
                 f"Grad-CAM needs gradients, which {backend} has not: set KERAS_BACKEND=tensorflow."
             )
-    return np.stack([keras.ops.convert_to_numpy(each) for each in found]).astype(np.float32)
+    return np.stack([keras.ops.convert_to_numpy(each) for each in gradients]).astype(np.float32)
 
 
 def peak(heat: np.ndarray) -> tuple[float, float] | None:

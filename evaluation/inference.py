@@ -34,47 +34,59 @@ def augmented_passes(augment, draws: int) -> Callable:
     """Test-time augmentation: (draws, images, labels), each image as `augment` changes it."""
 
     def passes(model, batches: Callable, batch_size: int) -> np.ndarray:
-        each = (batches(augment=augment, draw=draw) for draw in range(draws))
-        return np.stack([logits(model, of_draw, batch_size) for of_draw in each])
+        draws_of_images = (batches(augment=augment, draw=draw) for draw in range(draws))
+        return np.stack([logits(model, images, batch_size) for images in draws_of_images])
 
     return passes
 
 
-def dropout_passes(passes: int, seed: int = 0) -> Callable:
+def dropout_passes(passes: int, by_image: bool = False, seed: int = 0) -> Callable:
     """Monte-Carlo dropout: (passes, images, labels), with the Dropout layers active and no other.
 
     Running a network with training=True would also let its BatchNormalization layers normalise by,
     and learn from, the images. A pass is one drawn network for all images, so what an image gets
-    depends on (seed, pass) alone, not on the images beside it.
+    depends on (seed, pass) alone, not on the other images of its batch.
+
+    With `by_image`, as Asadi et al. released it, images go through the network one by one and
+    BatchNormalization normalises each by its own statistics; nothing is learnt from them.
     """
 
-    def of_each(model, batches: Callable, batch_size: int) -> np.ndarray:
-        drawn, masks = _always_dropping(model)
+    def all_passes(model, batches: Callable, batch_size: int) -> np.ndarray:
+        drawn, masks = _always_dropping(model, by_image)
 
-        def of_network(draw: int):
+        def batches_of_pass(draw: int):
             for images in batches():
-                for number, mask in enumerate(masks):
-                    mask.seed_generator.state.assign([seed * passes + draw, number])
-                yield images
+                for part in np.asarray(images)[:, None] if by_image else [images]:
+                    for number, mask in enumerate(masks):
+                        mask.seed_generator.state.assign([seed * passes + draw, number])
+                    yield part
 
-        each = (logits(drawn, of_network(draw), batch_size) for draw in range(passes))
-        return np.stack([*each])
+        size = 1 if by_image else batch_size
+        return np.stack([logits(drawn, batches_of_pass(draw), size) for draw in range(passes)])
 
-    return of_each
+    return all_passes
 
 
 @functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked
-def _always_dropping(model):
+def _always_dropping(model, by_image: bool):
     """A network of the same layers and weights that always drops, alike for every image."""
     import keras
+
+    class ByImage(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs, training=True, mask=mask)
 
     class Mask(keras.layers.Dropout):
         def call(self, inputs, training=None):
             return super().call(inputs, training=True)
 
-    masks = []
+    masks, normalised = [], []
 
     def share(layer):
+        if by_image and isinstance(layer, keras.layers.BatchNormalization):
+            # at momentum 1 the moving statistics stay as they are
+            normalised.append((layer, ByImage.from_config(layer.get_config() | {"momentum": 1.0})))
+            return normalised[-1][1]
         if not isinstance(layer, keras.layers.Dropout):
             return layer
         shape = (1, *[None] * (len(layer.input.shape) - 1))
@@ -83,6 +95,8 @@ def _always_dropping(model):
 
     bare = keras.Model(model.inputs, model.outputs, name=model.name)  # not compiled
     drawn = keras.models.clone_model(bare, clone_function=share)
+    for trained, copy in normalised:
+        copy.set_weights(trained.get_weights())
     if not any(mask.rate for mask in masks):
         raise EvaluationError(
             f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."

@@ -114,8 +114,8 @@ def under_curve(
     counts are compared: no rounding decides.
     """
     targets, probabilities = checked(targets, probabilities)
-    for of_reader in decisions:
-        checked(targets, of_reader)
+    for reader_decisions in decisions:
+        checked(targets, reader_decisions)
     under = np.full((len(decisions), targets.shape[1]), np.nan)
     for label, (target, score) in enumerate(zip(targets.T, probabilities.T, strict=True)):
         false, true = roc_curve(target, score)

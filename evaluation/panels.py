@@ -1,6 +1,5 @@
 """Pictures of single predictions as PNG: Grad-CAM overlays, probabilities and the label tree."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from data import files
 from evaluation import grad_cam
+from evaluation.figures import literal_text, printable
 
 DISCLAIMER = "For research only. Not a medical device; not for diagnosis."
 DPI = 130
@@ -22,6 +23,7 @@ def percent(probability: float, spread: float | None = None) -> str:
     return text if spread is None else f"{100 * probability:.0f} ± {100 * spread:.0f} %"
 
 
+@literal_text
 def activations(
     path: str | Path,
     image: np.ndarray,
@@ -44,16 +46,17 @@ def activations(
         tile.set_axis_off()
     for k, (tile, label) in enumerate(zip(tiles, labels, strict=False)):
         _picture(tile, grad_cam.overlay(image, heat[k]))
-        of_label = None if spread is None else spread[k]
+        label_spread = None if spread is None else spread[k]
         tile.set_title(
-            f"{label}\n{percent(probabilities[k], of_label)}",
+            f"{label}\n{percent(probabilities[k], label_spread)}",
             fontsize=7.2,
             fontweight="bold" if label in true else "normal",
         )
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(printable(title), fontsize=9)
     return _save(figure, path)
 
 
+@literal_text
 def prediction(
     path: str | Path,
     image: np.ndarray,
@@ -76,19 +79,21 @@ def prediction(
     picture, bars, tree = above.subplots(1, 3, width_ratios=(1.1, 1, 1.15))
     _picture(picture, image)
     picture.set_anchor("N")
-    picture.set_title(title, fontsize=10, loc="left")
+    picture.set_title(printable(title), fontsize=10, loc="left")
     _bars(bars, labels, probabilities, spread)
     _tree(tree, labels, probabilities, spread, parents)
-    for place, tile in enumerate(below.subplots(1, 6)):
-        if place >= len(shown):
+    for position, tile in enumerate(below.subplots(1, 6)):
+        if position >= len(shown):
             tile.set_axis_off()
             continue
-        label = shown[place]
-        _picture(tile, grad_cam.overlay(image, heat[place]))
-        of_label = None if spread is None else spread[label]
-        tile.set_title(f"{labels[label]}\n{percent(probabilities[label], of_label)}", fontsize=8)
+        label = shown[position]
+        _picture(tile, grad_cam.overlay(image, heat[position]))
+        label_spread = None if spread is None else spread[label]
+        tile.set_title(
+            f"{labels[label]}\n{percent(probabilities[label], label_spread)}", fontsize=8
+        )
     below.suptitle("Where the likeliest labels come from (Grad-CAM above half its maximum)", size=9)
-    foot.text(0.01, 0.5, note, size=7.5, color=FAINT, va="center")
+    foot.text(0.01, 0.5, printable(note), size=7.5, color=FAINT, va="center")
     foot.text(0.99, 0.5, DISCLAIMER, size=8.5, color="#B00020", va="center", ha="right")
     return _save(figure, path)
 
@@ -103,18 +108,18 @@ def _picture(tile, pixels: np.ndarray) -> None:
 def _bars(tile, labels, probabilities: np.ndarray, spread: np.ndarray | None, most: int = 10):
     """The likeliest labels, the first on top, with whiskers of one standard deviation."""
     likeliest = np.argsort(-probabilities, kind="stable")[:most]
-    places = np.arange(len(likeliest))
+    positions = np.arange(len(likeliest))
     values = probabilities[likeliest]
-    tile.barh(places, values, 0.62, color=COLOURS(values), edgecolor="#999999", linewidth=0.4)
+    tile.barh(positions, values, 0.62, color=COLOURS(values), edgecolor="#999999", linewidth=0.4)
     if spread is not None:
         reach = spread[likeliest]
         low, high = values - np.maximum(values - reach, 0), np.minimum(values + reach, 1) - values
-        tile.errorbar(values, places, xerr=(low, high), fmt="none", ecolor=INK, elinewidth=0.9)
-    for place, label in zip(places, likeliest, strict=True):
+        tile.errorbar(values, positions, xerr=(low, high), fmt="none", ecolor=INK, elinewidth=0.9)
+    for position, label in zip(positions, likeliest, strict=True):
         text = percent(probabilities[label], None if spread is None else spread[label])
-        tile.text(1.03, place, text, va="center", fontsize=8)
-    tile.set_yticks(places, [labels[label] for label in likeliest], fontsize=8)
-    tile.set(xlim=(0, 1), ylim=(max(len(places), 6) - 0.4, -0.6), xticks=(0, 0.5, 1))
+        tile.text(1.03, position, text, va="center", fontsize=8)
+    tile.set_yticks(positions, [labels[label] for label in likeliest], fontsize=8)
+    tile.set(xlim=(0, 1), ylim=(max(len(positions), 6) - 0.4, -0.6), xticks=(0, 0.5, 1))
     tile.tick_params(axis="x", labelsize=7)
     tile.spines[["top", "right"]].set_visible(False)
     tile.set_title("Likeliest labels", fontsize=10, loc="left")
@@ -124,19 +129,21 @@ def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
     """The hierarchy as an indented list, each label on a ground of its probability's colour."""
     lines = outline(parents)
     height = max(len(lines), 14)
-    for place, (label, level) in enumerate(lines):
+    for position, (label, level) in enumerate(lines):
         left = 0.04 * level
         box = matplotlib.patches.FancyBboxPatch(
-            (left, place + 0.09), 0.035, 0.82 - 0.18,
+            (left, position + 0.09), 0.035, 0.82 - 0.18,
             boxstyle="round,pad=0.004", mutation_aspect=height,
             facecolor=COLOURS(probabilities[label]), edgecolor="#999999", linewidth=0.4,
         )  # fmt: skip
         tile.add_patch(box)
-        of_label = None if spread is None else spread[label]
+        label_spread = None if spread is None else spread[label]
         weight = "bold" if probabilities[label] >= 0.5 else "normal"
         style = {"fontsize": 7.8, "va": "center", "fontweight": weight, "color": INK}
-        tile.text(left + 0.055, place + 0.43, labels[label], **style)
-        tile.text(1.0, place + 0.43, percent(probabilities[label], of_label), ha="right", **style)
+        tile.text(left + 0.055, position + 0.43, labels[label], **style)
+        tile.text(
+            1.0, position + 0.43, percent(probabilities[label], label_spread), ha="right", **style
+        )
     tile.set(xlim=(-0.01, 1), ylim=(height, 0))
     tile.set_axis_off()
     tile.set_title("Label tree" if parents.any() else "All labels", fontsize=10, loc="left")
@@ -164,9 +171,6 @@ def outline(parents: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
-    partial.replace(path)
-    return path
+    with files.whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+    return Path(path)

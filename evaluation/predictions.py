@@ -52,17 +52,18 @@ class Predictions(NamedTuple):
         return self.probabilities.mean(axis=0)
 
 
-def pooled(found: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
-    """One prediction a unit, a study say, from those of its images: their mean, or another pool."""
+def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
+    """One prediction for each unit, such as a study: the mean of its images', or another pool."""
     names, first, unit = np.unique(np.asarray(units, str), return_index=True, return_inverse=True)
-    if not np.array_equal(found.targets, found.targets[first][unit], equal_nan=True):
+    truth = predictions.targets
+    if not np.array_equal(truth, truth[first][unit], equal_nan=True):
         raise EvaluationError("The images of a study have different truths; score them one by one.")
     images = [np.flatnonzero(unit == each) for each in range(len(names))]
-    probabilities = [pool(found.probabilities[:, of_unit], axis=1) for of_unit in images]
-    return found._replace(
+    probabilities = [pool(predictions.probabilities[:, each], axis=1) for each in images]
+    return predictions._replace(
         ids=names,
-        patients=found.patients[first],
-        targets=found.targets[first],
+        patients=predictions.patients[first],
+        targets=truth[first],
         probabilities=np.stack(probabilities, axis=1),
     )
 
@@ -122,10 +123,10 @@ def truth_digest(ids: Sequence[str], targets: np.ndarray, labels: Sequence[str])
 
     The order of the images does not matter, that of the labels does.
     """
-    ids, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
-    order = np.argsort(ids, kind="stable")
+    images, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
+    order = np.argsort(images, kind="stable")
     known = np.where(np.isnan(targets), -1, targets).astype("<f4")[order]
-    names = json.dumps([[str(each) for each in labels], ids[order].tolist()])
+    names = json.dumps([[str(each) for each in labels], images[order].tolist()])
     return hashlib.sha256(names.encode() + np.ascontiguousarray(known).tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Tables for people: ours beside the published numbers, as Markdown, terminal text or CSV."""
+"""Tables of our numbers beside the published ones, as Markdown, terminal text or CSV."""
 
 import textwrap
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ HEADING = 9  # a heading is wrapped to the width of its column, but not below th
 DECIMALS = 3  # of numbers without a printed counterpart
 MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
-LONGEST_REASON = 40  # characters of why a row failed that stand beside its name
+LONGEST_REASON = 40  # characters of "failed: REASON" that fit beside the name of a row
 NOT_COMPARABLE = "not comparable ("
 
 
@@ -67,7 +67,7 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
     for row in rows:
         words = set(verdicts.loc[row].dropna())
         ran = not words <= {*NOT_RUN}
-        if printed.loc[row].notna().any():
+        if printed.loc[row].fillna("").ne("").any():
             shown = (
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )
@@ -160,20 +160,20 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
-    of_ours = {*side_by_side.index[side_by_side["ours"].notna()]}
+    our_cells = {*side_by_side.index[side_by_side["ours"].notna()]}
     cells_of: dict[str, set] = {}
-    places_of: dict[str, list[str]] = {}
+    where_of: dict[str, list[str]] = {}
     split = noted.assign(note=noted["note"].str.split("; ")).explode("note")
     for (note, table, row), cells in split.groupby(["note", "table", "row"], sort=False):
         whole = 1 < len(cells) == sizes[table, row]
         columns = [""] if whole else ", " + cells["column"] + " " + cells["metric"]
-        places_of.setdefault(note, []).extend(f"{table}, {row}{column}" for column in columns)
+        where_of.setdefault(note, []).extend(f"{table}, {row}{column}" for column in columns)
         cells_of.setdefault(note, set()).update(cells.index)
     lines = []
-    for note, places in places_of.items():
-        more = f"; and {len(places) - 2} more cells" if len(places) > 3 else ""
-        where = f"{'; '.join(places[: 2 if more else 3])}{more}"
-        if len(places) > 3 and cells_of[note] == of_ours:
+    for note, cell_names in where_of.items():
+        more = f"; and {len(cell_names) - 2} more cells" if len(cell_names) > 3 else ""
+        where = f"{'; '.join(cell_names[: 2 if more else 3])}{more}"
+        if len(cell_names) > 1 and cells_of[note] == our_cells:
             where = "All of ours"
         lines.append(f"{where}: {note}")
     verdicts = side_by_side[["row", "verdict"]].drop_duplicates().itertuples(index=False)

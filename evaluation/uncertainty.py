@@ -1,6 +1,6 @@
 """Calibration, and whether the uncertainty of several members (ensemble, MC passes) finds errors.
 
-Arrays are (images, labels), with a leading member axis where said; targets are 0, 1 or NaN
+Arrays are (images, labels), for `spread` with a leading axis of members; targets are 0, 1 or NaN
 (unknown, left out). Every result is one value per label, NaN where it is undefined.
 """
 
@@ -55,7 +55,7 @@ def errors(targets: np.ndarray, probabilities: np.ndarray, threshold: float = 0.
 def error_detection(
     targets: np.ndarray, probabilities: np.ndarray, uncertainty: np.ndarray, threshold: float = 0.5
 ) -> np.ndarray:
-    """AUROC of the uncertainty as a detector of wrong predictions: .5 says nothing, 1 all."""
+    """AUROC of the uncertainty as a detector of wrong predictions: .5 is chance, 1 finds all."""
     return metrics.auroc(errors(targets, probabilities, threshold), uncertainty)
 
 

@@ -22,17 +22,17 @@ READINGS = ("as_printed", "detached", "confusion")
 
 
 def with_no_finding(targets):
-    """Targets with a last column of 1 - max, unknown where unknown targets leave it open."""
+    """Targets with No Finding as a last column: 1 - max, or NaN where an unknown target decides."""
     targets = ops.convert_to_tensor(targets)
     unknown = ops.isnan(targets)
     most = ops.max(ops.where(unknown, ops.zeros_like(targets), targets), axis=-1, keepdims=True)
     is_open = ops.logical_and(ops.any(unknown, axis=-1, keepdims=True), most <= 0.5)
-    none = ops.where(is_open, ops.full_like(most, np.nan), 1 - most)
-    return ops.concatenate([targets, none], axis=-1)
+    no_finding = ops.where(is_open, ops.full_like(most, np.nan), 1 - most)
+    return ops.concatenate([targets, no_finding], axis=-1)
 
 
 def entropy_weighting(targets, logits, reading="as_printed", positive=1.0, negative=1.0):
-    """Eq. (2), one value an image; only the reading "confusion" uses the factors of eq. (1)."""
+    """Eq. (2), (images,) losses; only the reading "confusion" uses the factors of eq. (1)."""
     if reading not in READINGS:
         raise ValueError(f"reading is one of {', '.join(READINGS)}, not {reading!r}")
     known, targets, logits = split_known(targets, logits)  # (images, classes)

@@ -7,9 +7,9 @@ all its ancestors, CE(z, p) = -z log p - (1 - z) log(1 - p).
     (3)  p_m    = Π_{a ∈ A(m)} σ(y_a)                                    the chain rule
     (4)  L_HLUP = Σ_m CE(z_m, p_m)
 
-The page of the paper with (2) and (3) is missing; its other equations force both. Any tree or DAG
-will do. An unknown (NaN) target has no term of its own and leaves its children without one in (2);
-its logit still acts in the other terms of (4), as the chain rule asks.
+(2) and (3) are on a page that is missing from the text; the other equations allow no other form.
+The hierarchy may be a tree or a DAG. An unknown (NaN) target has no term of its own, and in (2) its
+children have none either; in (4) its logit still acts on the labels below it, by the chain rule.
 
 The forms of (4):
 
@@ -38,7 +38,7 @@ _SCALE = 2.0**80  # a power of two rounds nothing
 
 
 def hlcp(targets, logits, parents, labels="sum"):
-    """Eq. (2), one value an image; `parents` (labels, labels): [m, p] is 1 for a parent p of m."""
+    """Eq. (2), (images,) losses; `parents` (labels, labels): [m, p] is 1 for a parent p of m."""
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     not_positive = ops.cast(targets <= 0.5, logits.dtype)  # an unknown parent is not positive
     parents = ops.cast(_checked(parents, logits, itself=False), logits.dtype)
@@ -48,9 +48,10 @@ def hlcp(targets, logits, parents, labels="sum"):
 
 
 def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
-    """Eq. (4), one value an image; `ancestors` (labels, labels): [m, a] is 1 for a in A(m).
+    """Eq. (4), (images,) losses; `ancestors` (labels, labels): [m, a] is 1 for a in A(m).
 
-    `sums` adds along paths by "matrix" product or by "gather"; None takes whichever does not round.
+    `sums` is how terms are added along paths, by a "matrix" product or by "gather"; None chooses
+    the one that does not round on this device.
     """
     if form not in FORMS:
         raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
@@ -67,6 +68,7 @@ def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
 
 
 def _checked(relatives, logits, itself):
+    """The hierarchy as booleans, if it fits the logits and each label is or is not in its own."""
     relatives = np.asarray(relatives) > 0
     if relatives.shape != (logits.shape[-1],) * 2:
         raise ValueError(
@@ -82,7 +84,7 @@ def _checked(relatives, logits, itself):
 
 
 def _unrounded_sums(logits):
-    """A GPU's or TPU's matrix product rounds float32 operands to 10 bits or fewer (TF32, bf16)."""
+    """How to add without rounding: a GPU's matrix product rounds float32 to 10 bits (TF32)."""
     if keras.backend.standardize_dtype(logits.dtype) == "float64":
         return "matrix"
     if keras.backend.backend() == "torch":
@@ -119,22 +121,22 @@ def _exact(targets, logits, ancestors, sums):
 
 
 def _path_sums(ancestors, sums):
-    """Two functions of (images, labels): sums over each label's A(m), and over all below it."""
+    """Two functions of (images, labels): sums over each label's ancestors, and its descendants."""
     if sums == "matrix":
 
-        def add(values, matrix):
+        def product(values, matrix):
             return values @ ops.cast(matrix, values.dtype)
 
-        return (lambda values: add(values, ancestors.T)), (lambda values: add(values, ancestors))
+        return (lambda y: product(y, ancestors.T)), (lambda y: product(y, ancestors))
     if sums != "gather":
         raise ValueError(f'sums is "matrix" or "gather", not {sums!r}')
     pairs = [ops.convert_to_tensor(i, dtype="int32") for i in np.nonzero(ancestors)]
 
-    def add(values, of, over):
-        rows = ops.take(ops.transpose(values), over, axis=0)  # (pairs, images)
-        return ops.transpose(ops.segment_sum(rows, of, num_segments=len(ancestors)))
+    def gathered(values, of, over):
+        terms = ops.take(ops.transpose(values), over, axis=0)  # (pairs, images)
+        return ops.transpose(ops.segment_sum(terms, of, num_segments=len(ancestors)))
 
-    return (lambda values: add(values, *pairs)), (lambda values: add(values, *pairs[::-1]))
+    return (lambda y: gathered(y, *pairs)), (lambda y: gathered(y, *pairs[::-1]))
 
 
 @functools.cache

@@ -4,8 +4,8 @@
 
 The page leaves P open. w_pc are the weights, from `fixed` or `data_driven`; σ the probabilities:
 
-as_released     P = w_pc [σ_p < 0.5 and σ_c > 0.5]: a step, so its gradient is 0 and training
-                equals plain BCE; it moves only what is chosen by the loss's value.
+as_released     P = w_pc [σ_p < 0.5 and σ_c > 0.5]: a step with gradient 0, so that training equals
+                plain BCE; only early stopping and checkpoints, which read the loss, can differ.
 differentiable  P = w_pc max(0, σ_c - σ_p): ours.
 
 The hierarchy may be a DAG. A pair with an unknown (NaN) target has no penalty.
@@ -16,13 +16,13 @@ import numpy as np
 from keras import ops
 
 from losses.masking import masked_bce, split_known
-from losses.penalties import data_driven, fixed  # noqa: F401  where a reader looks for them
+from losses.penalties import data_driven, fixed  # noqa: F401  for callers
 
 FORMS = ("as_released", "differentiable")
 
 
 def penalty(targets, logits, weights, form="differentiable"):
-    """Σ P_pc, one value an image; `weights` (labels, labels) by [child, parent], 0 for no pair."""
+    """Σ P_pc, (images,); `weights` (labels, labels) by [child, parent], 0 for no pair."""
     if form not in FORMS:
         raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
     known, _, logits = split_known(targets, logits)  # (images, labels)
@@ -43,7 +43,7 @@ def penalty(targets, logits, weights, form="differentiable"):
 
 
 def hierarchical_penalty(targets, logits, weights, form="differentiable", labels="mean"):
-    """L_BCE + Σ P_pc over the known labels, one value an image."""
+    """L_BCE + Σ P_pc over the known labels, (images,) losses."""
     return masked_bce(targets, logits, labels) + penalty(targets, logits, weights, form)
 
 

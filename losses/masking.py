@@ -1,11 +1,10 @@
 """Unknown labels: a NaN target carries no loss and no gradient. Every loss masks through here.
 
-The denominator, defined once in `per_image`: a loss has one value a label, and an image's value is
-their sum over the labels that count ("sum", as Chen eq. 4, Ge sec. 2.1 and Mo eq. 1 print it), or
-that sum divided by how many count ("mean", 0 where none does). Keras then averages over the images
-of the batch, whether or not any of their labels count. Under "sum" every known label weighs the
-same and an image with gaps weighs less; under "mean" every image with a known label weighs the
-same.
+The denominator is defined once, in `per_image`: an image's loss is the sum of its known labels'
+losses ("sum", as Chen eq. 4, Ge §2.1 and Mo eq. 1 print it), or their mean ("mean", 0 for an image
+without a known label). Keras then averages over all images of the batch. With "sum" every known
+label weighs the same, and an image with unknown labels weighs less; with "mean" every image with a
+known label weighs the same.
 """
 
 import keras
@@ -13,7 +12,7 @@ from keras import ops
 
 
 def split_known(targets, logits):
-    """Which targets are known; the targets with 0 for NaN; the logits: float32 or wider."""
+    """(known, targets, logits): targets with 0 for NaN, all in float32 or float64."""
     logits = ops.convert_to_tensor(logits)
     dtype = "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"
     targets = ops.cast(targets, dtype)

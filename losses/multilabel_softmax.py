@@ -18,11 +18,11 @@ from keras import ops
 from losses.masking import masked_bce, per_image, split_known
 
 FORMS = ("corrected", "as_printed")
-_ABSENT = -1e30  # a logit that no sum of exponentials notices; -inf would make gradients NaN
+_ABSENT = -1e30  # a logit whose exponential is 0; -inf would make gradients NaN
 
 
 def multilabel_softmax(targets, logits, form="corrected"):
-    """Eq. (2), one value an image; a target above 0.5 is positive."""
+    """Eq. (2), (images,) losses; a target above 0.5 is positive."""
     if form not in FORMS:
         raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
     known, targets, logits = split_known(targets, logits)  # (images, labels)
@@ -59,7 +59,7 @@ class MultilabelSoftmax(keras.losses.Loss):
 class FineGrained(keras.losses.Loss):
     """Ge eq. (5) on logits (images, 3 labels): of the CE stream, the MSML stream and both (FCE).
 
-    `labels` is how CE and FCE go over an image's labels: their "sum", as printed, or "mean".
+    `labels`: CE and FCE are the "sum" over an image's labels, as printed, or their "mean".
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class FineGrained(keras.losses.Loss):
         beta=0.6,
         form="corrected",
         labels="sum",
+        *,
         name="fine_grained",
         reduction="sum_over_batch_size",
         dtype="float32",

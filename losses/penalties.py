@@ -1,6 +1,6 @@
-"""How much each parent and child of Asadi et al. 2025 weigh: (labels, labels) by [child, parent].
+"""The penalty weights of Asadi et al. 2025: (labels, labels) by [child, parent].
 
-Without Keras, so that the weights can be written down where no network is needed.
+Without Keras, so that the weights can be printed where no network is needed.
 """
 
 import numpy as np

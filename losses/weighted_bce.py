@@ -3,8 +3,8 @@
     (1)  Loss = Σ_c [ -w+_c l_c log σ(y_c) - w-_c (1 - l_c) log(1 - σ(y_c)) ]
 
 The equation is printed without factors. The text has "positive and negative factors" and, lower
-down, "a positive factor" only, and gives no values: `factors` has both readings. No class may be
-all unknown; one without a positive image has no positive term, whatever its factor.
+down, "a positive factor" only, and gives no values: `factors` has both readings. Every class needs
+a known target; in a class without a positive image the positive factor has no effect.
 """
 
 import keras
@@ -35,7 +35,7 @@ def factors(targets, reading="both"):
 
 
 def weighted_bce(targets, logits, positive, negative, labels="sum"):
-    """Eq. (1) over the known labels, one value an image; factors are (labels,) each."""
+    """Eq. (1) over the known labels, (images,) losses; factors are (labels,) each."""
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     positive = ops.convert_to_tensor(positive, dtype=logits.dtype)
     negative = ops.convert_to_tensor(negative, dtype=logits.dtype)

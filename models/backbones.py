@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import ModelError, torchvision
-from models.weights import UNREADABLE, fetch
+from models.weights import UNREADABLE, existing, fetch, first_line
 
 # Normalisation: gray pixels 0..255 become `pixel * scale + offset`, one value a channel. Gray is
 # repeated, so that the order of channels (RGB or BGR) only orders the values.
@@ -60,8 +60,10 @@ def weights_of(text: str, backbone: str) -> str:
     resnet18=FILE,vgg16=none   for each network by name
     imagenet,resnet18=FILE     by name, and imagenet for all others
     """
-    if Path(text).expanduser().is_file():  # its name may hold commas and equals signs
-        return str(Path(text).expanduser())
+    if text in ("imagenet", "none"):
+        return text
+    if file := existing(text):  # its name may hold commas and equals signs
+        return str(file)
     by_name: dict[str, str] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
@@ -70,8 +72,11 @@ def weights_of(text: str, backbone: str) -> str:
         if name:
             find(name)
         if not value or name in by_name:
+            fault = "a value is missing"
+            if value:
+                fault = f"{name or 'a value for all networks'} stands twice"
             raise ModelError(
-                f"--weights {text}: {f'{name} stands twice' if value else 'a value is missing'}; "
+                f"--weights {text}: {fault}; "
                 "give imagenet, none or a file, for all networks or as NAME=VALUE,NAME=VALUE."
             )
         by_name[name] = value
@@ -81,7 +86,7 @@ def weights_of(text: str, backbone: str) -> str:
             f"--weights {text} has nothing for {backbone}: add {backbone}=imagenet, "
             f"{backbone}=none or {backbone}=FILE."
         )
-    return chosen if chosen in ("imagenet", "none") else str(Path(chosen).expanduser())
+    return chosen if chosen in ("imagenet", "none") else str(existing(chosen) or chosen)
 
 
 def pixels_of(name: str, normalise: str = "network") -> Pixels:
@@ -155,10 +160,9 @@ def _load(model, file: Path | None):
             with warnings.catch_warnings(action="ignore"):  # one a layer; the error says it once
                 model.load_weights(file)
     except UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
             f"{file} does not hold the weights of {model.name} without its top "
-            f"({reason}): give this network's file, whole, or use --weights none."
+            f"({first_line(error)}): give this network's file, whole, or use --weights none."
         ) from error
     return model.output
 

@@ -2,9 +2,9 @@
 
     (4)  p = mean over positions of f¹ ⊗ f²,   then p / sqrt|p|,  p / ‖p‖,  1x1 convolution, logits
 
-The mean of outer products is one matrix product, F¹ᵀ F² / positions, so nothing of the size
-positions x channels² is ever made. Its compact form (Gao et al. 2016) is the same mean after a
-count sketch, which needs not even channels².
+The mean of outer products is computed as one matrix product, F¹ᵀ F² / positions, which needs no
+array of positions x channels². With `sketch`, compact bilinear pooling (Gao et al. 2016) replaces
+the channels² products by a count sketch of far fewer dimensions.
 """
 
 import keras
@@ -24,10 +24,11 @@ def outer(first, second):
 
 
 def sketched(first, second, hashes, dimensions: int):
-    """The count sketch of `outer` in so many dimensions: bucket h¹(i) + h²(j), sign s¹(i) s²(j).
+    """The count sketch of `outer`: the product of channels i and j goes to bucket h¹(i) + h²(j).
 
-    `hashes` are ((h¹, s¹), (h², s²)), one bucket and one sign a channel. The sketch of an outer
-    product is the convolution of both sketches, so their spectra are multiplied.
+    `hashes` are ((h¹, s¹), (h², s²)), one bucket and one sign a channel; the product's sign is
+    s¹(i) s²(j). The sketch of an outer product is the convolution of both sketches, computed by
+    multiplying their Fourier transforms.
     """
     spectra = []
     for features, (buckets, signs) in zip((first, second), hashes, strict=True):
@@ -40,12 +41,12 @@ def sketched(first, second, hashes, dimensions: int):
 
 
 def signed_root(x):
-    """sign(x) sqrt|x|, smoothed where |x| is not far above 1e-8: its gradient is finite at 0."""
+    """Signed square root, sign(x) sqrt|x|, smoothed near 0 so that its gradient is finite there."""
     return x / ops.sqrt(ops.abs(x) + SMOOTH)
 
 
 def unit(x):
-    """x / ‖x‖; a vector of zeros stays one, with a finite gradient."""
+    """L2 normalisation, x / ‖x‖; a vector of zeros stays zeros, with a finite gradient."""
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
 
 
@@ -53,7 +54,7 @@ def unit(x):
 class BilinearPooling(keras.layers.Layer):
     """Two maps (batch, h, w, channels) -> (batch, channels²) of unit length, in float32.
 
-    With `sketch`, so many dimensions instead of channels², by hashes drawn from `seed`.
+    With `sketch` > 0 that many dimensions instead of channels², by hashes drawn from `seed`.
     """
 
     def __init__(self, sketch=0, seed=0, **options):
@@ -91,33 +92,37 @@ def build(
     labels: int,
     size: int,
     weights: str = "none",
+    *,
     streams: int = 1,
     projection: int = 512,
-    reduce: int = 512,
+    reduce: int = 0,
     sketch: int = 0,
     frozen: bool = False,
+    normalise: str = "network",
     precision: str | None = None,
     fast: bool = True,
 ) -> keras.Model:
     """Gray images (batch, size, size, 1) of 0..255 -> linear float32 logits.
 
     One stream is pooled with itself: (batch, labels). Two start as copies of one another, and the
-    output is (batch, 3 labels): those of the first stream alone, of the second alone, and of both
-    pooled. A map with more than `reduce` channels is brought down to them by a 1x1 convolution,
-    unless it is sketched. `frozen` holds the streams, but nothing above them, at their weights.
+    output is (batch, 3 labels): logits of the first stream alone, of the second alone, and of both
+    pooled. `projection` is the width of the 1x1 convolution. With `reduce`, another 1x1 convolution
+    brings wider maps down to so many channels before they are pooled. `frozen` keeps the streams,
+    but nothing above them, at their weights.
     """
     if streams not in (1, 2):
         raise ModelError(f"A bilinear network has 1 or 2 streams, not {streams}.")
     with classifier.computing_in(precision):
         image = keras.Input((size, size, 1), dtype="float32", name="image")
-        parts = [keras.Model(image, backbones.build(backbone, image, weights))]
+        features = backbones.build(backbone, image, weights, normalise)
+        parts = [keras.Model(image, features)]
         if streams == 2:
             parts.append(_twin(parts[0], image))
         maps = []
         for number, part in enumerate(parts, start=1):
             part.trainable = not frozen
             x = _last_convolution(part, backbone)
-            if not sketch and x.shape[-1] > reduce:
+            if reduce and not sketch and x.shape[-1] > reduce:
                 x = keras.layers.Conv2D(reduce, 1, name=f"stream{number}_reduce")(x)
             maps.append(x)
         pooled = BilinearPooling(sketch, name="bilinear")([maps[0], maps[-1]])
@@ -127,13 +132,17 @@ def build(
             alone = [_own_head(part.output, labels, n) for n, part in enumerate(parts, start=1)]
             outputs = keras.layers.Concatenate(name="outputs", dtype="float32")([*alone, outputs])
         model = keras.Model(image, outputs, name=f"{backbone}_bilinear")
+    if streams == 2 and any(layer.name == "stream2_reduce" for layer in model.layers):
+        # the streams start identical, so what is added to them does too
+        reduced = model.get_layer("stream1_reduce").get_weights()
+        model.get_layer("stream2_reduce").set_weights(reduced)
     if fast:
         use_fast_layers(model)
     return model
 
 
 def _twin(stream: keras.Model, image) -> keras.Model:
-    """The same layers with the same weights under other names, upon the same image."""
+    """A copy of a stream: the same layers and weights under other names, on the same image."""
 
     def renamed(layer):
         return type(layer).from_config({**layer.get_config(), "name": f"second_{layer.name}"})
@@ -144,6 +153,7 @@ def _twin(stream: keras.Model, image) -> keras.Model:
 
 
 def _own_head(features, labels: int, number: int):
+    """A stream's own logits, for the losses that keep the two streams apart."""
     pooled = keras.layers.GlobalAveragePooling2D(name=f"stream{number}_pool", dtype="float32")(
         features
     )
@@ -151,6 +161,6 @@ def _own_head(features, labels: int, number: int):
 
 
 def _last_convolution(stream: keras.Model, backbone: str):
-    """The map that is pooled: before the last max-pooling where a network ends with one."""
+    """The output of the last convolution: before the max-pooling where a network ends with one."""
     wanted = backbones.find(backbone).feature_layer
     return next(layer for layer in stream.layers if layer.name.endswith(wanted)).output

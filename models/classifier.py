@@ -9,6 +9,7 @@ import keras
 
 from models import ModelError, backbones
 from models.fast import use_fast_layers
+from models.weights import UNREADABLE
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -18,6 +19,8 @@ def build(
     labels: int,
     size: int | None = None,
     weights: str = "none",
+    *,
+    normalise: str = "network",
     dropout: float = 0.0,
     precision: str | None = None,
     pooling: str = "avg",
@@ -28,6 +31,7 @@ def build(
 
     `size` None is the published one. `weights` is "imagenet", "none", a file of the backbone
     without its top, or the whole .weights.h5 of another run with the same network and labels.
+    `normalise` is "network" (as its ImageNet weights expect) or "imagenet" (mean and deviation).
     """
     for what, name, names in (
         ("precision", precision, (None, *PRECISIONS)),
@@ -42,7 +46,7 @@ def build(
     whole = _holds_logits(weights)
     with computing_in(precision):
         image = keras.Input((size, size, 1), dtype="float32", name="image")
-        features = backbones.build(backbone, image, "none" if whole else weights)
+        features = backbones.build(backbone, image, "none" if whole else weights, normalise)
         model = keras.Model(image, HEADS[head](features, labels, pooling, dropout), name=backbone)
     if whole:
         load_weights(model, weights)
@@ -52,7 +56,7 @@ def build(
 
 
 def linear_head(features, labels: int, pooling: str, dropout: float):
-    """Pooled features -> logits; pooled in float32, because sums of bfloat16 lose digits."""
+    """Pooled features -> logits. Pooling is in float32, because sums of bfloat16 lose digits."""
     return _logits(POOLINGS[pooling](name="pool", dtype="float32")(features), labels, dropout)
 
 
@@ -77,14 +81,15 @@ HEADS = {"linear": linear_head, "asadi2025": asadi2025_head}
 
 
 def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Take over all weights of a run of the same network; what does not fit is refused whole."""
+    """Load all weights of a run of the same network; a file that does not fit changes nothing."""
     if not Path(path).is_file():
         raise ModelError(f"There is no weights file {path}: give the weights of a finished run.")
+    _open(path)
     before = model.get_weights()  # Keras fills layer by layer until the first that does not fit
     try:
         with warnings.catch_warnings(action="ignore"):  # a warning a layer; the error says it once
             model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         model.set_weights(before)
         raise ModelError(
             f"{path} does not fit {model.name} with {model.output.shape[-1]} labels: weights pass "
@@ -94,15 +99,32 @@ def load_weights(model: keras.Model, path: str | Path) -> None:
 
 def _holds_logits(weights: str) -> bool:
     """Whether a weights file is of a whole classifier rather than of a backbone without top."""
-    if not h5py.is_hdf5(weights):
-        return False
-    with h5py.File(weights) as file:
-        return "layers/dense" in file
+    return h5py.is_hdf5(weights) and "layers/dense" in _open(weights)
+
+
+def _open(path: str | Path) -> set[str]:
+    """The names of all groups and arrays in a weights file, every one of which can be read."""
+    names: set[str] = set()
+
+    def read(name, entry):
+        names.add(name)
+        if isinstance(entry, h5py.Dataset):
+            entry[()]
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(read)
+    except UNREADABLE as error:
+        raise ModelError(
+            f"{path} is damaged or cut short: copy it again, or delete the folder of the run that "
+            "wrote it and run the same command again."
+        ) from error
+    return names
 
 
 @contextmanager
 def computing_in(precision: str | None):
-    """Layers made inside compute in this precision; None leaves Keras' own setting."""
+    """A context in which new layers compute in `precision`; None leaves Keras' own setting."""
     before = keras.config.dtype_policy()
     if precision is not None:
         keras.config.set_dtype_policy(PRECISIONS[precision])

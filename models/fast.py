@@ -1,7 +1,7 @@
 """Fused BatchNormalization and Adam for Keras on TensorFlow: the same numbers in fewer operations.
 
-Stock Keras 3 on TensorFlow spends most of DenseNet-121's time to the first step, and a good part
-of every step, in three places, each mended here from outside:
+Stock Keras 3 on TensorFlow loses time before the first step of DenseNet-121, and in every step, in
+three places, each replaced here:
 
 1. `fit` builds the optimizer while it traces the step, and then traces it again: `build_optimizer`
    builds it beforehand.
@@ -24,7 +24,7 @@ SMALLEST_EPSILON = 1.001e-5
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Training on 4-D channels-last images in one operation; all else, inference too, is Keras'."""
+    """Fused for training on 4-D channels-last images; all else, inference too, is Keras' own."""
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable and mask is None and self._can_fuse(inputs)):
@@ -70,8 +70,8 @@ class Adam(keras.optimizers.Adam):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not self.amsgrad:
-            # Made once a step, not once a variable. They travel in the place of the learning rate
-            # because Keras hands that argument, and no other, to every replica.
+            # Computed once a step, not once a variable, and passed on as the learning rate: the
+            # only argument that Keras hands to every replica.
             beta1, beta2 = np.float32(self.beta_1), np.float32(self.beta_2)
             step = ops.cast(self.iterations + 1, "float64")
             # In float64, because 1 - 0.999^t has three digits left in float32. With the powers
@@ -109,14 +109,16 @@ class Adam(keras.optimizers.Adam):
 
 
 if keras.backend.backend() != "tensorflow":
-    BatchNormalization, Adam = keras.layers.BatchNormalization, keras.optimizers.Adam
+    BatchNormalization = keras.layers.BatchNormalization  # type: ignore[misc]
+    Adam = keras.optimizers.Adam  # type: ignore[misc]
 
 
 def use_fast_layers(model: keras.Model) -> None:
-    """Turn the BatchNormalization layers of a model into fused ones, in place.
+    """Replace the BatchNormalization layers of a model by fused ones, in place.
 
-    Only the class changes, whose `call` is the one difference: names, weights and the graph stay,
-    and nothing is built twice (a clone of NASNetLarge takes as long as the network itself).
+    Only the class of each layer changes: names, weights and the graph stay, and nothing is built
+    twice (a clone of NASNetLarge takes as long as the network itself). Layers with an epsilon below
+    SMALLEST_EPSILON, such as all of ResNet-18's (1e-5), compute as Keras' own.
     """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:

@@ -66,8 +66,16 @@ def find_weights(name: str, weights: str) -> Path | None:
     """The file that a network's `weights` are read from, if it is on this machine."""
     if weights == "none":
         return None
-    path = folder() / _download(name).file if weights == "imagenet" else Path(weights)
-    return path if path.is_file() else None
+    return existing(folder() / download_of(name).file if weights == "imagenet" else weights)
+
+
+def existing(path: str | Path) -> Path | None:
+    """The file of this path, ~ being the home folder; None where there is none."""
+    try:
+        path = Path(path).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a zero byte
+        return None
 
 
 def fetch(name: str, weights: str) -> Path | None:
@@ -81,16 +89,22 @@ def fetch(name: str, weights: str) -> Path | None:
                 f"There is no weights file {weights}: give an existing file, imagenet or none."
             )
         return path
-    download = _download(name)
-    if path is not None and _hash(path, download) == download.hash:
+    download = download_of(name)
+    if path is not None and is_whole(path, download):
         return path
     return _downloaded(name, download)
 
 
-def _download(name: str) -> Download:
+def download_of(name: str) -> Download:
+    """The published file of a network's ImageNet weights."""
     if name not in IMAGENET:
         raise ModelError(f"There are no ImageNet weights for {name}: use --weights none.")
     return IMAGENET[name]
+
+
+def is_whole(path: Path, download: Download) -> bool:
+    """Whether a file is the published one, byte by byte."""
+    return _hash(path, download) == download.hash
 
 
 def _hash(path: Path, download: Download) -> str:
@@ -118,9 +132,14 @@ def _downloaded(name: str, download: Download) -> Path:
         finally:
             arrived.unlink(missing_ok=True)
     except Exception as error:  # Keras raises bare Exception for a failed download
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"The ImageNet weights of {name} could not be fetched ({reason}): download "
+            f"The ImageNet weights of {name} could not be fetched ({first_line(error)}): download "
             f"{download.url} to {path}, or start from scratch with --weights {name}=none."
         ) from error
     return path
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, to stand inside a sentence."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return line.rpartition(" -- ")[2]  # Keras puts the address before it, which follows anyway

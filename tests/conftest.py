@@ -12,8 +12,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real files kept beside the checkout; the tests that read them skip where they are not."""
+    """Released label files and images in ../shared/data; tests that read them skip without it."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("the real reference files do not lie beside this checkout")
+        pytest.skip(f"there is no folder {folder} with the released files that this test reads")
     return folder

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Every test: format, lint, then pytest; arguments go to pytest (bash tests/run.sh -k losses).
+# Format, lint, types, then every test; arguments go to pytest (bash tests/run.sh -k losses).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../reproduce/env.sh"
 cd "$ROOT"
 
 if [[ $PYTHON != "$ROOT/.venv/bin/python" ]]; then # someone's own interpreter: leave it as it is
-    "$PYTHON" -c 'import hypothesis, mpmath, pytest, pytest_timeout, ruff, yaml' 2>/dev/null ||
+    "$PYTHON" -c 'import hypothesis, mpmath, mypy, pytest, pytest_timeout, ruff, yaml' 2>/dev/null ||
         _stop "$PYTHON lacks the test tools: run '$PYTHON -m pip install -r requirements-dev.txt'."
 elif ! cmp -s requirements-dev.txt .venv/requirements-dev.txt; then
     echo "Installing the test tools of requirements-dev.txt into .venv ..." >&2
@@ -18,4 +18,5 @@ fi
 "$PYTHON" -m ruff format --check --quiet . ||
     { echo "Not formatted: run '$PYTHON -m ruff format .'" >&2; exit 1; }
 "$PYTHON" -m ruff check --quiet .
+"$PYTHON" -m mypy --no-error-summary
 exec "$PYTHON" -m pytest "$@"

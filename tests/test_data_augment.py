@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.augment import AS_STORED, Augment, affine, apply, uniforms, warp
+from data.augment import AS_STORED, Augment, affine, apply, shade, uniforms, warp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "tfa.npz")
 PICTURE = GOLDEN["image"]
@@ -185,3 +185,44 @@ def test_read_only_and_float_images_work():
 def test_single_images_can_be_augmented_without_tensorflow():
     code = "import sys, data.augment, data.template_crop; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_brightness_and_contrast_by_hand():
+    image = np.array([[10, 90], [100, 200]], np.uint8)  # mean 100
+    assert shade(image, 0.1, 1.0).tolist() == [[36, 116], [126, 226]]  # 25.5 more, ties to even
+    assert shade(image, -0.1, 1.0).tolist() == [[0, 64], [74, 174]]  # saturates at black
+    assert shade(image, 0.0, 1.1).tolist() == [[1, 89], [100, 210]]  # 1, 89, 100, 210
+    assert shade(image, 0.0, 0.9).tolist() == [[19, 91], [100, 190]]
+    assert shade(image, 0.2, 1.1).tolist() == [[52, 140], [151, 255]]  # 51 more; white at 261
+    assert np.array_equal(shade(image, 0.0, 1.0), image)
+
+
+def test_brightness_and_contrast_agree_with_tensorflow():
+    tf = pytest.importorskip("tensorflow")
+    image = np.random.default_rng(0).integers(60, 190, (32, 32), np.uint8)
+    scaled = tf.constant(image[..., None] / 255.0)
+    brighter = tf.image.adjust_brightness(scaled, 0.07)
+    theirs = tf.image.adjust_contrast(brighter, 0.93).numpy()[..., 0] * 255
+    assert np.abs(shade(image, 0.07, 0.93) - theirs).max() < 0.5 + 1e-9
+
+
+def test_brightness_and_contrast_are_drawn_last_and_fill_their_ranges():
+    images = [np.tile(np.uint8([100, 150]), (8, 4))] * 400  # mean 125
+    plain = Augment(flip=True, upside_down=True)
+    both = Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1)
+    drawn = uniforms(3, 5, np.arange(400), 11)
+    before, after = (apply(images, 8, each, seed=3, epoch=5) for each in (plain, both))
+    for k in range(400):
+        added, factor = 0.1 * (2 * drawn[k, 9] - 1), 1 + 0.1 * (2 * drawn[k, 10] - 1)
+        assert np.array_equal(after[k, ..., 0], shade(before[k, ..., 0], added, factor))
+    means = after.mean((1, 2, 3)) - 125
+    assert -26 <= means.min() < -23
+    assert 23 < means.max() <= 26
+    spread = np.ptp(after.astype(int), axis=(1, 2, 3))
+    assert (spread.min(), spread.max()) == (45, 55)
+
+
+def test_new_kinds_of_draws_leave_the_old_ones_as_they_were():
+    assert np.array_equal(
+        uniforms(7, 2, np.arange(50), 11)[:, :9], uniforms(7, 2, np.arange(50), 9)
+    )

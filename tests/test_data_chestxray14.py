@@ -157,8 +157,8 @@ def test_no_image_at_all_is_an_error_even_if_missing_ones_are_allowed(folder):
 def test_only_the_first_five_of_many_missing_images_are_named(folder):
     rows = [(f"0000000{patient}_000.png", "Mass", patient, "PA") for patient in range(1, 10)]
     (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(rows))
-    (folder / "train_val_list.txt").write_text("\n".join(name for name, *_ in rows))
-    (folder / "test_list.txt").write_text("00000099_000.png")
+    (folder / "test_list.txt").write_text(rows[-1][0])
+    (folder / "train_val_list.txt").write_text("\n".join(name for name, *_ in rows[:-1]))
     with pytest.raises(DataError, match=r"6 of 9.*04_000.png, .*08_000.png, … \(1 more\)"):
         chestxray14.read(folder)
 
@@ -178,7 +178,10 @@ def test_only_the_first_five_of_many_missing_images_are_named(folder):
             lambda rows: [*rows, ("00000004_000.png", "Mass", 4, "PA")],
             "1 of 5 images .* in neither",
         ),
-        (lambda rows: [*rows[:2], (*rows[2][:2], 3, "PA"), rows[3]], "more than one split .1.: 3;"),
+        (
+            lambda rows: [*rows[:2], (*rows[2][:2], 3, "PA"), rows[3]],
+            "00000002_000.png to patient 3 in line 4, but its name says patient 2",
+        ),
         (lambda rows: [], "has no rows"),
     ],
 )
@@ -193,6 +196,21 @@ def test_a_wrong_label_file_is_refused_whatever_is_allowed(folder, change, messa
     [
         ("test_list.txt", b"", "test_list.txt is empty"),
         ("test_list.txt", b"00000002_000.png\n00000003_000.png", "in both lists of"),
+        (
+            "test_list.txt",
+            b"00000002_000.png\n\n00000002_000.png",
+            "00000002_000.png in line 1 and again in line 3",
+        ),
+        (
+            "test_list.txt",
+            b"00000002_000.png\n00000009_000.png",
+            "names images that .* lacks .1., such as 00000009_000.png; .* pass --allow-missing",
+        ),
+        (
+            "test_list.txt",
+            b"00000001_000.png\n00000002_000.png",
+            "in both lists of",
+        ),
         ("Data_Entry_2017_v2020.csv", b"", "no whole CSV"),
         ("Data_Entry_2017_v2020.csv", b"Image Index,Patient ID\n1,2", "no column Finding Labels"),
         ("Data_Entry_2017_v2020.csv", csv_of(ROWS).encode("utf-16"), "not UTF-8"),
@@ -293,6 +311,31 @@ def test_a_subset_of_the_real_release_is_recorded_as_one(whole_release):
     with gzip.open(whole_release / "Data_Entry_2017_v2020.csv.gz", "rt") as file:
         rows = [line for line in file if not line.startswith(lines[0])]
     (whole_release / "Data_Entry_2017_v2020.csv").write_text("".join(rows))
-    frame = chestxray14.read(whole_release)
+    with pytest.raises(DataError, match=r"names images that Data_Entry_2017_v2020.csv lacks .1."):
+        chestxray14.read(whole_release)
+    frame = chestxray14.read(whole_release, allow_missing=True)
     assert len(frame) == 112_119
     assert not frame.attrs["complete"]
+
+
+def test_a_patient_has_one_spelling(folder):
+    text = (folder / "Data_Entry_2017_v2020.csv").read_text()
+    expected = chestxray14.read(folder)
+    for spelt in (",0,001,", ",0,1.0,", ",0,1.,"):
+        (folder / "Data_Entry_2017_v2020.csv").write_text(text.replace(",0,1,", spelt, 1))
+        pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
+
+
+def test_a_patient_in_both_sets_is_refused(folder):
+    (folder / "test_list.txt").write_text("00000001_000.png\n")
+    (folder / "train_val_list.txt").write_text(
+        "00000001_001.png\n00000002_000.png\n00000003_000.png\n"
+    )
+    with pytest.raises(DataError, match=r"more than one split .1.: 1;"):
+        chestxray14.read(folder, allow_missing=True)
+
+
+def test_rows_come_in_the_order_of_the_images_names(folder):
+    expected = chestxray14.read(folder)
+    (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS[::-1]))
+    pd.testing.assert_frame_equal(chestxray14.read(folder), expected)

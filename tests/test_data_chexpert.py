@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chexpert
+from data import DataError, chexpert, splits
 from data.labels import CHEXPERT
 
 NAN = np.nan
@@ -270,3 +270,60 @@ def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tm
     for label in CHEXPERT:  # two independently released files
         expected = images.set_index("Path")[f"{label}_GT"]
         np.testing.assert_array_equal(frame.loc[expected.index, label], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.replace({"Path": "/train/"}, "/valid/", regex=True),
+            "is read as the split train, but line 2 names CheXpert-v1.0-small/valid/patient00001",
+        ),
+        (
+            lambda t: t.assign(**{"Frontal/Lateral": ["Frontal", "Frontal", "Frontal", "Frontal"]}),
+            "view2_lateral.jpg Frontal in line 3, its name says otherwise",
+        ),
+        (
+            lambda t: t.replace({"Path": "patient00002"}, "patient2", regex=True).replace(
+                {"Path": "study2"}, "study3", regex=True
+            ),
+            "2 of 5 images are missing",
+        ),
+        (
+            lambda t: t.replace({"Path": "patient00002"}, "patient1", regex=True),
+            "patient00001 and patient1 look like one patient",
+        ),
+        (lambda t: t.rename(columns={"Edema": " Pneumonia"}), "no column Edema"),
+        (lambda t: t.assign(**{" Edema": 0.0}), "has the column Edema more than once"),
+    ],
+)
+def test_a_csv_that_contradicts_itself_is_refused(home, change, message):
+    change(table("train")).to_csv(home / "train.csv", index=False)
+    with pytest.raises(DataError, match=message):
+        chexpert.read(home)
+
+
+def test_test_labels_are_never_blank(home):
+    touch(home, "test")
+    public_test().assign(Edema=[0, NAN, 1]).to_csv(home / "test.csv", index=False)
+    with pytest.raises(DataError, match="other than 1, 0 in column Edema: nan, first in line 3"):
+        chexpert.read(home)
+
+
+@pytest.mark.parametrize("study", ["xx", "CheXpert-v1.0/test/patient64741/study1/view1.jpg"])
+def test_a_faulty_file_of_a_radiologist_is_refused_at_reading(home, study):
+    rows = pd.DataFrame([["test/patient64742/study1", *[0] * 14], [study, *[1] * 14]])
+    (home / "radiologists").mkdir()
+    rows.to_csv(home / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
+    with pytest.raises(DataError, match=rf"1 of 2 rows of .*bc6.csv .* {study} in line 3"):
+        chexpert.read(home)
+    rows[:1].to_csv(home / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
+    assert len(chexpert.read(home)) == 5
+    assert chexpert.radiologists(home)["bc6"].index.tolist() == ["patient64742/study1"]
+
+
+def test_without_training_labels_the_split_says_so(home):
+    (home / "train.csv").unlink()
+    frame = chexpert.read(home)
+    with pytest.raises(DataError, match=r"no images of the split train, .* only of valid"):
+        splits.carve(frame, "train", "val", 0.1, seed=0)

@@ -253,3 +253,67 @@ def test_asadis_released_truth_breaks_the_hierarchy_only_at_two_pneumonias(share
     truth = table[[f"{name}_GT" for name in labels.ASADI]].to_numpy(np.float32)
     broken = label_tree.violations(truth, label_tree.ASADI).sum(axis=0)
     assert {n: int(c) for n, c in zip(labels.ASADI, broken, strict=True) if c} == {"Pneumonia": 2}
+
+
+LEARNT_TREE = label_tree.from_children(("A", "B", "C", "D", "E"), {"A": ("B", "C"), "B": ("D",)})
+LEARNT_PARENTS = label_tree.parent_matrix(LEARNT_TREE)
+LEARNT_TARGETS = np.array(
+    [
+        # A  B  C  D  E(alone)
+        [1, 1, 0, 0, 1],
+        [1, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1],
+        [NAN, 0.7, 1, 0.7, 0],  # A ignored as uncertain, B smoothed to a positive
+    ],
+    np.float32,
+)
+
+
+def test_a_label_is_learnt_where_its_parent_is_positive():
+    expected = [[1, 1, 0, 0, 1], [1, 0, 1, NAN, 0], [0, NAN, NAN, NAN, 1], [NAN, NAN, NAN, 0.7, 0]]
+    learnt = label_tree.conditional(LEARNT_TARGETS, LEARNT_PARENTS)
+    np.testing.assert_array_equal(learnt, np.float32(expected))
+
+
+def test_or_child_labels_only_in_images_with_all_parents_positive():
+    learnt = label_tree.conditional(LEARNT_TARGETS, LEARNT_PARENTS, own=False)  # A, B are parents
+    np.testing.assert_array_equal(learnt, [[NAN, NAN, 0, 0, 1], *np.full((3, 5), NAN)])
+
+
+def test_parents_are_counted_by_being_a_parent_of_any_label():
+    tree = ((), (), (0, 1), (2,))  # 2 under both 0 and 1, 3 under 2
+    parents = label_tree.parent_matrix(tree)
+    targets = np.float32([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 0, 1], [0.51, 0.5, 1, 0]])
+    expected = [[1, 1, 1, 0], [1, 0, NAN, 1], [1, 1, 0, NAN], [0.51, 0.5, NAN, 0]]
+    np.testing.assert_array_equal(label_tree.conditional(targets, parents), np.float32(expected))
+    children = label_tree.conditional(targets, parents, own=False)  # 3 is the only non-parent
+    np.testing.assert_array_equal(children, [[NAN, NAN, NAN, 0], *np.full((3, 4), NAN)])
+
+
+def test_closing_blanks_leaves_explicit_negatives_alone():
+    # Lung Opacity over Consolidation over Pneumonia; the released labels, and -1 made 1
+    released = np.array([[NAN, 0, -1], [NAN, NAN, 1], [0, NAN, 1], [-1, NAN, NAN], [1, 0, 0]])
+    targets = np.float32([[0, 0, 1], [0, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0]])
+    blank, negative = np.isnan(released), released == 0
+    everything = [[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(label_tree.close(targets, CHAIN), everything)
+    filled = label_tree.close(targets, CHAIN, "blanks", blank)
+    expected = [[1, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(filled, expected)
+    np.testing.assert_array_equal(label_tree.close(targets, CHAIN, "none"), targets)
+    assert not (filled[negative] > 0.5).any()
+    np.testing.assert_array_equal(label_tree.overturned(targets, CHAIN, negative), [1, 1, 0])
+
+
+def test_closing_blanks_keeps_how_positive_a_smoothed_child_is():
+    targets = np.float32([[NAN, 0, 0.7], [0.2, 0, 0.7]])
+    blank = np.array([[True, True, False], [False, True, False]])
+    filled = label_tree.close(targets, CHAIN, "blanks", blank)
+    np.testing.assert_array_equal(filled, np.float32([[0.7, 0.7, 0.7], [0.2, 0.7, 0.7]]))
+
+
+def test_an_unknown_way_to_close_is_refused():
+    with pytest.raises(ValueError, match="'some' is none of all, blanks, none"):
+        label_tree.close(np.zeros((1, 3)), CHAIN, "some")
+    with pytest.raises(ValueError, match="needs which"):
+        label_tree.close(np.zeros((1, 3)), CHAIN, "blanks")

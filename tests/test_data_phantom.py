@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chestxray14, chexpert, label_tree, labels, phantom, phantom_labels, plco
+from data import DataError, chestxray14, chexpert, label_tree, labels, plco
+from data.phantom import drawing, layouts
+from data.phantom import labels as phantom_labels
+from data.phantom.__main__ import sheet
 from data.phantom.film import Pose
 from data.phantom.findings import PAINT, RESHAPE
 from data.phantom.layouts import Shot
@@ -26,7 +29,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("phantoms")
     return {
         dataset: drawing.write(dataset, root / dataset, IMAGES, SIZE, seed=3, progress=False)
-        for dataset in phantom.LAYOUTS
+        for dataset in layouts.LAYOUTS
     }
 
 
@@ -42,7 +45,7 @@ def _plco(folder: Path) -> list[pd.DataFrame]:
     return [pd.read_csv(folder / f"{name}_set_delete0.0.csv") for name in ("train", "val", "test")]
 
 
-@pytest.mark.parametrize("dataset", phantom.LAYOUTS)
+@pytest.mark.parametrize("dataset", layouts.LAYOUTS)
 def test_every_named_image_is_there_and_nothing_else(folders, dataset):
     folder = folders[dataset]
     if dataset == "chestxray14":
@@ -185,7 +188,7 @@ def test_the_first_reader_sees_more_than_the_last():
     assert 0.3 < skill[-1] < skill[0] < 0.95
 
 
-@pytest.mark.parametrize("dataset", phantom.LAYOUTS)
+@pytest.mark.parametrize("dataset", layouts.LAYOUTS)
 @pytest.mark.parametrize("floor", [0.0, 0.05])
 def test_sampled_prevalences_match_the_dataset(dataset, floor):
     wanted = phantom_labels.prevalences(dataset, floor)
@@ -301,7 +304,7 @@ def test_findings_table_lies_inside_the_images(folders):
 def test_same_seed_same_bytes_in_one_process_or_many(folders, tmp_path, monkeypatch):
     again = drawing.write("plco", tmp_path / "again", IMAGES, SIZE, seed=3, progress=False)
     assert _hashes(again) == _hashes(folders["plco"])
-    monkeypatch.setattr(phantom, "POOL_FROM", 1)
+    monkeypatch.setattr(drawing, "POOL_FROM", 1)
     pooled = drawing.write("plco", tmp_path / "pooled", IMAGES, SIZE, seed=3, progress=False)
     assert _hashes(pooled) == _hashes(folders["plco"])
     other = drawing.write("plco", tmp_path / "other", 20, SIZE, seed=4, progress=False)
@@ -347,6 +350,23 @@ def test_command_line(tmp_path):
     assert refused.returncode == 2
     assert "dataset differ" in refused.stderr
     assert "Traceback" not in refused.stderr
+    for arguments in (
+        ("sheet", "--out", str(tmp_path)),  # a folder
+        ("sheet", "--out", str(tmp_path / ("x" * 300))),
+        ("sheet", "--out", str(tmp_path / "sheet.png"), "--seed", "-1"),
+        ("plco", "--out", str(tmp_path / ("x" * 300)), "--images", "20", "--size", "32"),
+    ):
+        refused = run(*arguments)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"dataset": "plco"}', "\udcff"])
+def test_a_damaged_record_of_the_settings_is_refused(tmp_path, content):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "phantom.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match="delete that folder"):
+        drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
 
 
 def test_the_command_line_imports_no_tensorflow():

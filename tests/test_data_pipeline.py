@@ -28,7 +28,7 @@ def cache(tmp_path_factory) -> Cache:
     root = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
     for k in range(COUNT):
-        cv2.imwrite(str(root / f"{k:03d}.png"), rng.integers(0, 256, (SIZE, SIZE), np.uint8))
+        cv2.imwrite(str(root / f"{k:03d}.png"), rng.integers(0, 256, (48, 48), np.uint8))
     names = sorted(path.name for path in root.iterdir())
     folder = prepare(root, names, root / "cache", SIZE, progress=False, shard_images=16)
     return Cache(folder)
@@ -86,7 +86,9 @@ def test_an_epoch_shows_every_image_once_with_its_own_target(cache, rows, target
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_batches_depend_on_seed_and_epoch_alone(cache, rows, targets, augment, chunk):
     def batches(seed, epoch):
-        made = train_batches(cache, rows, targets, 16, seed, epoch, augment, crop=20, chunk=chunk)
+        made = train_batches(
+            cache, rows, targets, 16, seed, epoch, augment=augment, crop=20, chunk=chunk
+        )
         return collected(made)
 
     first = batches(5, 2)
@@ -97,11 +99,12 @@ def test_batches_depend_on_seed_and_epoch_alone(cache, rows, targets, augment, c
 
 @pytest.mark.parametrize("calls", [1, 2, 8])
 def test_parallelism_changes_nothing(cache, rows, targets, monkeypatch, calls):
-    reference = collected(train_batches(cache, rows, targets, 4, 0, 0, DRAW, crop=20))
+    reference = collected(train_batches(cache, rows, targets, 4, 0, 0, augment=DRAW, crop=20))
     monkeypatch.setattr(pipeline, "_PARALLEL_CALLS", calls)
     for _ in range(3):
         assert same(
-            reference, collected(train_batches(cache, rows, targets, 4, 0, 0, DRAW, crop=20))
+            reference,
+            collected(train_batches(cache, rows, targets, 4, 0, 0, augment=DRAW, crop=20)),
         )
 
 
@@ -117,7 +120,7 @@ from data.cache import Cache
 from data.pipeline import ordered_batches, train_batches
 cache, given = Cache(r"{cache.folder}"), np.load(r"{tmp_path / "in.npz"}")
 batches = train_batches(cache, given["rows"], given["targets"], 16, 3, 4,
-                        Augment(random_crop=True, flip=True), crop=20)
+                        augment=Augment(random_crop=True, flip=True), crop=20)
 np.save(r"{tmp_path / "out.npy"}", np.concatenate([images.numpy() for images, _ in batches]))
 running = [iter(ordered_batches(cache, np.tile(np.arange(101), 500), None, 8)) for _ in range(4)]
 [next(iterator) for iterator in running]
@@ -128,17 +131,18 @@ sys.exit(3)  # with tf.data's threads at work, which would wait for the interpre
         command, cwd=REPOSITORY, timeout=120, check=False, capture_output=True, text=True
     )
     assert run.returncode == 3, run.stderr
-    here = collected(train_batches(cache, rows, targets, 16, 3, 4, DRAW, crop=20))
+    here = collected(train_batches(cache, rows, targets, 16, 3, 4, augment=DRAW, crop=20))
     there = np.load(tmp_path / "out.npy")
     assert np.array_equal(there, np.concatenate([images for images, _ in here]))
 
 
 def test_resuming_at_an_epoch_gives_what_an_uninterrupted_run_had(cache, rows, targets):
     whole = [
-        collected(train_batches(cache, rows, targets, 16, 0, epoch, DRAW)) for epoch in range(4)
+        collected(train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW))
+        for epoch in range(4)
     ]
     for epoch in (2, 3):  # a fresh process would start here
-        resumed = collected(train_batches(cache, rows, targets, 16, 0, epoch, DRAW))
+        resumed = collected(train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW))
         assert same(resumed, whole[epoch])
 
 
@@ -156,7 +160,9 @@ def test_a_training_set_smaller_than_a_batch_still_trains(cache, rows, targets):
 
 
 def test_whole_batches_have_static_shapes(cache, rows, targets):
-    images, labels = train_batches(cache, rows, targets, 16, 0, 0, DRAW, crop=20).element_spec
+    images, labels = train_batches(
+        cache, rows, targets, 16, 0, 0, augment=DRAW, crop=20
+    ).element_spec
     assert images == tf.TensorSpec((16, 20, 20, 1), tf.uint8)
     assert labels == tf.TensorSpec((16, 2), tf.float32)
     images, _ = ordered_batches(cache, rows, targets, 16).element_spec
@@ -164,8 +170,8 @@ def test_whole_batches_have_static_shapes(cache, rows, targets):
 
 
 def test_float_batches_hold_the_same_values(cache, rows, targets):
-    whole = collected(train_batches(cache, rows, targets, 16, 0, 0, AFFINE))
-    floats = collected(train_batches(cache, rows, targets, 16, 0, 0, AFFINE, floats=True))
+    whole = collected(train_batches(cache, rows, targets, 16, 0, 0, augment=AFFINE))
+    floats = collected(train_batches(cache, rows, targets, 16, 0, 0, augment=AFFINE, floats=True))
     assert floats[0][0].dtype == np.float32
     assert same(whole, floats)
 
@@ -230,7 +236,7 @@ def test_a_model_can_be_fitted_from_it(cache, rows, targets):
         [keras.Input((20, 20, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     model.compile("adam", "mse", jit_compile=False)
-    data = train_batches(cache, rows, np.nan_to_num(targets), 16, 0, 0, DRAW, crop=20)
+    data = train_batches(cache, rows, np.nan_to_num(targets), 16, 0, 0, augment=DRAW, crop=20)
     assert np.isfinite(model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]).all()
     assert model.predict(ordered_batches(cache, rows, None, 16, crop=20), verbose=0).shape == (
         90,
@@ -241,7 +247,7 @@ def test_a_model_can_be_fitted_from_it(cache, rows, targets):
 def test_an_epoch_is_freed_when_it_is_over(cache, rows, targets):
     watched = []
     for epoch in range(3):
-        batches = train_batches(cache, rows, targets, 16, 0, epoch, DRAW)
+        batches = train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW)
         for _ in batches:
             pass
         watched.append(weakref.ref(batches.cut))
@@ -275,7 +281,9 @@ def test_real_radiographs_make_batches(shared_data, tmp_path):
     names = sorted(path.name for path in root.glob("*.png"))[:100]
     real = Cache(prepare(root, names, tmp_path, 64, progress=False))
     batches = collected(
-        train_batches(real, real.rows(names), np.zeros((100, 14)), 32, 0, 0, DRAW, 56)
+        train_batches(
+            real, real.indices(names), np.zeros((100, 14)), 32, 0, 0, augment=DRAW, crop=56
+        )
     )
     assert [images.shape for images, _ in batches] == [(32, 56, 56, 1)] * 3
     assert all(30 < images.mean() < 200 for images, _ in batches)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from data import DataError, template_crop
 from data import prepare as module
 from data.cache import Cache
-from data.images import read_gray
+from data.images import read_gray, unlike_radiograph
 from data.prepare import prepare
 
 REPOSITORY = Path(__file__).parent.parent
@@ -69,7 +70,9 @@ def test_the_cache_holds_what_read_gray_returns(films, tmp_path):
     assert np.array_equal(cache.read(rows), expected)
     shuffled = np.random.default_rng(0).permutation(21)
     assert np.array_equal(cache.read(shuffled), expected[shuffled])
-    assert np.array_equal(np.load(folder / Path(next(folder.glob("00002*"))).name), expected[16:])
+    assert np.array_equal(
+        np.load(folder / Path(next(folder.glob("00002*.npy"))).name), expected[16:]
+    )
 
 
 def test_the_index_records_size_and_time_of_every_source(films, tmp_path):
@@ -84,7 +87,9 @@ def test_the_index_records_size_and_time_of_every_source(films, tmp_path):
 def test_the_number_of_threads_changes_no_byte(films, tmp_path, workers):
     root, names = films
     reference = contents(prepare(root, names, tmp_path / "a", 64, progress=False, shard_images=4))
-    other = prepare(root, names, tmp_path / "b", 64, None, False, workers, False, 4)
+    other = prepare(
+        root, names, tmp_path / "b", 64, workers=workers, progress=False, shard_images=4
+    )
     assert contents(other) == reference
 
 
@@ -105,11 +110,11 @@ def test_killed_five_times_it_ends_in_the_same_bytes(tmp_path):
             command(root, out), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         run.stdout.readline()
-        while run.poll() is None and len(list(out.glob("*/*.npy"))) < 3 * kill:
+        while run.poll() is None and len(list(out.glob("*/0*.npy"))) < 3 * kill:
             time.sleep(0.002)
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL, "it finished before it could be killed"
-        finished = {path: path.stat().st_mtime_ns for path in out.glob("*/*.npy")}
+        finished = {path: path.stat().st_mtime_ns for path in out.glob("*/0*.npy")}
         assert len(finished) > seen
         seen = len(finished)
         with pytest.raises(DataError, match="no finished image cache"):
@@ -122,16 +127,26 @@ def test_killed_five_times_it_ends_in_the_same_bytes(tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "redone"
 
 
+def _ended_process() -> int:
+    """The id of a process that is over."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 def test_a_leftover_of_a_killed_run_is_swept_up_and_never_read(films, tmp_path):
     root, names = films
     folder = prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     before = contents(folder)
-    shard = next(folder.glob("00001*"))
-    shard.rename(shard.with_name(shard.name + ".tmp"))
+    shard = next(folder.glob("00001*.npy"))
+    shard.rename(shard.with_name(f".part-{_ended_process()}-{shard.name}"))
     with pytest.raises(DataError, match="missing or cut short"):
         Cache(folder)
     assert (
-        contents(prepare(root, names, tmp_path / "cache", 64, None, False, 2, False, 8)) == before
+        contents(
+            prepare(root, names, tmp_path / "cache", 64, workers=2, progress=False, shard_images=8)
+        )
+        == before
     )
 
 
@@ -139,7 +154,7 @@ def test_a_shard_cut_short_is_refused_and_made_anew(films, tmp_path):
     root, names = films
     folder = prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     before = contents(folder)
-    shard = next(folder.glob("00001*"))
+    shard = next(folder.glob("00001*.npy"))
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(DataError, match="cut short"):
         Cache(folder)
@@ -160,7 +175,7 @@ def test_a_changed_source_changes_its_shard_and_the_fingerprint(films, tmp_path)
     assert new.fingerprint != old.fingerprint
     assert np.array_equal(new.read(np.array([10]))[0], read_gray(path, 64))
     kept = [name for name in before if after.get(name) == before[name]]
-    assert len(kept) == 2  # of three shards; the index is new
+    assert len(kept) == 4  # two of three shards, with their notes; the index is new
     assert len(after) == len(before)  # the former shard is gone
     assert np.array_equal(old.read(np.arange(21)), was)  # who still reads it, reads what it was
 
@@ -217,7 +232,16 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
     with pytest.raises(DataError):
         prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     monkeypatch.setattr(module, "read_gray", None)  # what was decoded is not decoded again
-    folder = prepare(root, names, tmp_path / "cache", 64, None, True, 2, False, 8)
+    folder = prepare(
+        root,
+        names,
+        tmp_path / "cache",
+        64,
+        skip_corrupt=True,
+        workers=2,
+        progress=False,
+        shard_images=8,
+    )
     cache = Cache(folder)
     assert list(cache.skipped) == bad
     assert set(cache.skipped.values()) == {"is truncated or damaged"}
@@ -234,7 +258,7 @@ def test_a_replaced_image_mends_the_cache(damaged, tmp_path):
     with pytest.raises(DataError):
         prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     for name in bad:
-        cv2.imwrite(str(root / name), np.full((80, 80), 9, np.uint8))
+        cv2.imwrite(str(root / name), np.eye(80, dtype=np.uint8))
     folder = prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     assert not Cache(folder).skipped
     assert not list(folder.glob("*corrupt*"))
@@ -254,7 +278,9 @@ def test_missing_empty_and_double_lists_are_refused(films, tmp_path):
 def test_an_unwritable_place_is_one_sentence(films, tmp_path):
     root, names = films
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DataError, match=r"Cannot write the image cache .* Not a directory"):
+    with pytest.raises(
+        DataError, match=r"cannot be written .Not a directory.: .* choose another folder"
+    ):
         prepare(root, names, tmp_path / "file" / "cache", 64, progress=False)
 
 
@@ -271,10 +297,12 @@ def test_a_disk_that_fills_up_is_one_sentence_and_loses_nothing(films, tmp_path)
     )
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert last.startswith("Cannot write the image cache")
+    assert "0.npy cannot be written (File too large): free some space" in re.sub(
+        r"\w+\.npy", "0.npy", last
+    )
     assert "Traceback" not in full.stderr
     folder = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".part-*"))
     prepare(root, names, tmp_path / "cache", 64, progress=False, shard_images=8)
     assert Cache(folder).read(np.array([20])).any()
 
@@ -315,15 +343,15 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_shards(tmp_path):
         # a script that runs in the background hands on that SIGINT is ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not list((tmp_path / "cache").glob("*/*.npy")):
+    while not list((tmp_path / "cache").glob("*/0*.npy")):
         time.sleep(0.005)
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
     errors = run.communicate(timeout=20)[1]
     assert time.monotonic() - began < 5
     assert "KeyboardInterrupt" in errors  # the scripts turn it into a sentence and code 130
-    assert list((tmp_path / "cache").glob("*/*.npy"))
-    assert not list((tmp_path / "cache").glob("*/*.tmp"))
+    assert list((tmp_path / "cache").glob("*/0*.npy"))
+    assert not list((tmp_path / "cache").glob("*/.part-*"))
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(films, tmp_path, capsys):
@@ -354,7 +382,7 @@ def test_another_version_is_refused(films, tmp_path):
     root, names = films
     folder = prepare(root, names, tmp_path / "cache", 64, progress=False)
     index = folder / "index.json"
-    index.write_text(index.read_text().replace('"version": 1', '"version": 0'))
+    index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
     with pytest.raises(DataError, match="another version"):
         Cache(folder)
 
@@ -367,3 +395,54 @@ def test_real_radiographs(shared_data, tmp_path):
     assert images.shape == (696, 32, 32)
     assert 30 < images.mean() < 200
     assert (images.std((1, 2)) > 10).mean() > 0.99
+
+
+def test_what_predict_refuses_is_not_trained_on(tmp_path):
+    root = tmp_path / "films"
+    names = make_images(root, 9)
+    rng = np.random.default_rng(0)
+    odd = {
+        "a.png": (rng.integers(0, 256, (1, 1), np.uint8), "has 1 x 1 pixels; 32 on each side"),
+        "b.png": (rng.integers(0, 256, (40, 3000), np.uint8), "no chest radiograph's shape"),
+        "c.png": (rng.integers(0, 256, (64, 64, 3), np.uint8), "is in colour"),
+        "d.jpg": (np.tile(np.uint8([0, 128, 255]), (64, 64, 1)), "is in colour"),
+        "e.png": (np.full((64, 64), 7, np.uint8), "is a single shade of gray"),
+    }
+    for name, (image, _) in odd.items():
+        cv2.imwrite(str(root / name), image)
+    os.mkfifo(root / "f.png")
+    everything = [*names, *odd, "f.png"]
+    with pytest.raises(DataError, match="6 of 15 images cannot be used"):
+        prepare(root, everything, tmp_path / "cache", 64, progress=False)
+    cache = Cache(
+        prepare(root, everything, tmp_path / "cache", 64, skip_corrupt=True, progress=False)
+    )
+    assert sorted(cache.skipped) == [*odd, "f.png"]
+    for name, (_, reason) in odd.items():
+        assert reason in cache.skipped[name]
+        assert unlike_radiograph(root / name) == cache.skipped[name]
+    assert "no regular file" in cache.skipped["f.png"]
+    with pytest.raises(DataError, match=r"None of the 1 images can be used: f.png is no regular"):
+        prepare(root, ["f.png"], tmp_path / "cache", 64, skip_corrupt=True, progress=False)
+
+
+def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    for name in ("a.png", "b.jpg", "c.tif"):
+        cv2.imwrite(str(tmp_path / name), np.stack([gray] * 3, -1))
+        assert unlike_radiograph(tmp_path / name) == ""
+    cache = Cache(prepare(tmp_path, ["a.png", "b.jpg", "c.tif"], tmp_path / "c", 64))
+    assert not cache.skipped
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_listed(tmp_path):
+    root = tmp_path / "films"
+    names = make_images(root, 3)
+    odd = os.fsdecode(b"R\xf6ntgen.png")
+    (root / odd).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="1 of 4 images cannot be used"):
+        prepare(root, [*names, odd], tmp_path / "cache", 64, progress=False)
+    listing = next((tmp_path / "cache").glob("*/corrupt.csv"))
+    assert b'"R\xf6ntgen.png"' in listing.read_bytes()
+    cache = Cache(prepare(root, [*names, odd], tmp_path / "cache", 64, skip_corrupt=True))
+    assert list(cache.skipped) == [odd]

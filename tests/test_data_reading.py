@@ -1,12 +1,15 @@
 """What is written as a phantom dataset is what the reader of that dataset reads."""
 
+import gzip
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from data import chestxray14, chexpert, labels, plco, reading
+from data import DataError, chestxray14, chexpert, labels, plco, reading
+from data.phantom import drawing
 
 
 def written_chestxray14(folder):
@@ -89,3 +92,133 @@ def test_each_directory_is_listed_once_however_many_images_it_holds(tmp_path, mo
     found = reading.on_disk(tmp_path, ["a/one.png", "a/two.png", "b/one.png", "b/two.png"] * 50)
     assert found == ["a/One.PNG", None, None, None] * 50
     assert len(listed) == 2
+
+
+def table_of(tmp_path, text, wanted=("name", "finding")):
+    (tmp_path / "labels.csv").write_text(text)
+    return reading.read_table(tmp_path / "labels.csv", wanted[:1], wanted[1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,age,finding\na,1,0\nb,1,0.0,0\n", "has 4 fields in line 3, .* header has 3"),
+        ("name,age,finding\na,1,0\n\nb,1\n", "has 2 fields in line 4, .* header has 3"),
+        ("name,age,finding\na,1,0\nb,1,0,\n", "has 4 fields in line 3"),  # in one row only
+        ("name,age,finding\na,0.0,1,0\nb,0.0,1,1\n", "has 4 fields in line 2"),  # in all rows
+        ("name,age,finding\na,1\nb,1\n", "has 2 fields in line 2"),
+        ('name,age,finding\na,1,0\n"b,1,0\nc,1,0\n', "stray quotation mark .* in line 3"),
+        ('name,age,finding\na,1,0\n"b"x,1,0\nc,1,0\n', "stray quotation mark .* in line 3"),
+        ('name,age,finding\na,1,0\n"b\n",1,0\n', "stray quotation mark .* in line 3"),
+        ('name,age,finding\nb",1,0\n', 'stray quotation mark in column name, line 2: b"'),
+        ("name,finding,finding\na,1,0\n", "has the column finding more than once"),
+        ("name,finding, finding\na,1,0\n", "has the column finding more than once"),
+        ("name,age,finding\na,1,0\n,1,0\n", "no name in 1 of 2 rows, first in line 3"),
+        ("name,age,finding\na,1,0\n\nb,1,2\n", "column finding: 2, first in line 4"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_with_its_line(tmp_path, text, message):
+    def read():
+        table = table_of(tmp_path, text)
+        path = tmp_path / "labels.csv"
+        reading.texts(table, "name", path)
+        reading.label_values(table, ("finding",), (0, 1), path)
+
+    with pytest.raises(DataError, match=message):
+        read()
+    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(DataError, match=message.replace("labels.csv", "labels.csv.gz")):
+        read()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,age,finding\na,1,0\nb,2,1\n",
+        "name,age,finding\r\na,1,0\r\n\r\nb,2,1",
+        "name,age,finding\na,1,0,\nb,2,1,\n",  # a comma ends every row
+        "name,age,finding,\na,1,0\nb,2,1\n",  # or the header
+        " name,finding ,age\na,0,1\nb,1,2\n",
+        "name,finding,age,age\na,0,1,3\nb,1,2,3\n",  # a column twice that nobody reads
+        'name,age,finding\n"a","1","0"\nb,2,1\n',
+    ],
+)
+def test_what_means_the_same_reads_the_same(tmp_path, text):
+    table = table_of(tmp_path, text)
+    assert table["name"].tolist() == ["a", "b"]
+    assert table["finding"].tolist() == [0, 1]
+
+
+def test_rows_know_their_lines(tmp_path):
+    table = table_of(tmp_path, "\nname,finding\n\na,0\nb,1\n\nc,1\n")
+    assert table.index.tolist() == [4, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("0", "0.0"), ("99", "099"), ("A-01", "a-01"), ("A-01", "A-1")]
+)
+def test_a_patient_in_two_spellings_is_refused(first, second):
+    frame = pd.DataFrame({"patient_id": [first, "7", second], "split": ["train", "train", "test"]})
+    with pytest.raises(DataError, match=f"{first} and {second} look like one patient"):
+        reading.check_patients(frame)
+    reading.check_patients(frame.replace({"patient_id": {second: "1000"}}))
+
+
+@pytest.mark.parametrize("dataset", ["chestxray14", "chexpert", "plco"])
+def test_shuffled_rows_are_the_same_dataset(tmp_path, dataset):
+    reader = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}[dataset]
+    folder = drawing.write(dataset, tmp_path / "drawn", 60, 32, seed=4, progress=False)
+    before = reader.read(folder)
+    for path in [*folder.glob("*.csv"), *folder.glob("*_list.txt")]:
+        header, *rows = path.read_text().splitlines()
+        if path.suffix == ".txt":
+            header, rows = rows[0], [header, *rows[1:]]
+        path.write_text("\n".join([header, *rows[::-1]]) + "\n")
+    after = reader.read(folder)
+    pd.testing.assert_frame_equal(after, before)
+    assert after["split"].drop_duplicates().tolist() == before["split"].drop_duplicates().tolist()
+
+
+@pytest.mark.parametrize("dataset", ["chestxray14", "plco"])
+def test_links_in_a_circle_end(tmp_path, dataset):
+    reader = {"chestxray14": chestxray14, "plco": plco}[dataset]
+    folder = drawing.write(dataset, tmp_path / "drawn", 20, 32, seed=4, progress=False)
+    before = reader.read(folder)
+    (folder / "images_001").symlink_to(folder / "images_001")
+    (folder / "images" / "loop").symlink_to(folder)
+    (folder / "self.png").symlink_to(folder / "self.png")
+    pd.testing.assert_frame_equal(reader.read(folder), before)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "images").symlink_to(tmp_path / "other" / "images")
+    with pytest.raises(DataError, match="does not look like"):
+        reader.read(tmp_path / "other")
+
+
+@pytest.mark.parametrize("dataset", ["chestxray14", "chexpert", "plco"])
+def test_a_broken_link_is_a_missing_image(tmp_path, dataset):
+    reader = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}[dataset]
+    folder = drawing.write(dataset, tmp_path / "drawn", 20, 32, seed=4, progress=False)
+    path = reader.read(folder)["image_path"][5]
+    (folder / path).rename(tmp_path / "elsewhere")
+    (folder / path).symlink_to(tmp_path / "elsewhere")
+    assert reader.read(folder)["image_path"][5] == path
+    (tmp_path / "elsewhere").unlink()
+    with pytest.raises(DataError, match=r"1 of 20 .* or are links to files that are not there"):
+        reader.read(folder)
+    frame = reader.read(folder, allow_missing=True)
+    assert len(frame) == 19
+    assert path not in set(frame["image_path"])
+
+
+def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):
+    folder = drawing.write("plco", tmp_path / "drawn", 20, 32, seed=4, progress=False)
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("images/"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"images/ cannot be read: Permission denied"):
+        plco.read(folder)

@@ -1,5 +1,7 @@
 """Splits: by patient, to within one patient's images, blind to row order, saved and checked."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,7 +108,10 @@ def test_too_few_patients_are_refused():
         splits.by_patient(frame_of([5, 4]), 0)
     with pytest.raises(DataError, match="too few to fill val"):
         splits.carve(frame_of([9, 9], "train"), "train", "val", 0.01, 0)
-    with pytest.raises(DataError, match="0 patients with 0 images"):
+    with pytest.raises(
+        DataError,
+        match="no images of the split train, from which val is to be taken, only of train_val",
+    ):
         splits.carve(frame_of([3]), "train", "val", 0.5, 0)
     with pytest.raises(ValueError, match="not between 0 and 1"):
         splits.carve(frame_of([3]), "train_val", "val", 1.0, 0)
@@ -122,13 +127,16 @@ def test_a_saved_split_loads_and_its_hash_guards_it(tmp_path):
     digest = splits.save(split, path)
     assert [path] == list(path.parent.iterdir())
     assert digest == splits.save(split, tmp_path / "again.csv")
-    loaded = splits.load(frame, path, digest)
+    loaded = splits.load(frame, path)
     pd.testing.assert_frame_equal(loaded, split)
+    assert splits.digest(loaded) == digest
     assert loaded.attrs == {"dataset": "plco"}
-    path.write_text(path.read_text().replace("val", "test"))
-    assert set(splits.load(frame, path)["split"]) == {"train", "test"}
-    with pytest.raises(DataError, match="has changed since it was saved"):
-        splits.load(frame, path, digest)
+    swapped = path.read_text().replace(",val", ",new").replace(",test", ",val")
+    path.write_text(swapped.replace(",new", ",test"))
+    assert splits.digest(splits.load(frame, path)) != digest
+    path.write_text(path.read_text().replace(",val", ",test"))
+    with pytest.raises(DataError, match="has no images of the split val"):
+        splits.load(frame, path)
 
 
 def test_loading_leaves_out_images_that_were_left_out(tmp_path):
@@ -147,7 +155,10 @@ def test_loading_leaves_out_images_that_were_left_out(tmp_path):
             "image_path,split\nimages/0.png,train\nelsewhere.png,test\n",
             "names images .*elsewhere",
         ),
-        ("image_path,split\nimages/0.png,training\n", "has the split 'training'; use train"),
+        (
+            "image_path,split\nimages/0.png,training\n",
+            "has the split 'training' in line 2; use train, val",
+        ),
         ("image_path,split\nimages/0.png,test\nimages/0.png,test\n", "more than once"),
         ("image_path,split\nimages/0.png,\n", "no split in 1 of 1 rows"),
         ("image,split\n", "no column image_path"),
@@ -162,7 +173,7 @@ def test_a_file_that_is_no_split_of_these_images_is_refused(tmp_path, text, mess
 
 def test_an_unwritable_place_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written to"):
+    with pytest.raises(DataError, match=r"split.csv cannot be written"):
         splits.save(frame_of([1]), tmp_path / "file" / "split.csv")
 
 
@@ -176,3 +187,70 @@ def test_the_real_small_release_splits_as_the_papers_do(shared_data):
     random = splits.by_patient(frame, seed=0)  # Ge 2018
     assert abs(random["split"].value_counts()["train"] - 0.7 * len(frame)) <= biggest
     assert official.attrs == random.attrs == frame.attrs
+
+
+def test_the_chexnet_split_is_the_public_one(shared_data):
+    labels_folder = shared_data / "chestxray14-labels"
+    table = pd.read_csv(labels_folder / "Data_Entry_2017_v2020.csv.gz")
+    frame = pd.DataFrame({"image_path": table["Image Index"], "split": "train_val"})
+    frame["patient_id"] = table["Patient ID"].astype(str)
+    split = splits.chexnet(frame)
+    counts = {"train": 78_468, "val": 11_219, "test": 22_433}
+    assert split["split"].value_counts().to_dict() == counts
+    assert split.groupby("patient_id")["split"].nunique().max() == 1
+    for name in splits.NAMES:
+        with gzip.open(labels_folder / "chexnet-split" / f"{name}.txt.gz", "rt") as file:
+            assert set(split.loc[split["split"] == name, "image_path"]) == set(file.read().split())
+    test = table[split["split"] == "test"]
+    assert (test["Finding Labels"] == "No Finding").mean() == pytest.approx(0.53, abs=0.01)
+
+
+def test_the_table_of_the_chexnet_split_knows_every_patient_once():
+    table = pd.read_csv(splits.CHEXNET_PATIENTS)
+    assert table["patient"].tolist() == list(range(1, 30_806))
+    assert set(table["split"]) == set(splits.NAMES)
+
+
+def test_the_chexnet_split_by_hand_and_what_it_cannot_split():
+    def frame_with(*patients):
+        names = [f"{patient}.png" for patient in patients]
+        return pd.DataFrame({"image_path": names, "patient_id": patients, "split": "train_val"})
+
+    split = splits.chexnet(frame_with("1", "10", "12", "1"))
+    assert split["split"].tolist() == ["train", "test", "val", "train"]
+    with pytest.raises(DataError, match="1 to 30805; this data has 2 others, such as A-1: choose"):
+        splits.chexnet(frame_with("1", "10", "12", "A-1", "30806"))
+    with pytest.raises(
+        DataError, match="Of the 2 patients here the CheXNet split puts none into v"
+    ):
+        splits.chexnet(frame_with("1", "10"))
+
+
+def test_a_split_is_saved_gzipped_where_its_name_says_so(tmp_path):
+    frame = frame_of([3] * 40)
+    split = splits.by_patient(frame, 1)
+    digest = splits.save(split, tmp_path / "split.csv.gz")
+    assert digest == splits.save(split, tmp_path / "split.csv")
+    packed = (tmp_path / "split.csv.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "split.csv").read_bytes()
+    splits.save(split, tmp_path / "split.csv.gz")
+    assert (tmp_path / "split.csv.gz").read_bytes() == packed  # no time in it
+    pd.testing.assert_frame_equal(splits.load(frame, tmp_path / "split.csv.gz"), split)
+    shuffled = split.sample(frac=1, random_state=0)
+    assert splits.digest(shuffled) == digest
+    assert splits.digest(split.assign(split=split["split"].to_numpy()[::-1])) != digest
+
+
+@pytest.mark.parametrize("name", ["split.csv", "split.csv.gz"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY\x01\x00v", b"PK\x03\x04\xff", b"\x1f\x8b\x08"]
+)
+def test_a_foreign_file_is_no_split(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        splits.load(frame_of([2]), tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        splits.load(frame_of([2]), tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        splits.load(frame_of([2]), tmp_path)

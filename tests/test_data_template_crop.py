@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data import DataError, template_crop
+from data.phantom import drawing
 from data.phantom.film import sample_pose
 from data.phantom.layouts import Shot
 
@@ -132,3 +133,46 @@ def test_a_saved_template_comes_back_or_is_refused(template, tmp_path):
         template_crop.load(path)
     with pytest.raises(DataError, match="at least one"):
         template_crop.build(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"[]", None, "array"], ids=["empty", "junk", "json", "cut", "array"]
+)
+def test_a_damaged_template_is_made_again_with_one_line(template, tmp_path, capsys, content):
+    path = tmp_path / "templates" / "224px.npz"
+    made = []
+
+    def make():
+        made.append(1)
+        return template
+
+    assert np.array_equal(template_crop.load_or_make(path, make, images=60), template)
+    assert np.array_equal(template_crop.load_or_make(path, make, images=60), template)
+    assert len(made) == 1
+    whole = path.read_bytes()
+    if content == "array":
+        np.savez(path, template=np.zeros(3), about="[]")
+    else:
+        path.write_bytes(whole[:200] if content is None else content)
+    with pytest.raises(DataError, match="holds no template"):
+        template_crop.load(path)
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(template_crop.load_or_make(path, make, images=60), template)
+    assert capsys.readouterr().err == f"{path} is damaged; the template is made again.\n"
+    assert len(made) == 2
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_any_flipped_bit_of_a_template_is_found_or_harmless(template, tmp_path):
+    path = tmp_path / "template.npz"
+    template_crop.save(path, template)
+    whole = path.read_bytes()
+    flips = np.random.default_rng(0)
+    for _ in range(200):
+        content = bytearray(whole)
+        content[flips.integers(len(content))] ^= 1 << int(flips.integers(8))
+        path.write_bytes(content)
+        try:
+            assert np.array_equal(template_crop.load(path), template)
+        except DataError:
+            continue

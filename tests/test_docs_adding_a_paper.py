@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 @pytest.mark.parametrize("kind", FILES)
 def test_the_quoted_pieces_are_those_of_the_files(kind):
     file = (ROOT / FILES[kind]).read_text()
-    pieces = [piece for found, piece in BLOCKS if found == kind]
+    pieces = [piece for language, piece in BLOCKS if language == kind]
     assert pieces
     assert all(piece in file for piece in pieces)
 
@@ -46,8 +47,44 @@ def test_the_audit_says_what_the_page_says():
     command = [sys.executable, "-m", "evaluation.published", "audit", "wang2017"]
     wide = os.environ | {"COLUMNS": "100"}
     done = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True)
-    said = [line.rstrip() for line in done.stdout.strip().splitlines()]
-    assert "\n".join(said) in PAGE
+    lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
+    assert "\n".join(lines) in PAGE
+
+
+def test_no_other_file_knows_the_paper():
+    """What adding it has cost is these files."""
+    folders = ("data", "models", "losses", "evaluation", "reproduce", "bench", "results/published")
+    texts = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.is_file()]
+    naming = {
+        path.relative_to(ROOT).as_posix()
+        for path in texts
+        if path.suffix in (".py", ".sh", ".csv", ".j2", ".js") and "wang2017" in path.read_text()
+    }
+    assert naming <= {*FILES.values()}
+
+
+def test_one_more_paper_touches_no_existing_file(tmp_path):
+    """The three files under another name, beside everything else as it is."""
+    for folder in ("data", "models", "losses", "evaluation", "reproduce", "results/published"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    for file in FILES.values():
+        text = (ROOT / file).read_text().replace("wang2017", "new2030")
+        (tmp_path / file.replace("wang2017", "new2030")).write_text(text)
+
+    def run(*words: str) -> str:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "--learning-rate" in run("-m", "reproduce.new2030", "--help")
+    assert "new2030: 16 numbers" in run("-m", "evaluation.published", "audit", "new2030")
+    needed = "from reproduce.doctor import dataset; print([need.paper for need in dataset.needs()])"
+    assert "'new2030'" in run("-c", needed)
 
 
 def test_the_numbers_are_those_of_the_papers_that_quote_them():
@@ -88,6 +125,6 @@ def test_wang2017_runs_on_phantoms(tmp_path):
     mine = table[table["row"] == "R-50 weighted CE"]
     assert len(mine) == 16
     assert set(mine["verdict"]) <= {"not comparable (drawn phantoms)", "undefined"}
-    found = predictions.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
-    assert found.probabilities.shape[2] == 14
-    assert np.isfinite(found.probabilities).all()
+    predicted = predictions.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
+    assert predicted.probabilities.shape[2] == 14
+    assert np.isfinite(predicted.probabilities).all()

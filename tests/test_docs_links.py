@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import runpy
 import shlex
@@ -31,22 +32,22 @@ def name(path: Path) -> str:
 def slugs(path: Path) -> set[str]:
     """What GitHub makes of the headings, and anchors set by hand."""
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for heading in re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE):
         heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        count = found[slug] = found.get(slug, -1) + 1
+        count = counts[slug] = counts.get(slug, -1) + 1
         if count:
-            found[f"{slug}-{count}"] = 0
-    return found.keys() | set(re.findall(r"(?:id|name)=\"([^\"]+)\"", text))
+            counts[f"{slug}-{count}"] = 0
+    return counts.keys() | set(re.findall(r"(?:id|name)=\"([^\"]+)\"", text))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_links_lead_somewhere(document):
     broken = []
     for link in (one or other for one, other in LINK.findall(document.read_text())):
-        place, _, anchor = link.partition("#")
-        target = (document.parent / place).resolve() if place else document
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
         if not target.exists() or (anchor and anchor not in slugs(target)):
             broken.append(link)
     assert not broken
@@ -54,7 +55,7 @@ def test_links_lead_somewhere(document):
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
     """(module or script, its words) of every command of ours, without comments and placeholders."""
-    found = []
+    typed = []
     text = text.replace("\\\n", " ").replace('"$PYTHON" -m\n', '"$PYTHON" -m ')
     for module, words, script, more in COMMAND.findall(text):
         what = (module or script).rstrip("`.,;:)")
@@ -65,30 +66,32 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
         )
         line = re.sub(r"[\[\]]", " ", line)  # what may be left out
         try:
-            found.append((what, shlex.split(line)))
+            typed.append((what, shlex.split(line)))
         except ValueError:  # an apostrophe of running text
-            found.append((what, line.split()))
-    return found
+            typed.append((what, line.split()))
+    return typed
 
 
 @cache
 def help_of(module: str, *subcommand: str) -> str:
     """What --help prints, in this process: a new one would import everything anew."""
-    said = io.StringIO()
+    printed = io.StringIO()
     with (
         mock.patch.object(sys, "argv", [module, *subcommand, "--help"]),
-        contextlib.redirect_stdout(said),
+        contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(io.StringIO()),
         warnings.catch_warnings(action="ignore"),  # runpy's, as the module is imported already
         pytest.raises(SystemExit),
     ):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    return said.getvalue()
+    return printed.getvalue()
 
 
 @cache
 def help_of_script(script: str) -> str:
-    done = subprocess.run(["bash", ROOT / script, "--help"], capture_output=True, text=True)
+    environment = os.environ | {"CXR_PYTHON": sys.executable}  # make no environment for this
+    command = ["bash", ROOT / script, "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -15,7 +15,7 @@ from data.progress import TimeLeft
 from evaluation import inference, predictions
 from evaluation.predictions import Predictions
 from reproduce import RunError
-from reproduce.engine import backend, dataset
+from reproduce.engine import backend, dataset, state
 from reproduce.engine import fit as engine_fit
 from reproduce.engine.rows import Data, Fit, Readout, Row, Run, Task
 
@@ -60,8 +60,9 @@ def falling_rate(epoch, history):
 
 def train(folder, data, config, options, weights=None, **changes) -> Predictions:
     folder.mkdir(exist_ok=True)
-    run, left = Run(row(data, **changes), 0, folder, {}), TimeLeft(3)
-    engine_fit.train(run, weights, data, config, options, left)
+    run, left = Run(row(data, **changes), 0, folder, {}, digest="of-the-settings"), TimeLeft(3)
+    record = state.begin(run, data, "cpu", recipe={})
+    engine_fit.train(run, weights, data, config, options, record=record, left=left)
     return predictions.load(folder / "predictions.npz")
 
 
@@ -72,12 +73,12 @@ def undisturbed(tmp_path_factory, data, options):
 
 
 def test_every_test_image_is_predicted_in_order(undisturbed, data):
-    folder, found = undisturbed
+    folder, predicted = undisturbed
     tested = data.frame[data.frame["split"] == "test"]
     assert len(tested) % BATCH  # else the last batch proves nothing
-    assert found.ids.tolist() == tested["image_path"].tolist()
-    np.testing.assert_array_equal(found.targets, tested[list(labels.PLCO)].to_numpy())
-    assert found.probabilities.shape == (1, len(tested), 19)
+    assert predicted.ids.tolist() == tested["image_path"].tolist()
+    np.testing.assert_array_equal(predicted.targets, tested[list(labels.PLCO)].to_numpy())
+    assert predicted.probabilities.shape == (1, len(tested), 19)
     assert not (folder / "state.npz").exists()
     assert (folder / "history.csv").read_text().count("\n") == 4
 
@@ -102,13 +103,13 @@ def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, 
     def rate(epoch, history):
         return 1e-3 if epoch == 0 else math.inf
 
-    with pytest.raises(RunError, match="the loss became nan in epoch 2"):
+    with pytest.raises(RunError, match=r"NaN in epoch 2.* lower --learning-rate"):
         train(tmp_path, data, config, options, learning_rate=rate)
     names = (tmp_path / "bad-batch.txt").read_text().split()
     trained = data.frame[data.frame["split"] == "train"]["image_path"]
     assert len(names) == BATCH
     assert set(names) <= set(trained)
-    assert (tmp_path / "best.weights.h5").exists()  # of the epoch before
+    assert (tmp_path / "epoch-1.weights.h5").exists()  # of the epoch before
 
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):
@@ -117,9 +118,9 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):
         return -len(calls)
 
     calls = []
-    found = train(tmp_path, data, config, options, select=first_is_best, epochs=2)
-    again = train(tmp_path / "one", data, config, options, epochs=1)
-    np.testing.assert_array_equal(found.probabilities, again.probabilities)
+    two_epochs = train(tmp_path, data, config, options, select=first_is_best, epochs=2)
+    one_epoch = train(tmp_path / "one", data, config, options, epochs=1)
+    np.testing.assert_array_equal(two_epochs.probabilities, one_epoch.probabilities)
 
 
 def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, config, options):

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, splits
+from data import DataError, files, splits
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 from reproduce import RunError
-from reproduce.engine import loop
+from reproduce.engine import loop, plan, state
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Fit, Row, Run, Task
 
 
@@ -26,15 +26,20 @@ class Config:
 
 @pytest.fixture
 def data() -> Data:
-    frame = pd.DataFrame(
-        {"image_path": ["a", "b"], "patient_id": ["1", "2"], "split": ["train", "test"]}
-    )
-    return Data(frame, None, {"dataset": "plco", "labels": "abc"})
+    frame = pd.DataFrame({"image_path": ["a", "b", "c", "d"], "patient_id": ["1", "2", "3", "4"]})
+    return split_as(Data(frame, None, {"dataset": "plco"}), "train", "val", "test", "test")
+
+
+def split_as(data: Data, *sets: str, labels: str = "abc") -> Data:
+    """The data with its images in these sets, and with labels of this hash."""
+    frame = data.frame.assign(split=list(sets))
+    identity = {"labels": labels, "split": splits.digest(frame)}
+    return data._replace(frame=frame, facts=data.facts | {"identity": identity})
 
 
 def row(name: str, **settings) -> Row:
-    nothing = np.zeros((2, 1), np.float32)
-    task, fit = Task(["x"], nothing, nothing), Fit(1, lambda epoch, history: 0.0)
+    truth = np.array([[0], [1], [0], [1]], np.float32)
+    task, fit = Task(["x"], truth, truth), Fit(1, lambda epoch, history: 0.0)
     return Row(name, task, lambda: None, fit, **settings)
 
 
@@ -45,42 +50,51 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
         "rows": None,
         "seeds": (0,),
         "device": "auto",
+        "deterministic": False,
+        "retry_failed": False,
     }
     return argparse.Namespace(**settings | changes)
 
 
 def finish(run: Run, probability: float) -> None:
     """The predictions of a run that has been trained to its end."""
-    found = Predictions(
-        ids=np.array(["a", "b"]),
-        patients=np.array(["1", "2"]),
+    of_the_row = Predictions(
+        ids=np.array(["c", "d"]),
+        patients=np.array(["3", "4"]),
         labels=np.array(["x"]),
         targets=np.array([[0], [1]], np.float32),
-        probabilities=np.full((1, 2, 1), probability, np.float32),
-        meta={"row": run.row.name, "seed": run.seed},
+        probabilities=np.full((1, 2, 1), probability),
+        meta={"row": run.row.name, "seed": run.seed, "run": run.digest, "set": "test"},
     )
-    predictions.save(run.folder / "predictions.npz", found)
+    predictions.save(run.folder / "predictions.npz", of_the_row)
 
 
 @pytest.fixture
 def train(tmp_path, data, monkeypatch):
-    """loop.train with a training that only writes predictions; the names of the rows trained."""
-    trained = []
+    """loop.train with a training that only writes its files; the names of the rows trained.
+
+    Rows named in `train.failing` fail.
+    """
+    trained, failing = [], []
 
     def fake(run, *_, **__):
         trained.append(run.row.name)
+        if run.row.name in failing:
+            raise state.RowFailed("NaN in epoch 1", "Lower --learning-rate.")
+        (run.folder / state.WEIGHTS).write_bytes(b"weights")
+        state.add_to_record(run.folder, weights=files.sha256(run.folder / state.WEIGHTS))
         finish(run, 0.5)
 
     from reproduce.engine import fit
 
     monkeypatch.setattr(fit, "train", fake)
-    monkeypatch.setattr(loop.backend, "start", lambda device: "cpu")
+    monkeypatch.setattr(loop.backend, "start", lambda *_: "cpu")
 
-    def train_rows(rows, data=data, config=Config(), names=None) -> list[Run]:
+    def train_rows(rows, data=data, config=Config(), names=None, **options) -> list[Run]:
         trained.clear()
-        return loop.train("p", rows, data, config, options_for(tmp_path, rows=names))
+        return loop.train("p", rows, data, config, options_for(tmp_path, rows=names, **options))
 
-    train_rows.trained = trained
+    train_rows.trained, train_rows.failing = trained, failing
     return train_rows
 
 
@@ -109,15 +123,15 @@ def test_changed_settings_are_a_new_folder_and_the_field_is_named(train, capsys)
 
 def test_other_labels_are_other_settings(train, data):
     train([row("HLCP")])
-    changed = data._replace(facts={**data.facts, "labels": "other"})
+    changed = split_as(data, *data.frame["split"], labels="other")
     assert train([row("HLCP")], changed)[0].folder.name != "seed-0"
 
 
 def test_another_split_is_another_setting_and_is_written_down(tmp_path, train, data):
     train([row("HLCP")])
     saved = tmp_path / "p" / "plco" / "split.csv.gz"
-    assert pd.read_csv(saved)["split"].tolist() == ["train", "test"]
-    other = data._replace(frame=data.frame.assign(split=["test", "train"]))
+    assert pd.read_csv(saved)["split"].tolist() == ["train", "val", "test", "test"]
+    other = split_as(data, "val", "train", "test", "test")
     assert train([row("HLCP")], other)[0].folder.name != "seed-0"
 
 
@@ -167,16 +181,51 @@ def test_combined_rows_come_from_predictions_alone(tmp_path, train, monkeypatch)
     for run, value in zip(train(rows), (0.2, 0.6), strict=True):
         finish(run, value)
 
-    def never(device):
+    def never(*_):
         raise AssertionError("a combined row needs no network")
 
     monkeypatch.setattr(loop.backend, "start", never)
     runs = train([*rows, Combined("mean", ["one", "two"], mean)])
-    found = predictions.load(runs[-1].folder / "predictions.npz")
-    np.testing.assert_allclose(found.probabilities, 0.4)
-    assert found.meta["of"] == ["one", "two"]
+    combined = predictions.load(runs[-1].folder / "predictions.npz")
+    np.testing.assert_allclose(combined.probabilities, 0.4)
+    assert combined.meta["of"] == ["one", "two"]
     recorded = json.loads((runs[-1].folder / "config.json").read_text())
-    assert recorded["provenance"]["versions"]["numpy"] == np.__version__
+    assert recorded["sessions"][-1]["versions"]["numpy"] == np.__version__
+
+
+def test_a_row_that_fails_stops_the_rows_that_need_it_and_no_others(train, capsys):
+    rows = [
+        row("HLCP"),
+        row("fine", start_from="HLCP"),
+        row("BR"),
+        Combined("both", ["fine", "BR"]),
+    ]
+    train.failing.append("HLCP")
+    runs = train(rows)
+    assert train.trained == ["HLCP", "BR"]
+    failed = plan.failed_rows(runs)
+    assert failed == {"HLCP": "NaN in epoch 1", "fine": "needs HLCP", "both": "needs fine"}
+    with pytest.raises(SystemExit) as end:
+        loop.finish(runs)
+    assert end.value.code == 1
+    assert "3 of 4 runs failed" in capsys.readouterr().err
+    train(rows)
+    assert train.trained == []  # what failed is not tried again by itself
+    assert "HLCP, seed 0 failed before (NaN in epoch 1); --retry-failed" in capsys.readouterr().out
+    train.failing.clear()
+    runs = train(rows, retry_failed=True)
+    assert train.trained == ["HLCP", "fine"]
+    assert all(run.finished for run in runs)
+
+
+def test_predictions_of_another_run_are_set_aside_and_made_again(train, capsys):
+    rows = [row("a"), row("b")]
+    first, second = train(rows)
+    (second.folder / "predictions.npz").write_bytes((first.folder / "predictions.npz").read_bytes())
+    train(rows)
+    assert train.trained == ["b"]
+    assert (second.folder / "damaged-predictions.npz").exists()
+    assert "is another run's" in capsys.readouterr().out
 
 
 def test_unwritable_results_are_one_sentence(tmp_path, train, data):

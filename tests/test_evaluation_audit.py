@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import audit
+from evaluation import audit, claims
 from evaluation.published import load
 
 PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
@@ -151,6 +151,45 @@ def test_any_changed_label_of_a_real_table_is_found(row, column, by, data):
     wrong = plant(printed, *cell[["table", "row", "column"]], f"{cell['number'] + by:.3f}")
     assert [found["where"] for found in audit.wrong_mean(wrong)] == [
         f"Table 1, {cell['row']}, mean AUC"
+    ]
+
+
+def test_only_the_value_that_gives_the_mean_is_said_to():
+    """A label .006 off moves a mean of five by .0012: more than its rounding, not by much."""
+    printed = clean_table()
+    value = shifted(printed, "Table 1", "model 3", "label 2", 0.006)
+    twin = frame([("text", "model 3", "label 2", "AUC", value)])
+    (finding,) = audit.given_twice(pd.concat([printed, twin], ignore_index=True))
+    first = printed.set_index(["table", "row", "column"])["value"]["Table 1", "model 3", "label 2"]
+    assert finding["detail"].endswith(f"the printed mean recomputes with {first}")
+
+
+def test_labels_that_stay_equal_do_not_contradict_a_gain_in_the_mean(tmp_path):
+    lines = ["table,row,column,metric,dataset,split,value,note"]
+    for row, values in (("new", (0.9, 0.7, 0.5)), ("old", (0.8, 0.7, 0.6))):
+        cells = zip(("a", "b", "c", "mean"), (*values, 0.1 + (row == "new")), strict=True)
+        lines += [f"T,{row},{column},AUC,D,test,{value}," for column, value in cells]
+    (tmp_path / "new2030.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS) + "\nnew2030,c,T,new,old,mean,AUC,>,,,better,1\n"
+    )
+    findings = audit.report(["new2030"], tmp_path)["findings"]
+    (finding,) = [each for each in findings if each["kind"] == "mean only"]
+    assert finding["detail"] == "not shared by c -0.1000"
+
+
+def test_the_report_for_a_terminal_line_by_line():
+    finding = {"paper": "p", "kind": "given twice", "where": "T, r, c AUC", "printed": "0.9"}
+    finding |= {"computed": "0.8", "detail": "one digit differs, " * 4}
+    result = {"papers": {"p": {"numbers": 2, "hold": 0}}, "findings": [finding]}
+    assert audit.as_text(result, 60).splitlines() == [
+        "p: 2 numbers",
+        "  kind         where        printed  computed",
+        "  given twice  T, r, c AUC  0.9      0.8",
+        "                 one digit differs, one digit differs, one",
+        "                 digit differs, one digit differs,",
+        "",
+        "1 findings; docs/published.md says how to read them.",
     ]
 
 

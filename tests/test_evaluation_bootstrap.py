@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,3 +169,10 @@ def test_groups_and_labels_must_fit():
         bootstrap.table(targets, probabilities, ("a", "b"))
     with pytest.raises(EvaluationError, match="needs"):
         bootstrap.table(targets, probabilities, NAMES, groups=(Group("leaf", ("z",)),), resamples=0)
+
+
+def test_a_thousand_resamples_unless_another_number_is_given():
+    functions = (bootstrap.scores, bootstrap.each, bootstrap.table, bootstrap.measure)
+    for function in (*functions, bootstrap.compare):
+        assert inspect.signature(function).parameters["resamples"].default == 1000
+        assert inspect.signature(function).parameters["seed"].default == 0

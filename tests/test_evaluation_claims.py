@@ -22,7 +22,7 @@ def test_claims_refer_to_printed_rows(paper):
         assert line["quote"]
         assert int(line["line"]) > 0
         assert line["relation"] in (">", ">=", "=", "<=", "<")
-        assert line["scope"] in ("", "count", "most")
+        assert line["scope"] in ("", "count", "most", "tree")
         named = printed[printed["table"].isin(line["table"].split("|"))]
         if named.empty:  # a figure, or said in words only
             assert line["table"] in ("Figure 3", "not printed")
@@ -339,3 +339,47 @@ def test_a_failed_row_fails_the_claims_that_need_it():
 def test_a_line_that_cannot_be_judged_is_named(tmp_path, relation, amount, scope, expected):
     with pytest.raises(EvaluationError, match=rf"claims\.csv, line 2: c has {expected}\.$"):
         one_claim(tmp_path, relation, amount, scope=scope)
+
+
+def three_rows(tmp_path, right_row, scope=""):
+    """A claim that A beats others; B has no AP of label y, and C none at all."""
+    cells = {"A": {"x": (0.9, 0.5), "y": (0.9, 0.5)}, "B": {"x": (0.8, 0.4), "y": (0.7, None)}}
+    cells["C"] = {"x": (0.85, None), "y": (0.85, None)}
+    lines = [
+        f"T,{row},{column},{metric},D,test,{value},"
+        for row, columns in cells.items()
+        for column, values in columns.items()
+        for metric, value in zip(("AUC", "AP"), values, strict=True)
+        if value is not None
+    ]
+    (tmp_path / "new2030.csv").write_text(CHEN + "\n".join(lines) + "\n")
+    column = "y" if scope else "x|y"
+    metric = "AUC" if scope else "AUC|AP"
+    (tmp_path / "claims.csv").write_text(
+        ",".join(claims.CLAIM_COLUMNS)
+        + f"\nnew2030,c,T,A,{right_row},{column},{metric},>,,{scope},it is,1\n"
+    )
+    (line,) = check("new2030", folder=tmp_path).to_dict("records")
+    return line["published"], line["published_margin"]
+
+
+def test_empty_cells_spoil_named_comparisons_and_no_others(tmp_path):
+    assert three_rows(tmp_path, "*") == ("holds", "+0.0500 to +0.2000")
+    assert three_rows(tmp_path, "B") == ("no numbers", "")
+    assert three_rows(tmp_path, "B|C") == ("no numbers", "")
+    assert three_rows(tmp_path, "quoted") == ("no numbers", "")
+
+
+def test_the_label_that_gains_most_has_rank_1(tmp_path):
+    assert three_rows(tmp_path, "B", "most") == ("holds", "gain 1 of 2")
+    assert three_rows(tmp_path, "C", "most") == ("holds", "gain 1 of 2")  # a tie
+
+
+def test_a_printed_gain_in_both_readings():
+    line = {"table": "T", "column": "mean", "metric": "AUC", "left_row": "A", "right_row": "B"}
+    cells = {("A", "mean", "AUC"): 0.9, ("B", "mean", "AUC"): 0.8}
+    assert claims.gain_readings(line, {"T": cells}) == pytest.approx(
+        {"points": 10.0, "relative": 12.5}
+    )
+    cells["B", "mean", "AUC"] = 0.0
+    assert str(claims.gain_readings(line, {"T": cells})["relative"]) == "nan"

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from evaluation import delong, figures
+from evaluation import delong, figures, metrics
+from evaluation.predictions import Predictions
 
 LABELS = ("Edema", "Fracture", "Abnormal")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -101,3 +102,133 @@ def test_neither_pyplot_nor_tensorflow_is_loaded():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+HOSTILE = (r"$\frac{$", "_private", "a_b^c", "$x^{$", r"\textbf{", "50 % $_$ #&~")
+
+
+def test_no_label_or_title_is_read_as_a_formula(tmp_path):
+    generator = np.random.default_rng(1)
+    targets = (generator.random((60, len(HOSTILE))) < 0.4).astype(float)
+    first, second = generator.normal(targets, [[[1]], [[2]]])
+    title = "file $a_{$ caf\udce9.png"
+    readers = dict.fromkeys(HOSTILE, (first > 0.5).astype(float))
+    drawn = [
+        figures.roc_curves(tmp_path / "a.svg", targets, first, HOSTILE, readers, title),
+        figures.auc_comparison(
+            tmp_path / "b.svg", delong.table(targets, first, second, HOSTILE), HOSTILE[:2],
+            title=title,
+        ),
+        figures.roc_by_row(
+            tmp_path / "c.svg",
+            {HOSTILE[0]: predictions_of(targets, first), "_b": predictions_of(targets, second)},
+            title,
+        ),
+    ]  # fmt: skip
+    for path in drawn:
+        shown = texts(path)
+        assert {*HOSTILE} <= {*shown}, path
+        assert "file $a_{$ caf?.png" in shown
+    image = np.zeros((8, 8))
+    path = figures.examples(
+        tmp_path / "d.svg", [image], [np.zeros((8, 8, 3))], ["$a_{$\n_b $^$"], title
+    )
+    assert {"$a_{$", "_b $^$"} <= {*texts(path)}
+
+
+def predictions_of(targets, scores):
+    ids = np.arange(len(targets)).astype(str)
+    return Predictions(ids, ids, np.array(HOSTILE), targets, scores[None], {})
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Matplotlib's figures instead of files, to look at what they plot."""
+    figures_drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, *_: figures_drawn.append(figure))
+    return figures_drawn
+
+
+def assert_unit_square(panel):
+    """A diagonal, and axes from 0 to 1 with a margin."""
+    np.testing.assert_array_equal(panel.lines[0].get_xydata(), [[0, 0], [1, 1]])
+    assert panel.get_xlim() == panel.get_ylim() == (-0.02, 1.02)
+    assert panel.get_xticks().tolist() == panel.get_yticks().tolist() == [0, 0.5, 1]
+    assert panel.get_aspect() == 1
+
+
+def test_panels_plot_the_curves_and_points_that_metrics_computes(drawn, arrays):
+    targets, first, second = arrays
+    decisions = (second > 0.5).astype(float)
+    figures.roc_curves("", targets, first, LABELS, {"bc4": decisions})
+    alarms, sensitivity = metrics.operating_points(targets, decisions)
+    under = metrics.under_curve(targets, first, decisions[None])[0]
+    for label, panel in enumerate(drawn[0].axes[:3]):
+        _, curve, point = panel.lines
+        false, true = metrics.roc_curve(targets[:, label], first[:, label])
+        np.testing.assert_allclose(curve.get_xdata(), false / false[-1])
+        np.testing.assert_allclose(curve.get_ydata(), true / true[-1])
+        assert (point.get_xdata(), point.get_ydata()) == (alarms[label], sensitivity[label])
+        filled = point.get_markerfacecolor() != "white"
+        assert filled == (under[label] == 1)
+        assert_unit_square(panel)
+        value = metrics.auroc(targets, first)[label]
+        assert panel.get_title() == f"{LABELS[label]}\nAUC {value:.3f}".replace(" 0.", " .")
+
+
+@pytest.mark.parametrize(("labels", "columns", "rows"), [(3, 3, 1), (10, 5, 2), (14, 7, 2)])
+def test_panels_stand_in_rows_and_empty_ones_are_hidden(drawn, labels, columns, rows):
+    targets = np.tile([[0.0], [1.0]], (3, labels))
+    scores = np.random.default_rng(0).random((6, labels))
+    figures.roc_curves("", targets, scores, [f"label {k}" for k in range(labels)])
+    grid = drawn[0].axes[0].get_gridspec()
+    assert (grid.ncols, grid.nrows) == (columns, rows)
+    outer = [panel for panel in drawn[0].axes if panel.get_ylabel()]
+    assert len(outer) == rows
+    assert sum(bool(panel.get_xlabel()) for panel in drawn[0].axes) == columns
+
+
+def test_a_panel_for_each_network_has_the_curves_of_all_its_labels(drawn, arrays):
+    targets, first, second = arrays
+    targets = np.column_stack([targets[:, :2], np.zeros(80)])
+    ids = np.arange(80).astype(str)
+    networks = {
+        name: Predictions(ids, ids, np.array(LABELS), targets, scores[None], {})
+        for name, scores in (("plain", first), ("better", second))
+    }
+    figures.roc_by_row("", networks)
+    for panel, letter, (name, scores) in zip(
+        drawn[0].axes, "ab", (("plain", first), ("better", second)), strict=True
+    ):
+        assert_unit_square(panel)
+        for label, curve in enumerate(panel.lines[1:3]):
+            false, true = metrics.roc_curve(targets[:, label], scores[:, label])
+            np.testing.assert_allclose(curve.get_xdata(), false / false[-1])
+            np.testing.assert_allclose(curve.get_ydata(), true / true[-1])
+        assert len(panel.lines[3].get_xdata()) == 0  # one class only, but in the legend
+        mean = np.mean(metrics.auroc(targets, scores)[:2])
+        assert panel.get_title() == f"({letter}) {name}\nmean AUC {mean:.3f}".replace(" 0.", " .")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(LABELS)
+
+
+def test_a_comparison_plots_both_aucs_of_every_label(drawn, arrays):
+    targets, first, second = arrays
+    compared = delong.table(targets, first, second, LABELS)
+    figures.auc_comparison("", compared, ("plain", "better"), ("Abnormal",))
+    one, two = (points for points in drawn[0].axes[0].collections[1:])
+    np.testing.assert_allclose(one.get_offsets()[:, 0], compared["first"])
+    np.testing.assert_allclose(two.get_offsets()[:, 0], compared["second"])
+    np.testing.assert_array_equal(one.get_offsets()[:, 1], [0, 1, 2])
+    assert one.get_sizes().tolist() == [46, 16, 16]  # only Edema differs significantly
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_ydata() == [1.5, 1.5]  # before the high-level label
+    bold = [text.get_fontweight() for text in drawn[0].axes[0].get_yticklabels()]
+    assert bold == ["bold", "normal", "normal"]
+
+
+def test_a_network_that_ranks_everything_wrongly_has_a_curve(drawn):
+    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
+    wrong = Predictions(ids, ids, np.array(["Edema"]), targets, 1 - targets[None], {})
+    figures.roc_by_row("", {"wrong": wrong})
+    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [1, 0], [1, 1]])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 
@@ -106,3 +107,18 @@ def test_other_backends(backend):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_an_overlay_has_five_colours_above_half_of_the_maximum():
+    """Shares 0 to 1 in a hundred steps: gray below .5, then a colour for each tenth."""
+    image, heat = np.full((10, 10), 100, np.uint8), (np.arange(100) / 99).reshape(10, 10)
+    shown = grad_cam.overlay(image, heat).reshape(100, 3)
+    share = np.arange(100) / 99
+    assert (shown[share < 0.5] == 100).all()
+    inferno = matplotlib.colormaps["inferno"]
+    for step in range(5):
+        inside = (share >= 0.5 + step / 10 + 1e-6) & (share < 0.6 + step / 10 - 1e-6)
+        colour = 255 * np.array(inferno(0.35 + 0.6 * step / 4)[:3])
+        np.testing.assert_allclose(
+            shown[inside], np.tile(50 + colour / 2, (inside.sum(), 1)), atol=1
+        )

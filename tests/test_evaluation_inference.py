@@ -58,3 +58,36 @@ def test_compiled_networks_drop_too_and_networks_without_dropout_say_so(model, i
     assert inference.dropout_passes(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
     with pytest.raises(EvaluationError, match="tiny has no Dropout layer"):
         inference.dropout_passes(2)(classifier.build("tiny", 3, 32), batches(images), 4)
+
+
+def test_softmax_and_sigmoid_by_hand():
+    logits = np.log([[1, 2, 5], [3, 3, 2]])
+    np.testing.assert_allclose(
+        inference.softmax(logits), [[1 / 8, 1 / 4, 5 / 8], [3 / 8, 3 / 8, 1 / 4]]
+    )
+    np.testing.assert_allclose(inference.softmax(logits + 1000), inference.softmax(logits))
+    np.testing.assert_allclose(inference.sigmoid(np.log([1, 3, 1 / 3])), [0.5, 0.75, 0.25])
+    float32 = np.float32([20, 20.5])
+    assert np.diff(inference.sigmoid(float32)) > 0
+    assert inference.sigmoid(float32).dtype == np.float64
+
+
+def test_the_last_batch_may_be_smaller(model, images):
+    whole = inference.single_pass(model, batches(images, 10), 10)
+    cut = inference.single_pass(model, batches(images, 4), 4)  # 4, 4 and 2
+    assert cut.shape == (1, 10, 3)
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_augmented_passes_ask_for_a_draw_each(model, images):
+    asked = []
+
+    def draws(augment, draw):
+        asked.append((augment, draw))
+        return batches(images + np.uint8(draw))()
+
+    found = inference.augmented_passes("flip", 3)(model, draws, 4)
+    assert asked == [("flip", 0), ("flip", 1), ("flip", 2)]
+    for draw in range(3):
+        expected = inference.single_pass(model, batches(images + np.uint8(draw)), 4)[0]
+        np.testing.assert_array_equal(found[draw], expected)

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,3 +234,78 @@ def test_released_predictions_give_the_published_number_of_readers(shared_data):
     assert below.sum(axis=0).tolist() == [2, 3, 2, 3, 3]
     auc = metrics.auroc(targets, probabilities)
     np.testing.assert_allclose(auc, [0.8913, 0.9406, 0.8996, 0.9219, 0.9680], atol=5e-5)
+
+
+def test_a_network_that_gives_every_image_the_same_has_collapsed():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(200, 3))
+
+    def probabilities(logits):
+        return 1 / (1 + np.exp(-logits))
+
+    assert not metrics.collapsed(probabilities(logits))
+    assert metrics.collapsed(np.full((200, 3), 0.2))
+    assert metrics.collapsed(np.zeros((200, 3)))
+    assert metrics.collapsed(np.ones((200, 3)))
+    assert metrics.collapsed(probabilities(logits * 1e-6 - 3))
+    one_label_left = logits * [0, 0, 1]
+    assert not metrics.collapsed(probabilities(one_label_left))
+    assert not metrics.collapsed(probabilities(logits - 20))  # rare, but told apart
+    assert not metrics.collapsed(1 - probabilities(logits - 20))
+    outlier = np.full((200, 3), 0.2)
+    outlier[7] = 0.9
+    assert metrics.collapsed(outlier)
+    assert not metrics.collapsed(np.full((1, 3), 0.2))  # one image tells nothing
+    assert metrics.collapsed(np.full((2, 3), 0.2))
+    members = np.stack([np.full((200, 3), 0.2), probabilities(logits)])
+    assert not metrics.collapsed(members)
+    assert metrics.collapsed(members[[0, 0]])
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.0099, True), (0.0101, False)])
+def test_collapse_begins_at_one_hundredth_of_the_logit(width, expected):
+    """Of 101 evenly spaced logits, the second and the last but one are the quantiles."""
+    logits = np.linspace(-0.5, 0.5, 101) * width * 100 / 98
+    assert metrics.collapsed(1 / (1 + np.exp(-logits))[:, None]) == expected
+
+
+def below_by_segments(false, true, false_alarms, hits):
+    """`under_curve` of one reader, from the curve's segments in exact fractions."""
+    heights = [t for f, t in zip(false, true, strict=True) if f == false_alarms]
+    for k in range(len(false) - 1):
+        width = int(false[k + 1] - false[k])
+        if width and false[k] <= false_alarms <= false[k + 1]:
+            share = Fraction(int(false_alarms - false[k]), width)
+            heights.append(true[k] + share * int(true[k + 1] - true[k]))
+    beaten = any(t >= hits and f < false_alarms for f, t in zip(false, true, strict=True))
+    return beaten or hits < max(heights)
+
+
+def test_readers_under_random_curves_by_their_segments():
+    """Ties make sloping segments of every width; counts of readers run through all of them."""
+    random = np.random.default_rng(5)
+    for _ in range(60):
+        target = (random.random(14) < 0.5).astype(float)
+        target[:2] = 0, 1
+        score = random.integers(0, 5, 14).astype(float)
+        false, true = metrics.roc_curve(target, score)
+        for _ in range(12):
+            decisions = (random.random(14) < random.random()).astype(float)
+            alarms, hits = (int(decisions[target == value].sum()) for value in (0, 1))
+            found = metrics.under_curve(target[:, None], score[:, None], decisions[None, :, None])
+            assert found.item() == below_by_segments(false, true, alarms, hits)
+
+
+def test_a_reader_beside_a_model_that_ranks_everything_wrongly():
+    """The curve runs along the axis and up its end; only the end itself is not beaten."""
+    targets, scores = np.repeat([0.0, 1.0], 4)[:, None], np.repeat([0.9, 0.1], 4)[:, None]
+    for alarms, hits, below in ((1, 1, 0), (0, 0, 0), (4, 2, 1), (4, 4, 0), (2, 0, 1)):
+        under = metrics.under_curve(targets, scores, reader(alarms, hits)[None])
+        assert under == [[below]], (alarms, hits)
+
+
+def test_the_share_of_normal_images_among_negatives_by_hand():
+    """Label a: negative in images 1, 2, 3, of which 2 and 3 have no finding. Label c: one."""
+    targets = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0.0]])
+    np.testing.assert_allclose(metrics.actual_normal_share(targets), [1 / 3, 1 / 3, 1])
+    assert np.isnan(metrics.actual_normal_share(np.ones((3, 1)))).all()

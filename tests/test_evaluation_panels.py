@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from data import label_tree
 from evaluation import panels
@@ -39,3 +40,68 @@ def test_panels_are_pictures_and_the_same_each_time(tmp_path):
         assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
         assert paths[1].read_bytes() == paths[2].read_bytes()
         assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
+    image, heat = np.zeros((64, 64), np.uint8), np.ones((2, 4, 4), np.float32)
+    names, found, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
+    title = "$x^{$ caf\udce9.png"
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    panels.activations(paths[0], image, heat, names, found, None, names, 2, title)
+    panels.prediction(paths[1], image, names, found, None, [1, 0], heat, parents, title, title)
+    assert all(cv2.imread(str(path)) is not None for path in paths)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Matplotlib's figures instead of files, to look at what they show."""
+    figures = []
+    monkeypatch.setattr(panels, "_save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
+    names = [f"label {k}" for k in range(12)]
+    found = np.array([0.5, 0.97, 0.02, *np.linspace(0.1, 0.45, 9)])
+    spread = np.array([0.1, 0.2, 0.05, *[0.01] * 9])
+    parents = np.zeros((12, 12))
+    parents[0, 1] = parents[2, 0] = 1
+    heat = np.ones((2, 4, 4), np.float32)
+    image = np.zeros((64, 64), np.uint8)
+    panels.prediction("", image, names, found, spread, [1, 0], heat, parents, "a.png", "HLCP")
+    picture, bars, tree, *tiles = (axes for each in drawn[0].subfigs for axes in each.axes)
+    assert picture.get_title(loc="left") == "a.png"
+    order = np.argsort(-found)[:10]
+    assert [text.get_text() for text in bars.get_yticklabels()] == [names[k] for k in order]
+    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], found[order])
+    assert bars.get_xlim() == (0, 1)
+    assert bars.get_xticks().tolist() == [0, 0.5, 1]
+    low, high = sorted(bars.get_ylim())
+    assert low < 0 < 9 < high  # every bar is inside
+    (whiskers,) = bars.collections
+    ends = np.array([segment[:, 0] for segment in whiskers.get_segments()])
+    np.testing.assert_allclose(ends[:, 0], np.maximum(found - spread, 0)[order])
+    np.testing.assert_allclose(ends[:, 1], np.minimum(found + spread, 1)[order])
+    assert [text.get_text() for text in bars.texts[:2]] == ["97 ± 20 %", "50 ± 10 %"]
+    shown = [text.get_text() for text in tree.texts]
+    assert shown[shown.index("label 1") :][:6] == [
+        *("label 1", "97 ± 20 %", "label 0", "50 ± 10 %", "label 2", "2 ± 5 %")
+    ]
+    weights = {text.get_text(): text.get_fontweight() for text in tree.texts}
+    assert (weights["label 0"], weights["label 2"]) == ("bold", "normal")
+    assert [tile.get_title() for tile in tiles[:2]] == ["label 1\n97 ± 20 %", "label 0\n50 ± 10 %"]
+    assert [tile.axison for tile in tiles] == [True, True, False, False, False, False]
+    assert tree.get_title(loc="left") == "Label tree"
+    panels.prediction("", image, names, found, None, [1], heat, np.zeros((12, 12)))
+    assert drawn[1].subfigs[0].axes[2].get_title(loc="left") == "All labels"
+    assert not drawn[1].subfigs[0].axes[1].collections  # one member has no spread
+
+
+def test_tiles_name_their_label_and_true_ones_are_bold(drawn):
+    heat, image = np.ones((3, 4, 4), np.float32), np.zeros((64, 64), np.uint8)
+    names, found = ["a", "b", "c"], np.array([0.1, 0.2, 0.3])
+    panels.activations("", image, heat, names, found, found / 10, ["b"], 2, "title")
+    tiles = drawn[0].axes
+    assert [tile.get_title() for tile in tiles] == ["a\n10 ± 1 %", "b\n20 ± 2 %", "c\n30 ± 3 %", ""]
+    assert [tile.title.get_fontweight() for tile in tiles[:3]] == ["normal", "bold", "normal"]
+    assert [tile.axison for tile in tiles] == [True, True, True, False]

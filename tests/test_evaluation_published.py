@@ -81,6 +81,42 @@ def test_unreadable_files_are_refused(tmp_path):
         load("new2030", tmp_path)
 
 
+GOOD = "table,row,column,metric,dataset,split,value,note\nT,r,c,AUC,D,test,0.8,\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", r"lacks the column\(s\) table, row, column"),
+        (b"\n\n", "lacks the column"),
+        (bytes(range(256)), "is no CSV file in UTF-8"),
+        (b"\xff\xfe\x00t", "is no CSV file in UTF-8"),
+        (b"PK\x03\x04", "lacks the column"),
+        (b'"table', "is no CSV file in UTF-8"),
+        (GOOD.replace(",note", "").encode(), r"lacks the column\(s\) note"),
+        (GOOD.replace("0.8,", "0.8,a, b").encode(), "line 2: 9 fields instead of 8"),
+        (GOOD.replace(",0.8", "").encode(), "line 2: 7 fields instead of 8"),
+        ((GOOD + "\nT\n").encode(), "line 4: 1 fields instead of 8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["new2030.csv", "claims.csv"])
+def test_empty_binary_and_torn_files_are_one_sentence(tmp_path, content, expected, name):
+    (tmp_path / name).write_bytes(content)
+    columns = published.COLUMNS
+    with pytest.raises(EvaluationError, match=expected) as caught:
+        published.read_csv(tmp_path / name, columns)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_are_texts_as_they_stand(tmp_path):
+    (tmp_path / "a.csv").write_text(GOOD + '\nT,NA,"x, y",AUC,D,test,0.80,nan\n', "utf-8-sig")
+    frame = published.read_csv(tmp_path / "a.csv", published.COLUMNS)
+    assert frame.iloc[1].tolist() == ["T", "NA", "x, y", "AUC", "D", "test", "0.80", "nan"]
+    with pytest.raises(EvaluationError, match="There is no file"):
+        published.read_csv(tmp_path / "missing.csv", published.COLUMNS)
+
+
 # Verdicts
 
 
@@ -133,6 +169,38 @@ def test_compare_gives_every_cell_its_verdict():
     assert ("text", "Ours", "mean", "AUC") not in cells.index  # Table 2 has it
 
 
+def test_failed_rows_say_why_and_rows_that_were_not_run_do_not():
+    failed = {"HLCP": "NaN in epoch 2", "HLCP, same budget": "needs HLCP", "HLUP": "seed 1"}
+    ours = pd.DataFrame([our_row("HLUP", "leaf", low=0.8, high=0.95)])
+    side = compare(load("chen2019"), ours, failed=failed)
+    verdicts = side.groupby("row")["verdict"].agg(set)
+    assert verdicts["HLCP"] == {"failed: NaN in epoch 2"}
+    assert verdicts["HLCP, same budget"] == {"failed: needs HLCP"}
+    assert "within" in verdicts["HLUP"]  # a cell with a number keeps its verdict
+    assert verdicts["BR-all"] == {"not run"}
+    assert verdicts["Guendel et al. 2018"] == {"quoted"}
+    added = side[side["row"] == "HLCP, same budget"]
+    first = load("chen2019").query("table == 'Table 1'")
+    assert {*added["table"]} == {"Table 1"}
+    assert not added.duplicated(["column", "metric"]).any()
+    assert {*added["column"]} == {*first["column"]}
+    two = frame([("T 1", "a", "x", "AUC", "0.9"), ("T 2", "a", "y", "AP", "0.9")])
+    added = compare(two, ours.iloc[:0], failed={"b": "killed"}).query("row == 'b'")
+    assert added[["table", "column", "metric"]].values.tolist() == [["T 1", "x", "AUC"]]
+    empty = compare(load("chen2019").iloc[:0], ours.iloc[:0], failed={"HLCP": "killed"})
+    assert empty[["table", "row", "verdict"]].values.tolist() == [
+        ["ours", "HLCP", "failed: killed"]
+    ]
+
+
+def test_verdict_kind_leaves_out_the_reason():
+    kinds = [
+        published.verdict_kind(verdict)
+        for verdict in ("within", "not comparable (a (b))", "failed: out of memory (8 GB)")
+    ]
+    assert kinds == ["within", "not comparable", "failed"]
+
+
 def test_compare_says_why_numbers_do_not_compare():
     side = compare(load("chen2019"), pd.DataFrame([our_row("HLUP", "leaf")]), "drawn phantoms")
     ran = side[side["ours"].notna()]
@@ -159,3 +227,23 @@ def test_compare_refuses_what_it_could_only_guess():
         compare(printed.iloc[:1], pd.concat([ours, ours]))
     with pytest.raises(EvaluationError, match=r"lack the column.*value"):
         compare(printed, ours.drop(columns="value"))
+
+
+def test_averages_are_told_from_labels():
+    longer = ["leaf given Abnormal", "mean of the 14 CheXpert labels", "weighted mean of all"]
+    averages = ["mean", "weighted mean", "leaf", "W", "N", *longer]
+    assert all(published.is_average(column) for column in averages)
+    assert not any(published.is_average(column) for column in ("Edema", "Nodule", "No Finding"))
+
+
+def test_a_column_is_not_replaced_by_a_group():
+    ours = pd.DataFrame([our_row("HLUP", "leaf", group="something else")])
+    assert published.our_values(ours)["column"].tolist() == ["leaf"]
+
+
+def test_the_cell_that_is_published_on_two_splits_is_named():
+    printed = frame([("T", "a", "mean", "AUC", "0.9"), *[("T", "m", "mean", "AUC", "0.9")] * 2])
+    printed["split"] = ["valid", "valid", "test"]
+    ours = pd.DataFrame([our_row("a"), our_row("m")])
+    with pytest.raises(EvaluationError, match=r"^m / mean / AUC is published on two splits"):
+        compare(printed, ours)

@@ -170,3 +170,64 @@ def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no space"):
         tables.to_csv(pd.DataFrame({"a": [2]}), path)
     assert path.read_text() == "a\n1\n"
+
+
+def test_a_failed_row_is_not_taken_for_one_that_was_not_run():
+    failed = {"U-Ones+CT": "NaN in epoch 2", "a control of ours": "needs U-Ones+CT"}
+    ours = our_cells("pham2019", ["U-Ones"])
+    side = published.compare(published.load("pham2019"), ours, "another split", failed)
+    printed = tables.as_printed(side)["Table 1 (AUC)"]
+    assert printed.loc[("U-Ones+CT", "published"), "mean"] == ".872"
+    assert set(printed.loc[("U-Ones+CT", "ours, failed: NaN in epoch 2")]) == {""}
+    assert ("U-Ones+CT", "verdict") not in printed.index
+    labels = [label for row, label in printed.index if row == "a control of ours"]
+    assert labels == ["ours, failed: needs U-Ones+CT"]
+    assert printed.loc[("Ignore", "published, not run"), "mean"] == ".863"
+    assert not any("failed" in note for note in tables.footnotes(side))
+
+
+def test_a_long_reason_stands_below_the_table():
+    reason = "out of memory: the GPU has 12 GB (lower --batch-size)"
+    side = published.compare(
+        published.load("chen2019"), our_cells("chen2019", ["HLUP"]), None, {"HLCP": reason}
+    )
+    (label,) = [
+        name
+        for row, name in tables.as_printed(side)["Table 1"].index
+        if row == "HLCP" and name != "published"
+    ]
+    assert label == "ours, failed: out of memory: the GPU has 12 G…"
+    assert tables.footnotes(side)[-1] == f"HLCP: failed: {reason}"
+
+
+def test_a_note_on_all_of_our_numbers_stands_once():
+    ours = our_cells("chen2019", ["HLUP", "HLCP"]).assign(note="one seed")
+    notes = tables.footnotes(published.compare(published.load("chen2019"), ours))
+    assert [note for note in notes if "one seed" in note] == ["All of ours: one seed"]
+    ours.iloc[0, ours.columns.get_loc("note")] = ""
+    notes = tables.footnotes(published.compare(published.load("chen2019"), ours))
+    (note,) = [note for note in notes if "one seed" in note]
+    assert note.startswith(
+        "Table 1, HLUP, leaf AP; Table 1, HLUP, high-level AUC; and 4 more cells"
+    )
+
+
+def test_bytes_of_a_file_name_that_are_no_utf_8_can_be_written(tmp_path):
+    path = tables.to_csv(pd.DataFrame({"image": ["caf\udce9.png", "café.png"]}), tmp_path / "a.csv")
+    assert path.read_bytes().decode() == "image\ncaf\\udce9.png\ncafé.png\n"
+
+
+def test_lines_are_filled_to_the_width_and_not_beyond():
+    """Two index columns of 5, three columns of 9, 2 spaces between: 5 + 2 + 5 + 3 * (2 + 9)."""
+    index = pd.MultiIndex.from_tuples([("row a", "ours"), ("row b", "other")])
+    values = [["1.00", "2.00", "3.00"]] * 2
+    frame = pd.DataFrame(values, index, ["heading 1", "heading 2", "heading 3"])
+    (block,) = tables.to_text(frame, 45).rstrip("\n").split("\n\n")
+    assert block.splitlines() == [
+        "              heading 1  heading 2  heading 3",
+        "row a  ours        1.00       2.00       3.00",
+        "row b  other       1.00       2.00       3.00",
+    ]
+    first, second = tables.to_text(frame, 44).rstrip("\n").split("\n\n")
+    assert max(map(len, first.splitlines())) == 34
+    assert second.splitlines()[1] == "row a  ours        3.00"

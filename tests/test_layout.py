@@ -67,21 +67,21 @@ def imports_in(module: str, tree: ast.Module, known=MODULES) -> set[str]:
 
     A module's own packages are left out, unless it takes more than a module from them.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module}: write the whole name instead of dots"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in known else str(node.module))
+                names.add(inner if inner in known else str(node.module))
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(f"{node.value.id}.{node.attr}")
-    packages = {name.rpartition(".")[0] for name in found}
+            names.add(f"{node.value.id}.{node.attr}")
+    packages = {name.rpartition(".")[0] for name in names}
     packages |= {name.rpartition(".")[0] for name in packages}
     foreign = {name for name in packages if not f"{module}.".startswith(f"{name}.")}
-    return (found | foreign) & set(known) - {module}
+    return (names | foreign) & set(known) - {module}
 
 
 IMPORTS = {module: imports_in(module, tree_of(path)) for module, path in MODULES.items()}

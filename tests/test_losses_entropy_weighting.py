@@ -108,6 +108,15 @@ def test_no_finding_is_the_last_class():
     np.testing.assert_allclose(ours[:, 2:], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"), [(0.5, np.nan), (0.51, 0.49), (0.0, np.nan), (1.0, 0.0)]
+)
+def test_no_finding_beside_an_unknown_class_needs_a_positive_one(known, expected):
+    """A class above one half settles that there is a finding; at or below it, it stays open."""
+    ours = ops.convert_to_numpy(with_no_finding(np.array([[known, np.nan]])))
+    np.testing.assert_allclose(ours[0, -1], expected)
+
+
 def test_fifteen_logits_for_fourteen_targets_teach_normal_images():
     z, y = np.zeros((1, 14), np.float32), np.zeros((1, CLASSES), np.float32)
     loss = EntropyWeighting("detached", reduction=None)

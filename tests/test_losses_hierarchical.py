@@ -111,6 +111,69 @@ def test_hand_worked_conditional_terms():
     np.testing.assert_array_equal(gradients != 0, np.array(acts, bool))
 
 
+@pytest.mark.parametrize(
+    ("parent", "counts"), [(0.0, False), (0.5, False), (0.51, True), (0.55, True), (1.0, True)]
+)
+def test_a_parent_is_positive_above_one_half(parent, counts):
+    """One half itself is not positive; softened uncertain labels (0.55 to 0.85) are."""
+    z, y = np.array([[parent, 1.0]]), np.array([[0.3, -0.2]])
+    values, gradients = values_and_gradients(lambda x: hlcp(z, x, [[0, 0], [1, 0]]), y)
+    own = parent * softplus(-0.3) + (1 - parent) * softplus(0.3)
+    np.testing.assert_allclose(values, own + counts * softplus(0.2), rtol=1e-12)
+    assert (gradients[0, 1] != 0) == counts
+
+
+def test_a_label_of_many_parents_needs_every_one():
+    """One negative among nine parents is enough, and nine positive parents block nothing."""
+    parents = np.zeros((10, 10))
+    parents[9, :9] = 1
+    z = np.ones((10, 10)) - np.eye(10)  # in the last image no parent is negative
+    _, gradients = values_and_gradients(lambda x: hlcp(z, x, parents), np.zeros((10, 10)))
+    np.testing.assert_array_equal(gradients[:, 9] != 0, [False] * 9 + [True])
+
+
+def test_rescaled_factors_are_two_to_a_hundred_percent():
+    """0.02 + 0.98 σ: four nodes at their least are 0.02^4, still above the clip of 1e-7."""
+    y, z = np.full((1, 4), -100.0), np.ones((1, 4))
+    chain = label_tree.ancestor_matrix((-1, 0, 1, 2))
+    values, gradients = values_and_gradients(lambda x: hlup(z, x, chain, "rescale"), y)
+    np.testing.assert_allclose(values, -(1 + 2 + 3 + 4) * np.log(0.02), rtol=1e-12)
+    assert np.all(gradients < 0)
+    longer = label_tree.ancestor_matrix((-1, 0, 1, 2, 3))  # 0.02^5 is clipped
+    values, _ = values_and_gradients(
+        lambda x: hlup(np.ones((1, 5)), x, longer, "rescale"), np.full((1, 5), -100.0)
+    )
+    np.testing.assert_allclose(values, -(1 + 2 + 3 + 4) * np.log(0.02) - np.log(1e-7), rtol=1e-12)
+
+
+def test_the_naive_product_is_clipped_on_both_sides():
+    for z, y in ((1.0, -50.0), (0.0, 50.0)):
+        values, gradients = values_and_gradients(
+            lambda x, z=z: hlup(np.array([[z]]), x, np.eye(1), "naive"), np.array([[y]])
+        )
+        np.testing.assert_allclose(values, -np.log(1e-7), rtol=1e-6)
+        assert gradients[0, 0] == 0
+
+
+def test_the_exact_value_stays_beyond_a_logit_of_120():
+    at_120, beyond = (
+        values_and_gradients(
+            lambda x: hlup(np.zeros((1, 1), np.float32), x, np.eye(1)), np.full((1, 1), y, "f4")
+        )[0]
+        for y in (120.0, 500.0)
+    )
+    np.testing.assert_allclose(at_120, 120, rtol=1e-6)
+    np.testing.assert_array_equal(beyond, at_120)
+
+
+def test_the_longest_power_set_is_sixteen_nodes():
+    path = np.tril(np.ones((16, 16)))[15:]
+    ancestors = np.concatenate([np.eye(16)[:15], path])
+    y, z = np.zeros((1, 16)), np.zeros((1, 16))
+    values, _ = values_and_gradients(lambda x: hlup(z, x, ancestors, "powerset"), y)
+    np.testing.assert_allclose(values, 15 * np.log(2) - np.log1p(-(2.0**-16)), rtol=1e-9)
+
+
 def test_a_child_of_two_parents_counts_where_both_are_positive():
     parents = label_tree.parent_matrix(((), (), (0, 1)))
     z = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [1, np.nan, 0]], np.float32)

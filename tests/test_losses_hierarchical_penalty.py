@@ -27,6 +27,32 @@ def test_hand_worked_penalties():
     np.testing.assert_allclose(ours, 0.1 * np.maximum(p[:, 2:] - p[:, :2], 0).sum(axis=1))
 
 
+def test_the_released_step_is_strict_on_both_sides():
+    """A parent or a child at exactly one half is not penalised."""
+    weights = fixed([[0, 0], [1, 0]], 0.5)
+    y = np.array([[-1.0, 1.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 0.0], [-1e-9, 1e-9]])
+    values, _ = values_and_gradients(lambda x: penalty(y * 0, x, weights, "as_released"), y)
+    np.testing.assert_array_equal(values, [0.5, 0, 0, 0, 0.5])
+
+
+def test_a_pair_needs_both_targets_known():
+    weights, y = fixed([[0, 0], [1, 0]], 0.5), np.array([[-1.0, 1.0]] * 4)
+    z = np.array([[0, 0], [np.nan, 0], [0, np.nan], [np.nan, np.nan]])
+    values, _ = values_and_gradients(lambda x: penalty(z, x, weights, "as_released"), y)
+    np.testing.assert_array_equal(values, [0.5, 0, 0, 0])
+
+
+def test_one_half_is_a_negative_parent_and_no_positive_child():
+    targets = np.array([[0.5, 1], [0.51, 1], [0, 0.5], [0, 0.51], [np.nan, 1]])
+    weights = data_driven(targets, [[0, 0], [1, 0]], scale=1.0)
+    assert weights[1, 0] == pytest.approx(1 - 2 / 3, abs=1e-5)  # two of three below the parent
+
+
+def test_the_weights_are_one_half_unless_given():
+    np.testing.assert_array_equal(fixed(PARENTS), 0.5 * PARENTS)
+    np.testing.assert_allclose(data_driven(np.zeros((5, 3)), PARENTS), 0.5 * PARENTS, atol=1e-6)
+
+
 def test_the_released_step_has_no_gradient_and_the_differentiable_form_has():
     y, z = np.array([[-1.0, -2.0, 1.0]]), np.array([[1.0, 0.0, 1.0]])
     weights = fixed(PARENTS, 0.5)

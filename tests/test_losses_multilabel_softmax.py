@@ -40,6 +40,23 @@ def test_hand_worked_gradient():
     np.testing.assert_allclose(gradients, [[-0.75, 0.25, 0.25, 0.25]])
 
 
+def test_one_half_is_negative():
+    """A target is positive above one half: at one half it is among the negatives."""
+    y = np.array([[0.3, -0.2, 0.7]])
+    soft, hard = (
+        values_and_gradients(lambda x, z=z: multilabel_softmax(np.array([z]), x), y)
+        for z in ([1.0, 0.5, 0.0], [0.51, 0.0, 0.0])
+    )
+    np.testing.assert_array_equal(soft[0], hard[0])
+    np.testing.assert_array_equal(soft[1], hard[1])
+    assert soft[0] > 0
+
+
+def test_eq_5_defaults_are_the_papers():
+    loss = FineGrained()
+    assert (loss.alpha, loss.beta, loss.form, loss.labels) == (0.2, 0.6, "corrected", "sum")
+
+
 def test_the_printed_form_pushes_positives_down():
     z, y = np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([[0.5, -1.0, 0.2, 0.0]])
     _, corrected = values_and_gradients(lambda x: multilabel_softmax(z, x), y)

@@ -17,6 +17,16 @@ def test_factors_of_both_readings():
     np.testing.assert_allclose(negative, [1, 1, 1])
 
 
+def test_a_class_with_a_single_positive_image_is_not_divided_by_more():
+    positive, _ = factors(np.array([[1.0], [0], [0], [0], [0]]), "positive")
+    np.testing.assert_array_equal(positive, [4])
+
+
+def test_soft_targets_count_by_their_share():
+    positive, negative = factors(np.array([[0.5], [0.25], [0.25], [0]]))
+    np.testing.assert_allclose([positive, negative], [[0.75], [0.25]])
+
+
 def test_both_readings_balance_the_two_sides():
     targets = (np.random.default_rng(0).random((1000, 4)) < [0.5, 0.1, 0.02, 0.3]).astype(float)
     for reading in ("both", "positive"):

@@ -1,5 +1,6 @@
 """Every backbone: its size on paper, the range that enters it, and one step at its smallest."""
 
+import contextlib
 import importlib
 import subprocess
 import sys
@@ -23,10 +24,10 @@ KERAS_MODULE = {
 }
 
 
-def built(name: str, weights: str = "none", size: int | None = None) -> keras.Model:
+def built(name: str, weights: str = "none", size: int | None = None, **more) -> keras.Model:
     side = size or BACKBONES[name].smallest
     image = keras.Input((side, side, 1), dtype="float32")
-    return keras.Model(image, backbones.build(name, image, weights))
+    return keras.Model(image, backbones.build(name, image, weights, **more))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -94,29 +95,105 @@ def test_weights_of_a_file_are_taken(tmp_path):
         built("resnet18", str(tmp_path / "notop.h5"))
 
 
-def test_imagenet_without_a_network_says_what_to_do(monkeypatch, tmp_path):
-    def refuse(*args, **kwargs):
-        raise Exception("URL fetch failure on https://example.org/w.h5: None -- no network")
-
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(ModelError) as raised:
-        built("vgg16", "imagenet")
-    message = str(raised.value)
-    assert "place vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 in" in message
-    assert str(tmp_path / "models") in message
-    assert "--weights none" in message
-    assert "\n" not in message
+def entering(name: str, normalise: str) -> np.ndarray:
+    """(2, channels): what black and white become before the first layer of a network."""
+    scale, offset = backbones.pixels_of(name, normalise)
+    image = keras.Input((2, 1, 1), dtype="float32")
+    x = keras.layers.Concatenate()([image] * len(scale)) if len(scale) > 1 else image
+    model = keras.Model(image, keras.layers.Rescaling(scale, offset)(x))
+    return np.asarray(model(np.array([0.0, 255.0]).reshape(1, 2, 1, 1)))[0, :, 0]
 
 
-def test_imagenet_where_keras_has_none():
-    with pytest.raises(ModelError, match="no ImageNet weights for tiny: use --weights none"):
-        built("tiny", "imagenet")
-    try:
-        import keras_hub  # noqa: F401
-    except ImportError:
-        with pytest.raises(ModelError, match="pip install keras-hub, or download"):
-            built("resnet18", "imagenet")
+def test_imagenet_normalisation_for_every_network():
+    """Black is -mean / deviation, white (1 - mean) / deviation, channel by channel."""
+    rgb = np.array([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.64]])
+    for name in BACKBONES:
+        found = entering(name, "imagenet")
+        if name.startswith("tiny"):
+            np.testing.assert_allclose(found, [[-0.449 / 0.226], [0.551 / 0.226]], atol=1e-4)
+        elif name in ("vgg16", "resnet50"):  # their channels are blue, green, red
+            np.testing.assert_allclose(found, rgb[:, ::-1], atol=1e-4)
+        else:
+            np.testing.assert_allclose(found, rgb, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "tiny", "densenet121"])
+def test_the_built_network_normalises_as_asked(name):
+    for normalise in backbones.NORMALISE:
+        layer = built(name, normalise=normalise).get_layer("normalize")
+        pixels = backbones.pixels_of(name, normalise)
+        assert (tuple(layer.scale), tuple(layer.offset)) == pixels
+    own, imagenet = (backbones.pixels_of(name, normalise) for normalise in backbones.NORMALISE)
+    assert (own == imagenet) == (name == "densenet121")  # DenseNet's weights expect it anyway
+
+
+@pytest.mark.parametrize(
+    ("text", "resnet18", "vgg16"),
+    [
+        ("imagenet", "imagenet", "imagenet"),
+        ("none", "none", "none"),
+        ("some/file.h5", "some/file.h5", "some/file.h5"),
+        ("resnet18=none,vgg16=imagenet", "none", "imagenet"),
+        ("imagenet,resnet18=/d/a.h5", "/d/a.h5", "imagenet"),
+        (" resnet18=a=b.h5 , none", "a=b.h5", "none"),
+    ],
+)
+def test_weights_by_backbone(text, resnet18, vgg16):
+    assert backbones.weights_of(text, "resnet18") == resnet18
+    assert backbones.weights_of(text, "vgg16") == vgg16
+
+
+def test_weights_by_backbone_of_odd_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a,vgg16=b.h5").touch()
+    for text in ("~/a,vgg16=b.h5", str(tmp_path / "a,vgg16=b.h5")):
+        assert backbones.weights_of(text, "vgg16") == str(tmp_path / "a,vgg16=b.h5")
+    (tmp_path / "c.h5").touch()
+    assert backbones.weights_of("vgg16=~/c.h5", "vgg16") == str(tmp_path / "c.h5")
+    for odd in ("~nobody-of-this-name/a.h5", "a" * 300, "a\0b"):
+        assert backbones.weights_of(odd, "vgg16") == odd
+        with pytest.raises(ModelError, match="There is no weights file"):
+            built("vgg16", odd)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resnet18=none", "has nothing for vgg16: add vgg16=imagenet, vgg16=none or vgg16=FILE"),
+        ("resnet19=none,none", "no backbone 'resnet19': choose one of densenet121"),
+        ("vgg16=none,vgg16=imagenet", "vgg16 stands twice"),
+        ("vgg16=", "a value is missing"),
+        ("", "a value is missing"),
+        ("imagenet,", "a value is missing"),
+        ("imagenet,none", "a value for all networks stands twice"),
+    ],
+)
+def test_weights_by_backbone_refused(text, message):
+    with pytest.raises(ModelError, match=message):
+        backbones.weights_of(text, "vgg16")
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])  # Keras 3's layout, and the one before
+def test_damaged_weights_files_are_one_sentence(suffix, tmp_path):
+    """Cut short, HDF5's first bytes before junk, flipped bytes in the structure, text, a folder."""
+    name, whole, broken = "tiny_plain", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    model = built(name)
+    (model.save_weights if suffix == ".weights.h5" else model.save)(whole)
+    content, random = whole.read_bytes(), np.random.default_rng(0)
+    junk = random.bytes(5000)
+    cases = [b"", content[:8] + junk, b"weights,1\n2,3\n", content[:-1]]
+    cases += [content[:length] for length in random.integers(9, len(content), 6)]
+    for case in cases:
+        broken.write_bytes(case)
+        with pytest.raises(ModelError, match=r"does not hold the weights of .* without its top"):
+            built(name, str(broken))
+    for _ in range(15):  # a changed name or size is refused, a changed number cannot be known
+        at = int(random.integers(0, 4000))
+        broken.write_bytes(content[:at] + random.bytes(4) + content[at + 4 :])
+        with contextlib.suppress(ModelError):
+            built(name, str(broken))
+    with pytest.raises(ModelError, match="There is no weights file"):
+        built(name, str(tmp_path))
 
 
 def test_errors_name_the_choice():
@@ -126,6 +203,8 @@ def test_errors_name_the_choice():
         built("xception", size=70)
     with pytest.raises(ModelError, match="There is no weights file nowhere"):
         built("tiny", "nowhere.h5")
+    with pytest.raises(ModelError, match="no normalisation 'zero': choose one of network, image"):
+        built("tiny", normalise="zero")
 
 
 def test_the_names_are_listed_without_keras():

@@ -193,6 +193,34 @@ def test_wide_maps_are_reduced_and_sketches_need_not_be():
     sketched = built("tiny", reduce=16, sketch=40)
     assert sketched.get_layer("projection").kernel.shape[0] == 40
     assert "stream1_reduce" not in {layer.name for layer in sketched.layers}
+    whole = built("tiny")  # nothing is reduced unless asked: 108² products
+    assert whole.get_layer("projection").kernel.shape[0] == 108 * 108
+
+
+def test_reductions_start_equal_and_train_apart():
+    from losses.multilabel_softmax import FineGrained
+
+    model = built("tiny", streams=2, reduce=16)
+
+    def reductions():
+        return [model.get_layer(f"stream{number}_reduce").get_weights() for number in (1, 2)]
+
+    for one, other in zip(*reductions(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(reductions()[0][0]).max() > 0
+    model.compile("adam", FineGrained(), run_eagerly=True)
+    model.train_on_batch(images(), np.eye(4, 3, dtype="float32"))
+    assert np.abs(reductions()[0][0] - reductions()[1][0]).max() > 0
+
+
+def test_full_products_of_densenet_weigh_as_much_as_those_of_resnet():
+    """1024² products to 128 channels, 512² to 512: 134 million weights each."""
+    sizes = [
+        bilinear.build(name, 14, 32, projection=width).get_layer("projection").kernel.shape
+        for name, width in (("densenet121", 128), ("resnet18", 512))
+    ]
+    assert sizes == [(1024**2, 128), (512**2, 512)]
+    assert np.prod(sizes[0]) == np.prod(sizes[1]) == 2**27
 
 
 @pytest.mark.parametrize(
@@ -208,6 +236,12 @@ def test_the_papers_networks_have_two_streams(backbone, pooled):
     assert model.output.shape == (None, 9)
     for stream in ("stream1", "stream2"):
         assert model.get_layer(f"{stream}_reduce").input.shape[1:] == pooled
+
+
+def test_streams_normalise_as_asked():
+    for normalise, scale in (("network", 1 / 127.5), ("imagenet", 1 / (255 * 0.226))):
+        layer = built(normalise=normalise).get_layer("normalize")
+        np.testing.assert_allclose(layer.scale, scale)
 
 
 def test_one_stream_gives_logits_and_three_are_refused():

@@ -81,22 +81,22 @@ def test_claims_and_tables_find_their_rows():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> tuple[Path, str]:
-    place = tmp_path_factory.mktemp("asadi2025")
+    folder = tmp_path_factory.mktemp("asadi2025")
     command = [sys.executable, "-m", "reproduce.asadi2025", "--phantoms", "160", "--epochs", "2"]
     command += ["--size", "32", "--passes", "3", "--batch-size", "64", "--resamples", "20"]
-    command += ["--rows", "BCE", MC, "--results-dir", place / "results", "--cache-dir", place]
+    command += ["--rows", "BCE", MC, "--results-dir", folder / "results", "--cache-dir", folder]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return place / "results" / "asadi2025" / "chexpert-phantoms", done.stdout
+    return folder / "results" / "asadi2025" / "chexpert-phantoms", done.stdout
 
 
 def test_a_whole_run_writes_tables_and_figures(results):
-    folder, said = results
+    folder, printed = results
     for name in ("table.md", "rows.csv", "effect.csv", "violations.csv", "uncertainty.csv"):
         assert (folder / name).stat().st_size > 100
     assert (folder / "figure-3.png").read_bytes().startswith(b"\x89PNG")
     assert "drawn phantoms" in (folder / "figure-2.svg").read_text()
-    assert "not comparable" in said
+    assert "not comparable" in printed
     recorded = json.loads((folder / "HBCE-data-driven" / "seed-0" / "config.json").read_text())
     assert recorded["settings"]["form"] == "as_released"
     assert recorded["settings"]["penalties"]["Abnormal > Opacity"] > 0.4
@@ -117,13 +117,15 @@ def test_the_released_penalty_trains_what_bce_trains(results):
 
 def test_dropout_passes_differ_and_their_mean_is_scored(results):
     folder, _ = results
-    found = predictions.load(folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz")
+    dropped = predictions.load(
+        folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz"
+    )
     plain = predictions.load(folder / "HBCE-data-driven" / "seed-0" / "predictions.npz")
-    assert found.probabilities.shape[0] == 3
-    assert found.probabilities.std(axis=0).max() > 1e-4
-    table = tables.of_passes(found, plain).set_index("label")
+    assert dropped.probabilities.shape[0] == 3
+    assert dropped.probabilities.std(axis=0).max() > 1e-4
+    table = tables.of_passes(dropped, plain).set_index("label")
     assert table.loc["mean", "mean spread"] == pytest.approx(
-        found.probabilities.std(axis=0).mean(), rel=1e-4
+        dropped.probabilities.std(axis=0).mean(), rel=1e-4
     )
     assert table["ECE"].between(0, 1).all()
 

@@ -60,8 +60,8 @@ def test_probabilities_follow_the_chain_rule():
     expected = conditional[:, path].prod(axis=1)
     np.testing.assert_allclose(made["HLCP"].readout.probabilities(logits)[:, path[0]], expected)
     rescaled = (0.02 + 0.98 * conditional[:, path]).prod(axis=1)
-    found = made["HLUP (rescale)"].readout.probabilities(logits)[:, path[0]]
-    np.testing.assert_allclose(found, rescaled)
+    floored = made["HLUP (rescale)"].readout.probabilities(logits)[:, path[0]]
+    np.testing.assert_allclose(floored, rescaled)
     np.testing.assert_allclose(made["BR-all"].readout.probabilities(logits), conditional)
 
 
@@ -76,8 +76,8 @@ def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
 
 
 def test_the_real_validation_list_is_learnt_as_it_is(shared_data):
-    found = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
-    with gzip.open(found) as file:
+    released = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
+    with gzip.open(released) as file:
         frame = pd.read_csv(file)
     row = rows(frame)["HLCP"]
     np.testing.assert_array_equal(row.task.truth, frame[list(labels.PLCO)].to_numpy())

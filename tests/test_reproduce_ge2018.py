@@ -19,8 +19,8 @@ from tests.conftest import REPOSITORY
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    found = (np.random.default_rng(0).random((40, 14)) < 0.1).astype(np.float32)
-    return pd.DataFrame(found, columns=list(labels.CHESTXRAY14))
+    findings = (np.random.default_rng(0).random((40, 14)) < 0.1).astype(np.float32)
+    return pd.DataFrame(findings, columns=list(labels.CHESTXRAY14))
 
 
 def rows(frame, **changes):

@@ -18,10 +18,10 @@ from tests.conftest import REPOSITORY
 @pytest.fixture
 def frame() -> pd.DataFrame:
     generator = np.random.default_rng(0)
-    found = (generator.random((40, 14)) < 0.1).astype(np.float32)
-    found[:14] = np.maximum(found[:14], np.eye(14))
-    frame = pd.DataFrame(found, columns=list(labels.CHESTXRAY14))
-    frame[labels.NO_FINDING] = 1 - found.max(axis=1)
+    findings = (generator.random((40, 14)) < 0.1).astype(np.float32)
+    findings[:14] = np.maximum(findings[:14], np.eye(14))
+    frame = pd.DataFrame(findings, columns=list(labels.CHESTXRAY14))
+    frame[labels.NO_FINDING] = 1 - findings.max(axis=1)
     return frame.assign(split=["train"] * 20 + ["val"] * 10 + ["test"] * 10)
 
 

@@ -176,12 +176,12 @@ def drawn(tmp_path_factory) -> Path:
     return drawing.write("chexpert", folder, 150, 48, seed=3, prevalence_floor=0.1, progress=False)
 
 
-def run_script(drawn: Path, place: Path, *words: str) -> str:
+def run_script(drawn: Path, folder: Path, *words: str) -> str:
     command = [sys.executable, "-m", "reproduce.pham2019", "--data-dir", str(drawn)]
     command += ["--preset", "demo", "--size", "32", "--resize", "36", "--epochs", "1"]
     command += ["--draws", "2", "--resamples", "20", *words]
     command += ["--backbone", "tiny_plain", "--members", "tiny_plain,tiny_residual"]
-    command += ["--cache-dir", str(place / "cache"), "--results-dir", str(place / "results")]
+    command += ["--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -206,12 +206,12 @@ def test_the_script(drawn, tmp_path):
     assert "ensemble (TTA), seed 0" in (folder / "studies.md").read_text()
 
     def weights(row: str) -> dict[str, np.ndarray]:
-        found = {}
+        arrays = {}
         with h5py.File(folder / row / "seed-0" / "best.weights.h5") as file:
             file.visititems(
-                lambda name, item: found.update({name: item[()]} if hasattr(item, "dtype") else {})
+                lambda name, item: arrays.update({name: item[()]} if hasattr(item, "dtype") else {})
             )
-        return {name: value for name, value in found.items() if name.startswith("layers")}
+        return {name: value for name, value in arrays.items() if name.startswith("layers")}
 
     before, after = weights("tiny_residual-step-1"), weights("tiny_residual")
     changed = [name for name in before if not np.array_equal(before[name], after[name])]

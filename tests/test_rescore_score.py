@@ -93,8 +93,7 @@ def test_files_may_lie_anywhere_under_the_folder(shared_data, tmp_path):
     for path in (shared_data / "released").rglob("*.csv"):
         shutil.copy(path, flat)
     one, two = (
-        authors.read("pham2019", folder).predictions
-        for folder in (flat, shared_data / "released")
+        authors.read("pham2019", folder).predictions for folder in (flat, shared_data / "released")
     )
     np.testing.assert_array_equal(one.probabilities, two.probabilities)
     assert len({*one.patients}) == 500

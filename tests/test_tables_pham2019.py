@@ -14,7 +14,7 @@ from reproduce.tables import pham2019 as tables
 
 
 def test_studies_are_pooled_from_images():
-    found = Predictions(
+    of_images = Predictions(
         np.array(["a", "b", "c"]),
         np.array(["p", "q", "q"]),
         np.array(["x"]),
@@ -22,15 +22,15 @@ def test_studies_are_pooled_from_images():
         np.array([[[0.5], [0.25], [0.75]], [[0.5], [0.75], [0.75]]]),
         {},
     )
-    pooled = predictions.pooled(found, ["s2", "s1", "s1"])
+    pooled = predictions.pooled(of_images, ["s2", "s1", "s1"])
     assert pooled.ids.tolist() == ["s1", "s2"]
     assert pooled.patients.tolist() == ["q", "p"]
     np.testing.assert_array_equal(pooled.probabilities[..., 0], [[0.5, 0.5], [0.75, 0.5]])
     np.testing.assert_array_equal(pooled.targets, [[0], [1]])
-    largest = predictions.pooled(found, ["s2", "s1", "s1"], np.max)
+    largest = predictions.pooled(of_images, ["s2", "s1", "s1"], np.max)
     np.testing.assert_array_equal(largest.probabilities[..., 0], [[0.75, 0.5], [0.75, 0.5]])
     with pytest.raises(EvaluationError, match="different truths"):
-        predictions.pooled(found, ["s1", "s1", "s2"])
+        predictions.pooled(of_images, ["s1", "s1", "s2"])
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def drawn(tmp_path_factory) -> Path:
 
 
 def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
-    found = chexpert.radiologists(drawn)
-    assert [*found] == ["bc4", "bc6", "bc8"]
+    decisions = chexpert.radiologists(drawn)
+    assert [*decisions] == ["bc4", "bc6", "bc8"]
     frame = chexpert.read(drawn)
-    assert {*found["bc4"].index} == {*frame[frame["split"] == "test"]["study_id"]}
-    assert np.isin(found["bc8"], (0, 1)).all()
+    assert {*decisions["bc4"].index} == {*frame[frame["split"] == "test"]["study_id"]}
+    assert np.isin(decisions["bc8"], (0, 1)).all()
     released = tmp_path / "radiologists" / "benchmark_radiologists"
     released.mkdir(parents=True)
     source = next(drawn.rglob("bc6.csv"))
     (released / "bc6.csv").write_bytes(source.read_bytes())
     only = chexpert.radiologists(tmp_path)
     assert [*only] == ["bc6"]
-    pd.testing.assert_frame_equal(only["bc6"], found["bc6"])
+    pd.testing.assert_frame_equal(only["bc6"], decisions["bc6"])
     with pytest.raises(DataError, match=r"bc6.csv lacks 1 of the 2 test studies, such as nobody"):
-        tables.of_studies("bc6", found["bc6"], [found["bc6"].index[0], "nobody"])
+        tables.of_studies("bc6", decisions["bc6"], [decisions["bc6"].index[0], "nobody"])

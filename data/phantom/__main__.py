@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError
+from data import DataError, files
 from data.phantom.drawing import draw, write
 from data.phantom.layouts import LAYOUTS, Shot
 
@@ -32,20 +32,24 @@ SHEET = (  # what the contact sheet shows: a view and the labels drawn
 
 def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
     """A picture of phantoms, one finding each with its name under it."""
+    if seed < 0:
+        raise DataError(f"--seed {seed} is negative; use 0 or more.")
     caption, tiles = 20, []
-    for number, (view, found) in enumerate(SHEET):
-        shot = Shot("", number, number, number % 2 == 1, view, tuple((one, 1.1) for one in found))
+    for number, (view, findings) in enumerate(SHEET):
+        drawn = tuple((label, 1.1) for label in findings)  # label, strength
+        shot = Shot("", number, number, number % 2 == 1, view, drawn)
         image = cv2.resize(
             draw(shot, 2 * tile, seed)[0], (tile, tile), interpolation=cv2.INTER_AREA
         )
-        text = ", ".join(found).replace("_", " ") or f"normal, {view.replace('LATERAL', 'lateral')}"
+        text = ", ".join(findings).replace("_", " ")
+        text = text or f"normal, {view.replace('LATERAL', 'lateral')}"
         strip = np.full((caption, tile), 255, np.uint8)
         scale = min(0.4, 0.4 * (tile - 4) / cv2.getTextSize(text, 0, 0.4, 1)[0][0])
         cv2.putText(strip, text, (2, 14), cv2.FONT_HERSHEY_SIMPLEX, scale, 0, 1, cv2.LINE_AA)
         tiles.append(cv2.copyMakeBorder(np.vstack([image, strip]), 2, 2, 2, 2, 0, value=255))
     rows = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+    content = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    files.write(out, content.tobytes())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,13 +16,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError
+from data import DataError, files
 from data.phantom import labels as drawn_labels
 from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
 from data.phantom.findings import PAINT, RESHAPE, benign, boxes
 from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
-from data.progress import shown
+from data.progress import with_progress
 
 VERSION = 1  # raise it with every change that changes bytes
 SMALLEST, FEWEST = 32, 20  # pixels; images
@@ -44,7 +44,7 @@ def draw(
     streams = {
         label: [seed, FINDING, shot.patient, zlib.crc32(label.encode())]
         for label, _ in shot.findings
-    }  # a patient keeps a finding's place
+    }  # a finding lies at the same point in all images of a patient
     for label, strength in shot.findings:
         if label in RESHAPE:
             RESHAPE[label](shape, np.random.default_rng([*streams[label], 1]), strength)
@@ -92,28 +92,32 @@ def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool)
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     try:
         drawn = zip(jobs, pool.map(_draw_to_disk, jobs), strict=True)
-        counted = shown(drawn, "draw", len(shots), show=show, images=lambda drawn: len(drawn[0][0]))
+        counted = with_progress(
+            drawn, "draw", len(shots), show=show, images=lambda pair: len(pair[0][0])
+        )
         return [line for _, written in counted for line in written]
-    finally:  # after an error or Ctrl-C, what has not begun is dropped
+    finally:  # after an error or Ctrl-C, start no further jobs
         pool.shutdown(cancel_futures=True)
 
 
 def _finished(out: Path, settings: dict) -> bool:
-    """Whether these phantoms lie there already; another content of the folder is an error."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    """Whether the folder holds these phantoms, finished; an error if it holds anything else."""
+    if not os.path.exists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
         raise DataError(f"{out} is a file; name a folder with --out.")
     for name, done in (("phantom.json", True), ("phantom.unfinished.json", False)):
         try:
-            there = json.loads((out / name).read_text())
+            recorded = json.loads((out / name).read_text())
         except FileNotFoundError:
             continue
         except ValueError:
-            there = {}
-        if there == settings:
+            recorded = {}
+        if recorded == settings:
             return done
-        differing = [key for key in settings if there.get(key) != settings[key]]
+        if not isinstance(recorded, dict):
+            recorded = {}
+        differing = [key for key in settings if recorded.get(key) != settings[key]]
         raise DataError(
             f"{out} holds phantoms of other settings ({', '.join(differing)} differ); choose "
             f"another --out, or delete that folder first."
@@ -130,6 +134,7 @@ def write(
     size: int,
     seed: int,
     prevalence_floor: float = 0.0,
+    *,
     progress: bool = True,
 ) -> Path:
     """Draw a dataset of phantoms, once; returns the folder to give to the dataset's reader."""
@@ -150,11 +155,11 @@ def write(
         "version": VERSION,
     }
     root = out / CHEXPERT_FOLDER if dataset == "chexpert" else out
-    if _finished(out, settings):
-        if progress:
-            print(f"{out} already holds these {images} phantoms; nothing to do.")
-        return root
     try:
+        if _finished(out, settings):
+            if progress:
+                print(f"{out} already holds these {images} phantoms; nothing to do.")
+            return root
         out.mkdir(parents=True, exist_ok=True)
         marker = out / "phantom.unfinished.json"  # becomes phantom.json when all is written
         marker.write_text(json.dumps(settings, indent=2) + "\n")
@@ -171,11 +176,8 @@ def write(
     except BrokenProcessPool as error:
         raise DataError(
             "A drawing process died, of too little memory or because the script that called "
-            'drawing.write lacks its `if __name__ == "__main__":`; see to it and run again.'
+            'drawing.write lacks its `if __name__ == "__main__":`; correct that and run again.'
         ) from error
     except OSError as error:
-        raise DataError(
-            f"Cannot write phantoms to {out} ({error.strerror}); free some space or choose another "
-            f"--out, and run the same command again."
-        ) from error
+        raise files.cannot_write(out, error) from error
     return root

@@ -1,4 +1,4 @@
-"""The signature of each finding, by label, and its place in the finished image.
+"""The signature of each finding, by label, and its position in the finished image.
 
 `RESHAPE[label](shape, rng, strength)` changes a Shape before the chest is drawn, and
 `PAINT[label](film, rng, strength)` adds to the layers and returns the masks of the focal lesions it
@@ -50,7 +50,7 @@ def hernia(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def _on_bone(film: Film, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """A point on a rib (or, sometimes, a clavicle) and the bone's direction there."""
+    """A point on a rib (or, sometimes, a clavicle) and the bone's direction at it."""
     bones = film.clavicles if rng.random() < 0.15 else film.ribs
     bone = bones[rng.integers(len(bones))]
     at = rng.integers(len(bone) // 3, 5 * len(bone) // 6)
@@ -111,8 +111,8 @@ def devices(film: Film, rng: Rng, strength: float) -> Masks:
             way = [(x, y), (0.5 + 0.4 * (x - 0.5), 0.2), (0.46, 0.36), (0.48, 0.6), (0.62, 0.7)]
             film.extra += bright * film.lines([curve(way)], 0.007)
         elif kind == "wires":  # of a sternum once opened
-            around = np.linspace(0, 2 * np.pi, 14)
-            loop = np.stack([0.016 * np.cos(around), 0.008 * np.sin(around)], 1)
+            angles = np.linspace(0, 2 * np.pi, 14)
+            loop = np.stack([0.016 * np.cos(angles), 0.008 * np.sin(angles)], 1)
             loops = [np.add(loop, (middle, y)) for y in np.linspace(0.27, 0.62, 5)]
             film.extra += 1.3 * bright * film.lines(loops, 0.005)
         else:
@@ -176,7 +176,7 @@ PAINT: dict[str, Callable[[Film, Rng, float], Masks]] = {
 
 def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ...]]:
     """(x, y, width, height) of each mask after the pose, in image fractions, cut at the edges."""
-    found = []
+    bounding_boxes = []
     for mask in masks:
         inside = (mask > 0.4 * max(float(mask.max()), 0.25)).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(inside)
@@ -186,8 +186,8 @@ def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ..
         moved = corners / len(mask) @ pose[:, :2].T + pose[:, 2]
         low, high = moved.min(0).clip(0, 1), moved.max(0).clip(0, 1)
         if (high - low).min() > 0:
-            found.append((*low, *(high - low)))
-    return found
+            bounding_boxes.append((*low, *(high - low)))
+    return bounding_boxes
 
 
 def benign(film: Film, rng: Rng) -> None:

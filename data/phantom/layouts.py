@@ -82,7 +82,7 @@ def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot
     visits = _visits("chestxray14", images, (0.772, 0.228), wanted, rng)
     released = drawn_labels.noisy("chestxray14", visits.truth, wanted, rng)
     count = len(labels.CHESTXRAY14)
-    found = [
+    finding_labels = [
         "|".join(sorted(np.array(labels.CHESTXRAY14)[row])) or labels.NO_FINDING
         for row in released[:, :count]
     ]
@@ -92,7 +92,7 @@ def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot
         folder / "Data_Entry_2017_v2020.csv",
         {
             "Image Index": names,
-            "Finding Labels": found,
+            "Finding Labels": finding_labels,
             "Follow-up #": visits.number,
             "Patient ID": visits.patient + 1,
             "Patient Age": visits.age,
@@ -105,7 +105,7 @@ def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot
         },
     )
     for split, list_name in enumerate(("train_val_list.txt", "test_list.txt")):
-        listed = [name for name, of in zip(names, visits.split, strict=True) if of == split]
+        listed = [name for name, its in zip(names, visits.split, strict=True) if its == split]
         (folder / list_name).write_text("".join(f"{name}\n" for name in listed))
     findings = _findings("chestxray14", visits)
     return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
@@ -165,36 +165,46 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
     root = folder / CHEXPERT_FOLDER
     root.mkdir(parents=True, exist_ok=True)
 
-    def table(name: str, split: int, values: np.ndarray, details: bool) -> None:
-        here = np.flatnonzero(visits.split[unit] == split)
-        of = unit[here]
-        columns: dict = {"Path": [shots[i].path for i in here]}
-        if details:
-            columns["Sex"] = np.where(visits.female[of], "Female", "Male")
-            columns["Age"] = visits.age[of]
-            columns["Frontal/Lateral"] = np.where(position[here] == 1, "Lateral", "Frontal")
-            columns["AP/PA"] = np.where(position[here] == 1, None, view[of])
-        columns |= dict(zip(labels.CHEXPERT, values[of].T.astype(float), strict=True))
+    details = {
+        "Sex": np.where(visits.female, "Female", "Male")[unit],
+        "Age": visits.age[unit],
+        "Frontal/Lateral": np.where(position == 1, "Lateral", "Frontal"),
+        "AP/PA": np.where(position == 1, np.array(None), view[unit]),
+    }
+    paths = np.array([shot.path for shot in shots])
+    split = visits.split[unit]  # of each image
+    for name, number, values in (
+        ("train.csv", 0, from_reports),
+        ("train_visualCheXbert.csv", 0, from_images),
+        ("valid.csv", 1, truth),
+        ("test.csv", 2, truth),
+    ):
+        images_of_split = split == number
+        columns = {"Path": paths, **(details if name != "test.csv" else {})}
+        columns |= dict(zip(labels.CHEXPERT, values[unit].T.astype(float), strict=True))
+        columns = {key: column[images_of_split] for key, column in columns.items()}
         _write_csv(root / name, columns)
-
-    table("train.csv", 0, from_reports, True)
-    table("train_visualCheXbert.csv", 0, from_images, True)
-    table("valid.csv", 1, truth, True)
-    table("test.csv", 2, truth, False)
-    test = np.unique(unit[visits.split[unit] == 2])
-    called = {"groundtruth.csv": truth[test]}
+    test = np.unique(unit[split == 2])
     strength = np.column_stack([np.ones(count), visits.strength[:, :-1]])[test]
+    _write_readers(root, [studies[i] for i in test], truth[test], strength, rng)
+    return shots
+
+
+def _write_readers(
+    root: Path, studies: list[str], truth: np.ndarray, strength: np.ndarray, rng
+) -> None:
+    """The true labels of the test studies, and what each simulated radiologist calls."""
+    called = {"groundtruth.csv": truth}
     for name in drawn_labels.READERS:
-        called[f"radiologists/{name}.csv"] = drawn_labels.reader(truth[test], strength, name, rng)
+        called[f"radiologists/{name}.csv"] = drawn_labels.reader(truth, strength, name, rng)
     order = list(labels.CHEXPERT)
     order[3:5] = order[4:2:-1]  # the released readers' files have these two swapped
     (root / "radiologists").mkdir(exist_ok=True)
     for name, values in called.items():
-        columns = {"Study": [f"CheXpert-v1.0/{studies[i]}" for i in test]}
+        columns: dict = {"Study": [f"CheXpert-v1.0/{study}" for study in studies]}
         columns |= dict(zip(labels.CHEXPERT, values.T.astype(int), strict=True))
         names = order if "/" in name else labels.CHEXPERT
         _write_csv(root / name, {key: columns[key] for key in ("Study", *names)})
-    return shots
 
 
 LAYOUTS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}

@@ -211,8 +211,8 @@ def emphysema(film: Film, rng: Rng, strength: float) -> Masks:
         hole = film.blob(center, (radius, radius * 1.15), hard=0.7)
         film.air *= 1 + np.float32(0.16 * strength) * hole
         film.vessels *= 1 - hole
-        around = np.linspace(0, 2 * np.pi, 24)
-        wall = center + radius * np.stack([np.cos(around), 1.15 * np.sin(around)], 1)
+        angles = np.linspace(0, 2 * np.pi, 24)
+        wall = center + radius * np.stack([np.cos(angles), 1.15 * np.sin(angles)], 1)
         film.opacify(film.lines([wall], 0.0035), 0.22 * strength)
     return []
 
@@ -334,7 +334,7 @@ def scarring(film: Film, rng: Rng, strength: float) -> Masks:
     for side in sides(rng, 0.4):
         lung = film.lungs[side]
         center = lung.at(rng.uniform(0.35, 0.8), rng.uniform(0.06, 0.25))
-        mask = _strands(film, rng, center, rng.integers(5, 9), 0.13, lung.hilum)
+        mask = _strands(film, rng, center, int(rng.integers(5, 9)), 0.13, lung.hilum)
         film.opacify(mask, strength * rng.uniform(0.42, 0.6))
         film.opacify(film.blob(center, (0.07, 0.045), hard=0.1), 0.4 * strength)
         masks.append(on_air(film, mask))

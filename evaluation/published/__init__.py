@@ -1,4 +1,4 @@
-"""The published numbers: loaded as printed, and set beside ours with computed verdicts.
+"""The published numbers: loaded as printed, and compared with ours in computed verdicts.
 
 `results/published/NAME.csv` holds one printed number a line, `claims.csv` one claimed comparison;
 a paper that was added later brings its claims in `NAME.claims.csv`.
@@ -14,7 +14,7 @@ from evaluation import EvaluationError
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 COLUMNS = ["table", "row", "column", "metric", "dataset", "split", "value", "note"]
-CELL = ["row", "column", "metric"]  # what a number is of, wherever it is printed
+CELL = ["row", "column", "metric"]  # what identifies a number, wherever it is printed
 SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference", "verdict", "note"]
 FAILED = "failed: "  # begins the verdict of a row that ended without predictions
 QUOTED = "quoted"  # begins the note of a number that the paper took from another paper
@@ -128,7 +128,7 @@ def compare(
     extra = extra.assign(table=at.fillna("ours").to_numpy())
     unlisted = [row for row in failed if row not in {*theirs["row"], *ours["row"]}]
     side = pd.concat([side, extra, _empty_cells(unlisted, theirs)])
-    order = {name: place for place, name in enumerate([*theirs["table"].unique(), "ours"])}
+    order = {name: rank for rank, name in enumerate([*theirs["table"].unique(), "ours"])}
     side = side.sort_values("table", key=lambda table: table.map(order), kind="stable")
     side["difference"] = side["ours"] - side["published"]
     side[["note", "our note"]] = side[["note", "our note"]].fillna("")

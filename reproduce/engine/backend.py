@@ -81,6 +81,24 @@ def gpu_names() -> list[str]:
     return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
 
 
+def clear_networks() -> None:
+    """Free the networks that were trained before, with their optimizers' variables.
+
+    TensorFlow keeps every gradient that a traced step defined by tf.custom_gradient in a global
+    registry, and each holds the graph with all its variables. Keras' optimizers and the HLUP loss
+    define one a network, so clear_session alone frees no network that was trained.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import ops
+
+        registered = ops._gradient_registry._registry
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+    keras.utils.clear_session()  # collects the garbage too
+
+
 def jit(asked: bool | None) -> bool | str:
     """What --jit means to Keras: its "auto", but on a CPU TensorFlow compiles for minutes."""
     import keras

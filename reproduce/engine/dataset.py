@@ -73,7 +73,7 @@ def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
             flush=True,
         )
         name, drawn = f"{options.dataset}-{images}-{drawn_size}px", options.cache_dir / "phantoms"
-        with files.locked(drawn / f".{name}.lock", waiting="Another process draws them; waiting."):
+        with files.lock(drawn / f".{name}.lock", waiting="Another process draws them; waiting."):
             folder = drawing.write(
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
             )
@@ -134,9 +134,8 @@ def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int)
     origin = {"folder": attrs["folder"], "size": size, "window": window}
     digest = hashlib.sha256(json.dumps([origin, paths]).encode()).hexdigest()
     path = options.cache_dir / "templates" / f"{window}px-{digest[:12]}.npz"
-    if not path.exists():
-        # prepare, which reads every image, has the better word on those that cannot be read
-        template = template_crop.build(attrs["folder"], paths, size, window, skip_corrupt=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        template_crop.save(path, template, **origin)
-    return template_crop.load(path)
+    # images that cannot be read are named by prepare, which reads all of them
+    make = functools.partial(
+        template_crop.build, attrs["folder"], paths, size, window, skip_corrupt=True
+    )
+    return template_crop.load_or_make(path, make, **origin)

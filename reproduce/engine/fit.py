@@ -30,7 +30,7 @@ def train(
     """Train a row to its last epoch, from where it stands, and predict the test set."""
     row, task, fit = run.row, run.row.task, run.row.fit
     seed = run.seed + fit.reseed
-    keras.utils.clear_session()
+    backend.clear_networks()
     keras.utils.set_random_seed(seed)
     model = build_network(row, config, options)
     start(model, fit, weights, row.loss(), options)

@@ -133,7 +133,7 @@ class Terminated(BaseException):
     """SIGTERM: what a cluster sends before it takes the machine away."""
 
 
-def _terminate(number, frame):
+def _terminate(_signal, _frame):
     raise Terminated
 
 

@@ -61,9 +61,10 @@ def paper_folder(paper: str, options, data: Data) -> Path:
 def finish(runs: Sequence[Run]) -> None:
     """Seal the tables, which are written by now; name the rows that failed, and exit with 1."""
     folder = runs[0].folder.parents[1]
-    texts = [path for path in folder.iterdir() if path.suffix in (".csv", ".md", ".svg", ".png")]
-    of_runs = [run.folder / name for run in runs for name in ("history.csv", "metrics.csv")]
-    files.seal(folder, [*texts, *(path for path in of_runs if path.exists())])
+    kinds = (".csv", ".md", ".svg", ".png", ".gz")
+    tables = [path for path in folder.iterdir() if path.suffix in kinds]
+    finished = [run.folder for run in runs if run.finished]
+    files.seal(folder, [*tables, *(path for run in finished for path in run.glob("*.csv"))])
     failed = plan.failures(runs)
     if not failed:
         return
@@ -121,11 +122,11 @@ def _settle(work: Work, run: Run) -> bool:
         return True
     if not all(parent.finished for parent in made_from):
         return False
-    with files.locked(run.folder / ".lock") as held:
+    with files.lock(run.folder / ".lock") as held:
         if not held:
             return False
         if not run.finished and not state.failure(run):
-            files.remove_orphans(run.folder)
+            files.remove_parts(run.folder)
             try:
                 _make(work, run)
             except state.RowFailed as failure:

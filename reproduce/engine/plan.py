@@ -24,7 +24,7 @@ def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, optio
     """A run for every row and seed, in an order in which parents come first."""
     runs: dict[tuple[str, int], Run] = {}
     notes: dict[str, list[str]] = {}
-    with files.locked(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
+    with files.lock(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
         for row in rows:
             truth = _truth(row, data, runs)
             for seed in options.seeds:
@@ -94,18 +94,29 @@ def failures(runs: Sequence[Run]) -> dict[Path, str]:
     return reasons
 
 
+def failed_rows(runs: Sequence[Run]) -> dict[str, str]:
+    """Why rows failed, by their names; of several seeds, the first that did."""
+    reasons = failures(runs)
+    rows: dict[str, str] = {}
+    for run in runs:
+        if run.folder in reasons:
+            rows.setdefault(run.row.name, reasons[run.folder])
+    return rows
+
+
 def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Path, str]:
     """The folder of these settings, and what differs if others hold the plain name."""
     plain, own = below / name, below / f"{name}-{digest}"
     try:
         known = state.record(plain)
     except RunError as error:
-        if _finished_by(plain) == digest:
-            return plain, ""  # the record is written again
-        return own, str(error).partition(":")[0]
+        if digest in (_finished_by(plain), state.stopped_by(plain)):
+            (plain / state.RECORD).unlink()  # it is written again
+            return plain, ""
+        return own, f"{str(error).partition(' (')[0]}, and its results may have other settings,"
     if known is None:
         foreign = any(plain.glob("*.npz")) or any(plain.glob("*.h5"))
-        if foreign and _finished_by(plain) != digest:
+        if foreign and digest not in (_finished_by(plain), state.stopped_by(plain)):
             return own, f"{plain} has no config.json, so its results may have other settings,"
         return plain, ""
     if known["settings"] == settings:
@@ -149,7 +160,7 @@ def _claim(run: Run) -> None:
     """Write the settings into a run's folder, so that no other settings take it meanwhile."""
     if not (run.folder / state.RECORD).exists():
         claim = {"settings": run.settings, "digest": run.digest, "recipe": {}, "claim": os.getpid()}
-        files.write(run.folder / state.RECORD, json.dumps(claim, indent=1))
+        state.write_record(run.folder, claim)
 
 
 def release_claims(runs: Sequence[Run]) -> None:

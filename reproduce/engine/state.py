@@ -17,6 +17,7 @@ import json
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,8 @@ def record(folder: Path) -> dict | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found["settings"], dict) or not isinstance(found["recipe"], dict):
             raise TypeError("settings or recipe are missing")
+        if found.pop("sha256") != _digest_of(found):
+            raise ValueError("it has changed since the run wrote it")
         return found
     except FileNotFoundError:
         return None
@@ -85,7 +88,7 @@ def begin(run: Run, data: Data, device: str, recipe: dict, chunk: int | None = N
         "template": None if data.template is None else template_crop.digest(data.template),
         "sessions": [*sessions, provenance(device) | {"epochs": [epochs, None]}],
     }
-    _write_record(run.folder, found)
+    write_record(run.folder, found)
     if data.template is not None:
         template_crop.save(run.folder / "template.npz", data.template)
     return found
@@ -94,7 +97,7 @@ def begin(run: Run, data: Data, device: str, recipe: dict, chunk: int | None = N
 def add_to_record(folder: Path, **facts) -> dict:
     """Write more facts into a run's record."""
     found = (record(folder) or {}) | facts
-    _write_record(folder, found)
+    write_record(folder, found)
     return found
 
 
@@ -106,8 +109,14 @@ def readable_record(folder: Path) -> dict | None:
         return None
 
 
-def _write_record(folder: Path, found: dict) -> None:
-    files.write(folder / RECORD, json.dumps(found, indent=1))
+def write_record(folder: Path, found: dict) -> None:
+    """Write a run's config.json with the digest that it is checked by."""
+    found = json.loads(json.dumps(found))  # as it will be read back
+    files.write(folder / RECORD, json.dumps(found | {"sha256": _digest_of(found)}, indent=1))
+
+
+def _digest_of(found: dict) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def end_session(folder: Path) -> None:
@@ -115,14 +124,21 @@ def end_session(folder: Path) -> None:
     found = readable_record(folder)
     if found and found.get("sessions"):
         found["sessions"][-1]["epochs"][1] = len(history(folder))
-        _write_record(folder, found)
+        write_record(folder, found)
 
 
 def history(folder: Path) -> pd.DataFrame:
-    """A line an epoch, as far as history.csv can be read."""
+    """A line an epoch: of a stopped run from its state, of a finished one from history.csv."""
+    try:
+        with zipfile.ZipFile(folder / STATE) as archive:
+            return pd.DataFrame(json.loads(archive.read("about.json"))["history"])
+    except FileNotFoundError:
+        pass
+    except (*DAMAGED, NotImplementedError, zlib.error):
+        return pd.DataFrame()
     try:
         return pd.read_csv(folder / "history.csv")
-    except (OSError, ValueError):  # none yet, or damaged: state.npz holds it too
+    except (OSError, ValueError):
         return pd.DataFrame()
 
 
@@ -177,10 +193,19 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
         return Checkpoint(arrays, list(about["history"]), best)
-    except (*DAMAGED, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGED, NotImplementedError, RuntimeError, zlib.error) as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
+
+
+def stopped_by(folder: Path) -> str:
+    """The digest of the run that a folder's state is of; empty if there is none to go on from."""
+    try:
+        with zipfile.ZipFile(folder / STATE) as archive:
+            return str(json.loads(archive.read("about.json"))["run"])
+    except (*DAMAGED, NotImplementedError, zlib.error):
+        return ""
 
 
 def _best_file(folder: Path, best: dict) -> Path | None:
@@ -308,7 +333,10 @@ def usable_predictions(run: Run) -> bool:
                 raise EvaluationError(f"{path} {problem}.")
         except EvaluationError as error:
             print(f"{error} It is set aside as {set_aside(path).name} and made again.", flush=True)
-    return (run.folder / FINISHED).exists()
+    if lacking := [name for name in run.truth if not (run.folder / file_of(name)).exists()]:
+        (run.folder / FINISHED).unlink(missing_ok=True)
+        print(f"{run.name} lacks {file_of(lacking[0])}, which is made again.", flush=True)
+    return not lacking
 
 
 def _unlike_the_data(run: Run, found: predictions.Predictions) -> str:

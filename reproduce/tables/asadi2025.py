@@ -12,6 +12,7 @@ from evaluation.metrics import Group
 from evaluation.predictions import Predictions
 from reproduce import RunError
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import authors as released
 from reproduce.tables import heatmaps, scoring
@@ -50,7 +51,7 @@ def write(
     """Every table and figure; the rows of plain BCE, of the paper, and of that with MC dropout."""
     folder = paper_folder("asadi2025", options, data)
     scored = scoring.score(runs, groups, options.resamples)
-    scoring.write("asadi2025", folder, scored, data, {"HBCE": paper})
+    scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed_rows(runs))
     means = [group.name for group in (*metrics.ASADI, *OF_14)]
     parents = label_tree.parent_matrix(label_tree.ASADI)
     write_penalty_tables(folder, scored, labels.ASADI, parents, means, baseline, (dropped, paper))

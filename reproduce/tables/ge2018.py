@@ -6,6 +6,7 @@ import pandas as pd
 
 from evaluation import metrics, published, tables
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import scoring
 
@@ -20,7 +21,9 @@ def write(runs: Sequence[Run], data: Data, options) -> None:
     """Every table."""
     scored = scoring.score(runs, lambda names: metrics.GE, options.resamples)
     folder = paper_folder("ge2018", options, data)
-    scoring.write("ge2018", folder, scored, data, PRINTED_NAMES)
+    scoring.write("ge2018", folder, scored, data, PRINTED_NAMES, failed=failed_rows(runs))
+    if not scored:
+        return
     shares = normal_shares(scored)
     tables.write(shares.reset_index(), folder, "normal-share")
     heading = (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from evaluation import figures, metrics
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import scoring
 
@@ -14,7 +15,9 @@ def write(runs: Sequence[Run], data: Data, options, proposed: str, ours: str) ->
     """Every table and figure; claims of the `proposed` row also with `ours` in its place."""
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     folder = paper_folder("mo2019", options, data)
-    scoring.write("mo2019", folder, scored, data)
+    scoring.write("mo2019", folder, scored, data, failed=failed_rows(runs))
+    if not scored:
+        return
     if ours in scored:
         repaired = {**scored, proposed: scored[ours]}
         heading = f"Claims of the proposed loss with our repair in its place ({ours})"

@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, chexpert
+from data import DataError, chexpert, files, label_tree, policies
+from data.labels import CHEXPERT
 from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import figures, metrics, predictions, tables
 from evaluation.predictions import Predictions
 from reproduce.engine.loop import paper_folder
+from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import heatmaps, radiologists, scoring
 
 TITLE = "Pham et al. 2019, Figure"
+CLOSED = " (closed labels)"  # ends the names of flat rows with the labels that CT sees
 
 
 def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]) -> None:
@@ -37,24 +40,51 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
             lambda found: by_study(found, study_of),
         )
 
-    scored, beside = score("predictions"), {}
+    scored, beside, failed = score("predictions"), {}, failed_rows(runs)
+    if not scored:
+        scoring.write("pham2019", folder, scored, data, failed=failed)
+        return
     best = next(name for name in (*best_first, *scored) if name in scored)
     if (data.frame["split"] == "public").any():
         public = score("predictions-public")
         readers = chexpert.radiologists(data.folder)
         table = beside_radiologists(folder, public, best, readers, options.resamples, phantom)
         if best == best_first[0]:
-            table = table[table["group"] == "mean"]
+            printed = ("AUC", radiologists.BELOW)
+            table = table[(table["group"] == "mean") & table["metric"].isin(printed)]
             beside["Ours (test)"] = public[best]._replace(table=table)
-    scoring.write("pham2019", folder, scored | beside, data, {"Ours": best_first[0]})
-    views(folder, runs, study_of)
+    aliases = {"Ours": best_first[0]}
+    scoring.write("pham2019", folder, scored | beside, data, aliases, failed=failed)
+    write_closing(folder, data)
+    controls = {name.removesuffix(CLOSED): name for name in scored if name.endswith(CLOSED)}
+    if controls:
+        replaced = scored | {name: scored[control] for name, control in controls.items()}
+        heading = "Claims with flat rows trained on the labels that CT sees"
+        scoring.write_claims("pham2019", folder, replaced, "claims-closed", None, heading)
+    views(folder, [run for run in runs if run.finished], study_of)
     found = only_five(scored[best].predictions[0])
     curves = found.targets, found.mean, FIVE
     figures.roc_curves(folder / "figure-4.svg", *curves, None, f"{TITLE} 4: {best}", phantom)
     single = next((run for run in runs if run.row.name == best_first[-1]), None)
-    if single:
+    if single and single.finished:
         title = f"{TITLE} 5: {single.row.name}"
         heatmaps.of_examples(folder / "figure-5.svg", single, data, FIVE, title)
+
+
+def write_closing(folder: Path, data: Data) -> None:
+    """closing.csv: how many explicit negatives closing the whole tree would turn positive."""
+    train = data.frame[data.frame["split"] == "train"]
+    released = train[list(CHEXPERT)].to_numpy(np.float32)
+    counts = {}
+    for policy in ("ignore", "zeros", "ones"):
+        targets = policies.apply(released, policy)
+        counts[policy] = label_tree.overturned(targets, label_tree.CHEXPERT, released == 0)
+    table = pd.DataFrame(counts, pd.Index(CHEXPERT, name="label"))
+    table.insert(0, "negatives", (released == 0).sum(axis=0))
+    table = table[table["ones"] > 0]
+    tables.to_csv(table.reset_index(), folder / "closing.csv")
+    title = f"Explicit negatives that --close all would turn positive, of {len(train):,} images"
+    print("\n" + tables.titled(title, tables.to_text(table)))
 
 
 def by_study(found: Predictions, study_of: dict[str, str], pool=np.mean):
@@ -90,7 +120,7 @@ def views(folder: Path, runs: Sequence[Run], study_of: dict[str, str]) -> None:
     table = pd.DataFrame(lines).T
     title = f"Mean AUC, {len(found.ids):,} images of {len(mean.ids):,} studies"
     text = f"### {title}\n\n{tables.to_markdown(table)}"
-    (folder / "studies.md").write_text(text, encoding="utf-8")
+    files.write(folder / "studies.md", text)
     if len(found.ids) > len(mean.ids):
         print("\n" + tables.titled(title, tables.to_text(table)))
 
@@ -103,7 +133,9 @@ def beside_radiologists(
     resamples: int,
     phantom: bool,
 ) -> pd.DataFrame:
-    """AUC and radiologists below the curve of the `best` row; public.md, public.csv, a figure.
+    """The `best` row and the radiologists: public.md, two CSVs and a figure; its table.
+
+    Radiologists have an AUC of their own, and lie below the row's curve or not.
 
     `readers` are decisions by study; of several seeds, the first is set beside them.
     """
@@ -116,13 +148,16 @@ def beside_radiologists(
     table = table[table["metric"] == "AUC"].set_index("group").loc[[*FIVE, "mean"]].reset_index()
     if decisions:
         below = radiologists.below_curve(found, decisions, resamples, seed=0)
-        table = pd.concat([table, below])
+        each = radiologists.auc_of_each(found, decisions, resamples, seed=0)
+        table = pd.concat([table, below, each])
+        tables.to_csv(pd.concat([below, each]), folder / "public-radiologists.csv")
     title = f"Public test set, {len(found.ids):,} studies: {best}"
     heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
-    page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}"
-    (folder / "public.md").write_text(page, encoding="utf-8")
+    note = f"\n{radiologists.AUC_NOTE}\n" if decisions else ""
+    page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}{note}"
+    files.write(folder / "public.md", page)
     tables.to_csv(scoring.values(scored), folder / "public.csv")
-    print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))))
+    print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))) + note)
     figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
     return table
 

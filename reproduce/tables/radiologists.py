@@ -1,4 +1,4 @@
-"""Radiologists' operating points beside a model's ROC curves (Pham 2019, section 4.6)."""
+"""Radiologists compared with a model: operating points, AUC, ROC curves (Pham 2019, §4.6)."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ BELOW = "radiologists below the curve"
 
 
 def below_curve(
-    found: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
+    predictions: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
 ) -> pd.DataFrame:
     """How many radiologists' operating points lie below the ROC curve, per label and on average.
 
@@ -19,14 +19,50 @@ def below_curve(
     decided = np.stack([*decisions.values()])
 
     def count(images: np.ndarray) -> np.ndarray:
-        arrays = found.targets[images], found.mean[images], decided[:, images]
+        arrays = predictions.targets[images], predictions.mean[images], decided[:, images]
         below = metrics.under_curve(*arrays).sum(axis=0)
         return np.append(below, metrics.macro_mean(below))
 
-    draws = bootstrap.each(count, found.patients, resamples, seed)
-    value = count(np.arange(len(found.targets)))
-    groups = [*found.labels, "mean"]
+    draws = bootstrap.each(count, predictions.patients, resamples, seed)
+    value = count(np.arange(len(predictions.targets)))
+    groups = [*predictions.labels, "mean"]
     measured = pd.DataFrame({"group": groups, "metric": BELOW, "value": value})
+    return bootstrap.with_intervals(measured, draws.T)
+
+
+AUC_OF = "AUC of "  # begins the metric of a radiologist's own AUC
+AUC_NOTE = (
+    "A radiologist decides yes or no, which is one operating point: the AUC is the area under its "
+    "two segments, from (0, 0) to the point to (1, 1), the mean of sensitivity and specificity."
+)
+
+
+def auc_of_each(
+    predictions: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Each radiologist's AUC per label and on average, from one operating point (`AUC_NOTE`).
+
+    `decisions` are 0/1 arrays like the targets, by radiologist. A label with one class only has
+    no AUC and is left out of the mean.
+    """
+    decided = np.stack([*decisions.values()])
+
+    def areas(images: np.ndarray) -> np.ndarray:
+        points = [
+            metrics.operating_points(predictions.targets[images], each[images]) for each in decided
+        ]
+        of_labels = np.array([(1 + sensitivity - alarms) / 2 for alarms, sensitivity in points])
+        return np.column_stack([of_labels, metrics.macro_mean(of_labels)]).ravel()
+
+    draws = bootstrap.each(areas, predictions.patients, resamples, seed)
+    groups = [*predictions.labels, "mean"]
+    measured = pd.DataFrame(
+        {
+            "group": groups * len(decisions),
+            "metric": np.repeat([AUC_OF + name for name in decisions], len(groups)),
+            "value": areas(np.arange(len(predictions.targets))),
+        }
+    )
     return bootstrap.with_intervals(measured, draws.T)
 
 

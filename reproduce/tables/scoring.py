@@ -14,20 +14,23 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation import bootstrap, claims, published, tables
-from evaluation.metrics import Group
+from evaluation import bootstrap, claims, metrics, published, tables
+from evaluation.metrics import METRICS, Group
 from evaluation.predictions import Predictions
 from reproduce.engine import state
 from reproduce.engine.rows import Data, Run
 
 KEYS = ["group", "metric"]
+VALUES = [*KEYS, "value", "low", "high", "positives", "images", "note"]
+ONE_SEED = "one seed: the interval covers other patients, not other seeds"
+COLLAPSED = "collapsed: (nearly) the same probabilities for every image"
 
 
 class Scored(NamedTuple):
     """A row's numbers, the mean over its seeds, and the resampled values behind each of them."""
 
     table: pd.DataFrame  # group, metric, value, low, high, positives, images, note
-    draws: pd.DataFrame  # (group, metric) x resamples
+    draws: pd.DataFrame  # (group, metric) x resamples of patients and seeds
     predictions: Sequence[Predictions]  # of every seed
     folders: Sequence[Path] = ()  # of the same runs
 
@@ -36,56 +39,108 @@ def score(
     runs: Sequence[Run],
     groups: Callable[[Sequence[str]], Sequence[Group]],
     resamples: int,
-    of: str = "predictions",
-    view: Callable[[Predictions], Predictions] = lambda found: found,
+    stem: str = "predictions",
+    view: Callable[[Predictions], Predictions] = lambda predictions: predictions,
 ) -> dict[str, Scored]:
-    """Every row's numbers with patient-bootstrap intervals; `groups` are those of some labels.
+    """Every row's numbers with bootstrap intervals; `groups` are those of some labels.
 
-    `view` is what is scored of the predictions, for instance studies instead of images.
+    `stem` names the predictions file of each run; `view` changes what is scored, for instance
+    studies instead of images.
 
-    Rows are resampled alike, so their draws are paired. The interval of several seeds is that of
-    their mean: it speaks of other patients, not of other seeds.
+    Every row is resampled with the same patients, so that two rows' draws are paired. The interval
+    of one seed covers other patients; that of several covers other seeds too (`over_seeds`).
     """
     scored = {}
-    for name, of_row in itertools.groupby(runs, key=lambda run: run.row.name):
-        measured, draws, predictions, folders = [], [], [], []
-        for run in of_row:
-            found = view(state.load_predictions(run.folder, run.digest, f"{of}.npz"))
-            labels = list(found.labels)
-            one = bootstrap.measure(
-                found.targets, found.mean, labels, found.patients, groups(labels), resamples
+    finished = [run for run in runs if run.finished]
+    for name, row_runs in itertools.groupby(finished, key=lambda run: run.row.name):
+        row_runs = list(row_runs)
+        predictions = [
+            view(state.load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
+        ]
+        tables_by_seed, draws_by_seed = [], []
+        for run, predicted in zip(row_runs, predictions, strict=True):
+            labels = list(predicted.labels)
+            table, draws = bootstrap.measure(
+                predicted.targets,
+                predicted.mean,
+                labels,
+                predicted.patients,
+                groups(labels),
+                resamples,
             )
-            metrics_of = run.folder / f"{of.replace('predictions', 'metrics')}.csv"
-            tables.to_csv(bootstrap.with_intervals(*one), metrics_of)
-            measured.append(one[0])
-            draws.append(one[1])
-            predictions.append(found)
-            folders.append(run.folder)
-            said = run.row.note
-        table = measured[0].assign(value=np.mean([each["value"] for each in measured], axis=0))
-        if len(measured) > 1:
-            spread = np.std([each["value"] for each in measured], axis=0, ddof=1)
-            table["note"] = [
-                f"{note}; " * bool(note)
-                + f"mean of {len(measured)} seeds, deviation {of_seeds:.4f}"
-                for note, of_seeds in zip(table["note"], spread, strict=True)
-            ]
-        if said:
-            table["note"] = [f"{note}; {said}".strip("; ") for note in table["note"]]
-        mean = np.mean(draws, axis=0)
+            metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
+            tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
+            tables_by_seed.append(table)
+            draws_by_seed.append(draws)
+        draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in row_runs])
+        table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
+        bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
+        table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
+        for note in (collapse_note(row_runs, predictions), row_runs[0].row.note):
+            table["note"] = [_joined(each, note) for each in table["note"]]
         scored[name] = Scored(
-            bootstrap.with_intervals(table, mean),
-            pd.DataFrame(mean, index=pd.MultiIndex.from_frame(table[KEYS])),
+            table,
+            pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS])),
             predictions,
-            folders,
+            [run.folder for run in row_runs],
         )
     return scored
 
 
+def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Resampled means over seeds: (seeds, rows, resamples) of each seed -> (rows, resamples).
+
+    With every resample of the patients the S seeds are resampled too: S of them are drawn with
+    replacement, and the value is the mean of theirs on these patients. S drawn from S have only
+    (S - 1) / S of the variance of S new seeds, so the deviation from the mean over all seeds is
+    multiplied by sqrt(S / (S - 1)). Rows with the same seeds get the same draws: differences pair
+    seeds as well as patients. The draws of a single seed stay as they are.
+    """
+    count, resamples = len(draws), draws.shape[-1]
+    if count == 1:
+        return draws[0]
+    drawn = np.random.default_rng([count, *seeds]).integers(count, size=(resamples, count))
+    times = (drawn[..., None] == np.arange(count)).sum(axis=1)  # (resamples, seeds)
+    mean = draws.mean(axis=0)
+    resampled = np.einsum("bs,sgb->gb", times / count, draws)
+    return mean + np.sqrt(count / (count - 1)) * (resampled - mean)
+
+
+def _mean_table(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean over seeds of each value; the note says how many there are and how they differ."""
+    values = np.array([table["value"] for table in by_seed])
+    mean = by_seed[0].assign(value=values.mean(axis=0))
+    notes = [ONE_SEED] * len(mean)
+    if len(by_seed) > 1:
+        spread = values.std(axis=0, ddof=1)
+        notes = [f"mean of {len(values)} seeds, deviation {each:.4f}" for each in spread]
+    return mean.assign(note=[*map(_joined, mean["note"], notes)])
+
+
+def collapse_note(runs: Sequence[Run], predictions: Sequence[Predictions]) -> str:
+    """Which seeds of a row give (nearly) every image the same; empty where none does."""
+    seeds = [
+        str(run.seed)
+        for run, predicted in zip(runs, predictions, strict=True)
+        if metrics.collapsed(predicted.mean)
+    ]
+    if not seeds:
+        return ""
+    several = f" (seed {', '.join(seeds)})" if len(runs) > 1 else ""
+    return COLLAPSED + several
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
 def values(scored: dict[str, Scored]) -> pd.DataFrame:
     """All rows in one frame."""
+    if not scored:
+        return pd.DataFrame(columns=[*VALUES, "row"]).astype({"value": float})
     return pd.concat(
-        [of_row.table.assign(row=name) for name, of_row in scored.items()], ignore_index=True
+        [row_scores.table.assign(row=name) for name, row_scores in scored.items()],
+        ignore_index=True,
     )
 
 
@@ -106,23 +161,65 @@ def write(
     scored: dict[str, Scored],
     data: Data,
     aliases: dict[str, str] | None = None,
+    *,
+    failed: dict[str, str] | None = None,
+    judged: dict[str, dict] | None = None,
 ) -> None:
-    """Write and print the paper's tables and claims; `aliases` are printed names of our rows."""
-    printed = published.load(paper)
-    named = scored | {name: scored[row] for name, row in (aliases or {}).items() if row in scored}
+    """Write and print the paper's tables and claims; `aliases` are printed names of our rows.
+
+    `failed`: rows that ended without predictions -> why ("NaN in epoch 2", "needs HLCP").
+    `judged`: verdicts on claims that the paper's own tables give (see `claims.check`).
+    """
+    printed, failed = published.load(paper), failed or {}
+    scored = {
+        name: _with_lost_seeds(row_scores, failed.get(name)) for name, row_scores in scored.items()
+    }
+    missing = {name: reason for name, reason in failed.items() if name not in scored}
+    aliases = aliases or {}
+    named = scored | {name: scored[row] for name, row in aliases.items() if row in scored}
+    named_missing = missing | {
+        name: missing[row] for name, row in aliases.items() if row in missing and name not in named
+    }
     ours = values(named)
-    side = published.compare(printed, _printed_cells(ours, printed), data.not_comparable)
+    side = published.compare(
+        printed, _printed_cells(ours, printed), data.not_comparable, named_missing
+    )
     runs = {
-        name: " ".join(each.relative_to(folder).as_posix() for each in of_row.folders)
-        for name, of_row in named.items()
+        name: " ".join(each.relative_to(folder).as_posix() for each in row_scores.folders)
+        for name, row_scores in named.items()
     }  # where each of our numbers comes from
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
-    own = values(scored)
-    tables.to_csv(own.assign(runs=own["row"].map(runs)), folder / "values.csv")
+    own = pd.concat([values(scored), _without_values(missing, scored, printed)], ignore_index=True)
+    own["runs"] = [runs.get(row, "") for row in own["row"]]
+    tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
-    write_claims(paper, folder, named)
+    write_claims(paper, folder, named, failed=named_missing, judged=judged)
     print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+
+
+def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
+    """A row of which some seeds failed and others are scored, with a note of that."""
+    if reason is None:
+        return row_scores
+    notes = [_joined(note, f"another seed failed: {reason}") for note in row_scores.table["note"]]
+    return row_scores._replace(table=row_scores.table.assign(note=notes))
+
+
+def _without_values(
+    failed: dict[str, str], scored: dict[str, Scored], printed: pd.DataFrame
+) -> pd.DataFrame:
+    """Lines for values.csv of the rows that failed: every group and metric, without a value."""
+    if scored:
+        keys = next(iter(scored.values())).table[KEYS]
+    else:
+        keys = printed.rename(columns={"column": "group"})[KEYS].drop_duplicates()
+    empty = {"value": np.nan, "low": np.nan, "high": np.nan}
+    frames = [
+        keys.assign(**empty, note=published.FAILED + reason, row=row)
+        for row, reason in failed.items()
+    ]
+    return pd.concat(frames) if frames else pd.DataFrame()
 
 
 def write_claims(
@@ -132,26 +229,32 @@ def write_claims(
     stem: str = "claims",
     left_row: str | None = None,
     heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
+    *,
+    failed: dict[str, str] | None = None,
+    judged: dict[str, dict] | None = None,
 ) -> None:
     """Write and print the paper's claims, or those on one row; rows go by their printed names."""
-    checked = claims.check(paper, values(scored), differences(scored))
+    checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
     tables.write(checked, folder, stem)
-    shown = checked[checked["ours"] != "not run"]
+    shown = checked[checked["ours"] != claims.NOT_RUN]
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
-        text = tables.to_text(shown.set_index("claim")[columns], width=150)
+        if shown["size"].any():
+            columns.append("size")  # its word; claims.md has it whole
+            shown = shown.assign(size=shown["size"].str.partition(" (")[0])
+        text = tables.to_text(shown.set_index("claim")[columns], width=165)
         print(tables.titled(heading, text))
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
-    """Our numbers that have a place in some table of the paper; values.csv has all of them.
+    """Our numbers that belong into a printed table; values.csv has all of them.
 
     A row that the paper prints has the columns of the tables that print it, any other has all.
     """
     columns = printed[["table", "column", "metric"]].drop_duplicates()
-    places = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
-    cells = pd.MultiIndex.from_frame(places[["row", "column", "metric"]])
+    printed_rows = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
+    cells = pd.MultiIndex.from_frame(printed_rows[["row", "column", "metric"]])
     ran = pd.MultiIndex.from_frame(ours[["row", *KEYS]])
     ours_alone = ~ours["row"].isin(printed["row"]) & ran.droplevel("row").isin(cells.droplevel(0))
     return ours[ours_alone | ran.isin(cells)]

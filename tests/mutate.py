@@ -1,0 +1,264 @@
+"""Sampled mutation testing: which small changes of a folder's code do its own tests not notice?
+
+    python tests/mutate.py evaluation --mutants 200 --seed 0
+    python tests/mutate.py losses evaluation --mutants 50 --only metrics --list
+
+A mutant is one module with one operator, comparison, constant, condition or return value changed.
+Its tests (tests/test_FOLDER_MODULE.py and tests/test_FOLDER_MODULE_*.py) run until the first one
+fails: then it is killed, else it survived and its line is printed. A survivor is either equivalent
+(no input tells it from the original) or a test is missing.
+
+The mutants are written into a copy of the repository. Each is tested in a process forked from one
+that has imported the libraries, TensorFlow included, but nothing of this repository.
+"""
+
+import argparse
+import ast
+import contextlib
+import importlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics", "hypothesis",
+             "hypothesis.extra.numpy", "matplotlib.figure", "cv2", "pytest", "_pytest.assertion",
+             "xml.etree.ElementTree", "PIL.Image", "jinja2"]  # fmt: skip
+NEED_BACKEND = ("keras", "tensorflow")  # a test that names one of them imports both
+SLACK, LEAST = 6, 20  # a mutant may take 6 times as long as the tests take, or 20 seconds
+SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
+
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd, ast.MatMult: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
+}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    module: str  # path below the repository
+    line: int
+    before: str  # the changed lines, stripped
+    after: str
+    source: str  # of the whole mutated module
+
+
+def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """(expression to replace, what to put there) of one node."""
+    match node:
+        case ast.Compare(left, operators, comparators):
+            for place, operator in enumerate(operators):
+                changed = [*operators]
+                changed[place] = COMPARISONS[type(operator)]()
+                yield node, ast.Compare(left, changed, comparators)
+        case ast.BinOp(left, operator, right):
+            yield node, ast.BinOp(left, OPERATORS[type(operator)](), right)
+        case ast.BoolOp(operator, values):
+            other = ast.And() if isinstance(operator, ast.Or) else ast.Or()
+            yield node, ast.BoolOp(other, values)
+        case ast.UnaryOp(ast.Not() | ast.USub() | ast.Invert(), operand):
+            yield node, operand
+        case ast.Constant(bool(value)):
+            yield node, ast.Constant(not value)
+        case ast.Constant(int(value) | float(value)):
+            yield node, ast.Constant(value + 1)
+        case ast.If(test) | ast.IfExp(test) | ast.While(test):
+            yield test, ast.UnaryOp(ast.Not(), test)
+        case ast.Return(ast.expr() as value):
+            if not (isinstance(value, ast.Constant) and not value.value):  # None for "" or False
+                yield value, ast.Constant(None)
+        case ast.AugAssign(target, operator, value):
+            yield node, ast.AugAssign(target, OPERATORS[type(operator)](), value)
+
+
+def executable(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but annotations, patterns, f-strings, and `strict=True`, which only asserts."""
+    skipped = (ast.pattern, ast.JoinedStr)
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "type_comment"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.keyword) and child.arg == "strict":
+                continue
+            if isinstance(child, ast.AST) and not isinstance(child, skipped):
+                yield child
+                yield from executable(child)
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Every mutant of a module."""
+    source = path.read_text(encoding="utf-8")
+    content, starts = source.encode(), [0]
+    for line in content.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node in executable(ast.parse(source)):
+        for old, new in changes(node):
+            begin = starts[old.lineno - 1] + old.col_offset
+            end = starts[old.end_lineno - 1] + old.end_col_offset
+            text = ast.unparse(ast.fix_missing_locations(new))
+            text = text if isinstance(new, ast.stmt) else f"({text})"
+            mutated = (content[:begin] + text.encode() + content[end:]).decode()
+            before = lines_between(source, old.lineno, old.end_lineno)
+            after = lines_between(mutated, old.lineno, old.lineno + text.count("\n"))
+            yield Mutant(str(path.relative_to(ROOT)), old.lineno, before, after, mutated)
+
+
+def lines_between(source: str, first: int, last: int) -> str:
+    """Lines of a source, counted from 1, joined to one."""
+    return " ".join(line.strip() for line in source.splitlines()[first - 1 : last])
+
+
+def tests_of(module: str) -> list[str]:
+    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py."""
+    path = Path(module)
+    path = path.parent if path.stem == "__init__" else path.with_suffix("")
+    stem = f"test_{path.parent.name}_{path.name}"
+    found = [*(ROOT / "tests").glob(f"{stem}.py"), *(ROOT / "tests").glob(f"{stem}_*.py")]
+    return sorted(str(each.relative_to(ROOT)) for each in found)
+
+
+def run_tests(copy: Path, tests: list[str], limit: float) -> str:
+    """What a forked process says of the tests in the copy, as it stands."""
+    child = os.fork()
+    if not child:
+        os.setsid()  # so that what the tests start ends with them
+        os.chdir(copy)
+        quiet = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(quiet, stream)
+        sys.path[:0] = [str(copy)]
+        os.environ["PYTHONPATH"] = str(copy)
+        import pytest
+
+        code = 3
+        try:
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+        finally:
+            os._exit(int(code))
+    until = time.monotonic() + limit
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            _end_group(child)
+            code = os.waitstatus_to_exitcode(status)
+            # 2: the module cannot be imported; below 0: a crash. Both are noticed.
+            return SURVIVED if code == 0 else BROKEN if code in (4, 5) else KILLED
+        time.sleep(0.02)
+    _end_group(child)
+    os.waitpid(child, 0)
+    return TIMEOUT
+
+
+def _end_group(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def modules_in(folder: str, only: str) -> list[str]:
+    """The modules of a folder that have tests of their own; the others are named."""
+    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
+    found = [module for module in found if only in module]
+    without = [each for each in found if not tests_of(each) and (ROOT / each).stat().st_size > 200]
+    if without:
+        print(f"without a test file of their own: {', '.join(without)}", flush=True)
+    return [module for module in found if tests_of(module)]
+
+
+def import_libraries(tests: set[str]) -> None:
+    """What all tests import anyway, once; nothing of this repository."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    texts = " ".join((ROOT / test).read_text(encoding="utf-8") for test in tests)
+    backend = NEED_BACKEND if any(name in texts for name in NEED_BACKEND) else ()
+    for name in (*LIBRARIES, *backend):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+
+def copy_repository(folder: Path) -> Path:
+    """The files that git tracks or would, without what it ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True,
+    ).stdout.decode()  # fmt: skip
+    copy = folder / "repository"
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", help="whose modules are changed: evaluation, losses")
+    parser.add_argument("--mutants", type=int, default=200, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="modules with TEXT in their path"
+    )
+    parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
+    options = parser.parse_args()
+    modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
+    every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
+    sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
+    sample.sort(key=lambda mutant: (mutant.module, mutant.line))
+    print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
+    if options.list:
+        for mutant in sample:
+            print(f"{mutant.module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}")
+        return 0
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        counts = run_sample(sample, copy_repository(Path(folder)))
+    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
+
+
+def run_sample(sample: list[Mutant], copy: Path) -> dict[str, int]:
+    """Test every mutant and print those that survive; how many ended in which way."""
+    import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
+    counts: dict[str, int] = {}
+    limits: dict[str, float] = {}
+    for number, mutant in enumerate(sample, 1):
+        tests, path = tests_of(mutant.module), copy / mutant.module
+        if mutant.module not in limits:
+            started = time.monotonic()
+            verdict = run_tests(copy, tests, 600)
+            took = time.monotonic() - started
+            limits[mutant.module] = max(LEAST, SLACK * took)
+            print(f"{mutant.module}: {took:.1f} s of {', '.join(tests)}", flush=True)
+            if verdict != SURVIVED:
+                sys.exit(f"{', '.join(tests)}: {verdict} without any mutant; mend them first.")
+        original = path.read_bytes()
+        path.write_text(mutant.source, encoding="utf-8")
+        verdict = run_tests(copy, tests, limits[mutant.module])
+        path.write_bytes(original)
+        counts[verdict] = counts.get(verdict, 0) + 1
+        if verdict in (SURVIVED, BROKEN):
+            print(
+                f"[{number}/{len(sample)}] {verdict} {mutant.module}:{mutant.line}\n"
+                f"  - {mutant.before}\n  + {mutant.after}",
+                flush=True,
+            )
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What a cache is: its paths and pixels. And damage of any of its files is found and mended."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data import DataError, cache
+from data.cache import Cache
+from data.prepare import prepare
+
+COUNT = 21
+
+
+@pytest.fixture
+def films(tmp_path) -> tuple[Path, list[str]]:
+    root = tmp_path / "films"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"{k:04d}.png" for k in range(COUNT)]
+    for name in names:
+        cv2.imwrite(str(root / name), rng.integers(0, 256, (48, 48), np.uint8))
+    return root, names
+
+
+def prepared(root, names, to) -> Path:
+    return prepare(root, names, to, 32, progress=False, shard_images=8)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_new_file_times_and_another_folder_give_the_same_fingerprint(films, tmp_path):
+    root, names = films
+    first = Cache(prepared(root, names, tmp_path / "cache"))
+    copied = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(root, copied, copy_function=shutil.copyfile)
+    for name in names:
+        os.utime(copied / name, ns=(5, 5))
+    second = Cache(prepared(copied, names, tmp_path / "local disk"))
+    assert second.folder != first.folder
+    assert second.fingerprint == first.fingerprint
+    for name in names[:3]:
+        os.utime(root / name, ns=(7, 7))
+    again = Cache(prepared(root, names, tmp_path / "cache"))
+    assert again.folder == first.folder
+    assert again.fingerprint == first.fingerprint
+
+
+def test_another_pixel_path_order_or_size_gives_another_fingerprint(films, tmp_path):
+    root, names = films
+    made = [Cache(prepared(root, names, tmp_path / "a")).fingerprint]
+    made.append(Cache(prepared(root, names[::-1], tmp_path / "b")).fingerprint)
+    made.append(Cache(prepared(root, names[:-1], tmp_path / "c")).fingerprint)
+    made.append(
+        Cache(prepare(root, names, tmp_path / "d", 40, progress=False, shard_images=8)).fingerprint
+    )
+    image = cv2.imread(str(root / names[3]), cv2.IMREAD_GRAYSCALE)
+    image[:8, :8] = 255 - image[:8, :8]
+    cv2.imwrite(str(root / names[3]), image)
+    made.append(Cache(prepared(root, names, tmp_path / "e")).fingerprint)
+    (root / names[3]).rename(root / "renamed.png")
+    renamed = ["renamed.png" if name == names[3] else name for name in names]
+    made.append(Cache(prepared(root, renamed, tmp_path / "f")).fingerprint)
+    assert len(set(made)) == 6
+
+
+def _zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "zero-filled": _zeros,
+    "one bit": _flip,
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": Path.unlink,
+    "foreign": lambda path: path.write_bytes(b"\x93NUMPY" + os.urandom(path.stat().st_size - 6)),
+    "another shard": lambda path: shutil.copyfile(
+        next(p for p in sorted(path.parent.glob("0*.npy")) if p.name[:5] == "00000"), path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_is_refused_and_prepared_again_with_one_line(
+    films, tmp_path, capsys, damage
+):
+    root, names = films
+    folder = prepared(root, names, tmp_path / "cache")
+    Cache(folder)
+    before = contents(folder)
+    shard = next(folder.glob("00001*.npy"))
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("0*.npy") if path != shard}
+    damage(shard)
+    with pytest.raises(DataError, match=rf"{shard} is damaged, missing or cut short; run the same"):
+        Cache(folder)
+    prepared(root, names, tmp_path / "cache")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"1 of 3 shards of the image cache {folder} are damaged or gone")
+    assert shard.name in lines[0]
+    assert contents(folder) == before
+    assert all(path.stat().st_mtime_ns == when for path, when in times.items()), "redone"
+    Cache(folder)
+
+
+@pytest.mark.parametrize("damage", [_zeros, _flip, Path.unlink, lambda p: p.write_text("[]")])
+@pytest.mark.parametrize("name", ["index.json", "00002*.npy.json"])
+def test_a_damaged_index_or_note_is_written_again(films, tmp_path, name, damage):
+    root, names = films
+    folder = prepared(root, names, tmp_path / "cache")
+    before = contents(folder)
+    damage(next(folder.glob(name)))
+    if name == "index.json":
+        with pytest.raises(DataError, match=r"no finished image cache|damaged|another version"):
+            Cache(folder)
+    prepared(root, names, tmp_path / "cache")
+    assert contents(folder) == before
+
+
+def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
+    root, names = films
+    folder = prepared(root, names, tmp_path / "cache")
+    before, pixels = contents(folder), Cache(folder).read(np.arange(COUNT))
+    random_numbers = random.Random(0)
+    found = 0
+    for _ in range(150):
+        path = folder / random_numbers.choice(sorted(before))
+        content = bytearray(before[path.name])
+        content[random_numbers.randrange(len(content))] ^= 1 << random_numbers.randrange(8)
+        path.write_bytes(content)
+        try:
+            assert np.array_equal(Cache(folder).read(np.arange(COUNT)), pixels)
+        except DataError:
+            found += 1
+        prepared(root, names, tmp_path / "cache")
+        assert contents(folder) == before
+    assert found > 80
+
+
+def test_a_folder_in_the_way_is_named_and_foreign_files_stay(films, tmp_path):
+    root, names = films
+    folder = prepared(root, names, tmp_path / "cache")
+    (folder / "thesis.txt").write_text("years of work")
+    (folder / "pictures").mkdir()
+    shard = next(folder.glob("00001*.npy"))
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(DataError, match=rf"{shard} cannot be written .*a folder has its name"):
+        prepared(root, names, tmp_path / "cache")
+    shard.rmdir()
+    os.utime(root / names[0], ns=(1, 1))
+    prepared(root, names, tmp_path / "cache")
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    assert (folder / "pictures").is_dir()
+    assert len(list(folder.glob("0*.npy"))) == 3  # the shard of the former file time is gone
+    (folder / "index.json").unlink()
+    (folder / "index.json").mkdir()
+    with pytest.raises(DataError, match=r"index.json cannot be written .*move that folder away"):
+        prepared(root, names, tmp_path / "cache")
+
+
+def test_a_shard_is_compared_once_in_a_process(films, tmp_path, monkeypatch):
+    root, names = films
+    folder = prepared(root, names, tmp_path / "cache")
+    counted, crc32 = [], cache.zlib.crc32  # a shard's block comes with a value to go on from
+    monkeypatch.setattr(
+        cache.zlib, "crc32", lambda *block: counted.extend(block[1:]) or crc32(*block)
+    )
+    Cache(folder)
+    assert len(counted) == 3
+    Cache(folder)
+    assert len(counted) == 3
+    os.utime(next(folder.glob("00001*.npy")))
+    Cache(folder)
+    assert len(counted) == 4
+
+
+def test_an_empty_selection_has_the_shape_and_type_of_images(films, tmp_path):
+    root, names = films
+    empty = Cache(prepared(root, names, tmp_path / "cache")).read(np.array([], np.int64))
+    assert empty.shape == (0, 32, 32)
+    assert empty.dtype == np.uint8

@@ -1,0 +1,176 @@
+"""Real label files, changed at random: each change is refused with its line, or changes nothing.
+
+CXR_MUTATIONS is the number of changes in all, 500 unless given.
+"""
+
+import csv
+import gzip
+import io
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data import DataError, chestxray14, chexpert, plco
+
+MUTATIONS = int(os.environ.get("CXR_MUTATIONS", "500"))
+ROWS = 300  # of each real file, so that reading takes milliseconds
+
+
+def _touch(folder: Path, paths) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+
+
+def _chestxray14(shared: Path, folder: Path) -> list[Path]:
+    """The first rows of the label file, with the official lists of those images."""
+    labels = shared / "chestxray14-labels"
+    with gzip.open(labels / "Data_Entry_2017_v2020.csv.gz", "rt") as file:
+        lines = [next(file) for _ in range(ROWS + 1)]
+    (folder / "Data_Entry_2017_v2020.csv").write_text("".join(lines))
+    images = {line.split(",")[0] for line in lines[1:]}
+    for name in ("train_val_list.txt", "test_list.txt"):
+        with gzip.open(labels / f"{name}.gz", "rt") as file:
+            (folder / name).write_text("".join(line for line in file if line.strip() in images))
+    _touch(folder, [f"images/{name}" for name in images])
+    return [folder / name for name in ("Data_Entry_2017_v2020.csv", *chestxray14.LISTS.values())]
+
+
+def _plco(shared: Path, folder: Path) -> list[Path]:
+    """The rows of the released validation list, dealt to three lists by patient."""
+    with gzip.open(
+        shared / "plco-official-splits" / "val_set_delete0.0.csv.gz", "rt", newline=""
+    ) as file:
+        lines = [next(file) for _ in range(ROWS + 1)]
+    paths = []
+    for position, split in enumerate(plco.SPLITS):
+        rows = [line for line in lines[1:] if hash_of(line.split(",")[1]) % 3 == position]
+        paths.append(folder / f"{split}_set_delete0.0.csv")
+        paths[-1].write_text("".join([lines[0], *rows]), newline="")
+    _touch(folder, [f"images/{line.split(',')[0]}.png" for line in lines[1:]])
+    return paths
+
+
+def hash_of(text: str) -> int:
+    return sum(text.encode())
+
+
+def _chexpert(shared: Path, folder: Path) -> list[Path]:
+    """The released test labels and the decisions of the three benchmark radiologists."""
+    released = shared / "released" / "chexpert-test"
+    shutil.copy(released / "groundtruth.csv", folder)
+    shutil.copytree(released / "radiologists", folder / "radiologists")
+    studies = pd.read_csv(folder / "groundtruth.csv")["Study"].str.removeprefix("CheXpert-v1.0/")
+    _touch(folder, studies + "/view1_frontal.jpg")
+    names = [f"radiologists/{name}.csv" for name in chexpert.RADIOLOGISTS]
+    return [folder / name for name in ("groundtruth.csv", *names)]
+
+
+DATASETS = {
+    "chestxray14": (_chestxray14, chestxray14.read),
+    "plco": (_plco, plco.read),
+    "chexpert": (_chexpert, chexpert.read),
+}
+
+
+def _one_line(text: str, numbers: random.Random, change) -> str:
+    """The text with one of its lines, of at least two characters, changed."""
+    lines = text.splitlines(keepends=True)
+    at = numbers.choice([k for k, line in enumerate(lines) if len(line.strip()) > 1])
+    line = lines[at].rstrip("\r\n")
+    lines[at] = change(line) + lines[at][len(line) :]
+    return "".join(lines)
+
+
+def a_field_more(text: str, numbers: random.Random) -> str:
+    def change(line: str) -> str:
+        fields = line.split(",")
+        added = numbers.choice(["", "0", "1.0", "x", numbers.choice(fields)])
+        fields.insert(numbers.randint(0, len(fields)), added)
+        return ",".join(fields)
+
+    return _one_line(text, numbers, change)
+
+
+def a_field_less(text: str, numbers: random.Random) -> str:
+    def change(line: str) -> str:
+        fields = line.split(",")
+        if len(fields) > 1:  # a list's line has one, which is cut instead
+            del fields[numbers.randrange(len(fields))]
+            return ",".join(fields)
+        return line[: numbers.randint(1, len(line))]
+
+    return _one_line(text, numbers, change)
+
+
+def a_quotation_mark(text: str, numbers: random.Random) -> str:
+    def change(line: str) -> str:
+        at = numbers.randint(0, len(line))
+        return line[:at] + '"' + line[at:]
+
+    return _one_line(text, numbers, change)
+
+
+def a_line_cut(text: str, numbers: random.Random) -> str:
+    return _one_line(text, numbers, lambda line: line[: numbers.randint(1, len(line))])
+
+
+def a_column_twice(text: str, numbers: random.Random) -> str:
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    column, to = numbers.randrange(len(rows[0])), numbers.randint(0, len(rows[0]))
+    values = [row[column] for row in rows]
+    if numbers.random() < 0.5:  # another content under the same name
+        values[1:] = numbers.sample(values[1:], len(values) - 1)
+    doubled = [[*row[:to], value, *row[to:]] for row, value in zip(rows, values, strict=True)]
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(doubled)
+    return file.getvalue()
+
+
+CHANGES = (a_field_more, a_field_less, a_quotation_mark, a_line_cut, a_column_twice)
+
+
+def _read(read, folder: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """The frame, without the hashes of its files, and what the radiologists decided."""
+    frame = read(folder)
+    del frame.attrs["label_files"]
+    return frame, chexpert.radiologists(folder)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_changed_file_is_refused_or_reads_the_same(shared_data, tmp_path, dataset):
+    build, read = DATASETS[dataset]
+    paths = build(shared_data, tmp_path)
+    frame, decisions = _read(read, tmp_path)
+    numbers = random.Random(dataset)
+    refused = 0
+    for number in range(-(-MUTATIONS // len(DATASETS))):
+        path, change = numbers.choice(paths), CHANGES[number % len(CHANGES)]
+        original = path.read_bytes()
+        changed = change(original.decode(), numbers)
+        path.write_bytes(changed.encode())
+        try:
+            after, decided = _read(read, tmp_path)
+        except DataError as error:
+            refused += 1
+            message = str(error)
+            assert path.name in message, f"{change.__name__}: {message}"
+            # what the whole file lacks or has twice stands in no line of it
+            assert re.search(r"line \d|no column|more than once|names images|in both", message), (
+                message
+            )
+        else:
+            pd.testing.assert_frame_equal(after, frame, obj=f"{change.__name__} in {path.name}")
+            assert after.attrs == frame.attrs
+            assert decided.keys() == decisions.keys()
+            for name in decisions:
+                pd.testing.assert_frame_equal(decided[name], decisions[name])
+        path.write_bytes(original)
+    assert refused > MUTATIONS / len(DATASETS) / 2
+    frame_again, _ = _read(read, tmp_path)
+    pd.testing.assert_frame_equal(frame_again, frame)

@@ -1,0 +1,256 @@
+"""From predictions to tables: seeds and patients in intervals, rows that failed or collapsed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import bootstrap, metrics, predictions, published
+from evaluation.inference import sigmoid
+from evaluation.metrics import Group
+from reproduce.engine.rows import Combined, Data, Run
+from reproduce.tables import scoring
+
+LABELS = ("Edema", "Mass")
+IMAGES, RESAMPLES = 120, 300
+DATA = Data(None, None, {"dataset": "plco"})
+
+
+def finished(folder, name, seed, quality, noise=0, note="") -> Run:
+    """A run whose predictions tell the classes apart by `quality`, with noise of its own."""
+    truth = np.random.default_rng(0).random((IMAGES, 2)) < 0.4
+    shared = np.random.default_rng(1).normal(size=(IMAGES, 2))
+    own = np.random.default_rng([2, seed, len(name)]).normal(size=(IMAGES, 2))
+    logits = quality * truth + shared + noise * own
+    run = Run(Combined(name, (), note=note), seed, folder / name / f"seed-{seed}", {})
+    ids = np.arange(IMAGES).astype(str)
+    patients = np.repeat(np.arange(IMAGES // 2), 2).astype(str)
+    arrays = ids, patients, np.array(LABELS), truth.astype(np.float32), sigmoid(logits)[None]
+    predictions.save(run.folder / "predictions.npz", predictions.Predictions(*arrays, {}))
+    return run
+
+
+def leaf(names):
+    return (Group("leaf"),)
+
+
+def score(runs):
+    return scoring.score(runs, leaf, RESAMPLES)
+
+
+def cell(scored, row="HLCP", group="leaf", metric="AUC"):
+    return scored[row].table.set_index(scoring.KEYS).loc[(group, metric)]
+
+
+# Seeds
+
+
+def test_two_seeds_without_other_variance_by_hand():
+    """Seeds .8 and .9 on every resample: the means of two drawn are .8, .85, .85, .9.
+
+    The mean of two new seeds has the variance s^2 / 2 = .0025, that of these means is half of it.
+    """
+    draws = np.stack([np.full((1, 4000), 0.8), np.full((1, 4000), 0.9)])
+    resampled = scoring.over_seeds(draws, [0, 1])
+    ends = 0.85 + 0.05 * np.sqrt(2) * np.array([-1, 0, 1])
+    values, counts = np.unique(resampled.round(9), return_counts=True)
+    np.testing.assert_allclose(values, ends)
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
+    assert resampled.var() == pytest.approx(0.0025, rel=0.06)
+
+
+def test_three_seeds_have_the_variance_of_three_new_ones():
+    seeds = np.array([0.7, 0.75, 0.9])
+    draws = np.repeat(seeds[:, None, None], 20_000, axis=2)
+    resampled = scoring.over_seeds(draws, [4, 5, 6])
+    assert resampled.var() == pytest.approx(seeds.var(ddof=1) / 3, rel=0.04)
+    assert resampled.mean() == pytest.approx(seeds.mean(), abs=0.001)
+
+
+def test_the_draws_of_one_seed_are_those_of_the_patients():
+    draws = np.random.default_rng(0).random((1, 2, 50))
+    np.testing.assert_array_equal(scoring.over_seeds(draws, [3]), draws[0])
+
+
+def test_differences_pair_seeds_as_well_as_patients():
+    """Rows that differ by .1 with every seed and patient differ by .1, however seeds vary."""
+    draws = np.random.default_rng(0).random((3, 2, 100))
+    one, other = (scoring.over_seeds(each, [0, 1, 2]) for each in (draws, draws - 0.1))
+    np.testing.assert_allclose(one - other, 0.1)
+    elsewhere = scoring.over_seeds(draws - 0.1, [3, 4, 5])
+    assert np.std(one - elsewhere) > 0.05
+    np.testing.assert_array_equal(one, scoring.over_seeds(draws, [0, 1, 2]))  # repeatable
+
+
+def test_the_interval_of_several_seeds_is_wider_than_that_of_patients_alone(tmp_path):
+    runs = [finished(tmp_path, "HLCP", seed, 1.0 + seed, noise=0.3) for seed in (0, 1)]
+    both, (first, second) = score(runs), [score([run]) for run in runs]
+    mean = cell(both)
+    assert mean["value"] == pytest.approx((cell(first)["value"] + cell(second)["value"]) / 2)
+    width = mean["high"] - mean["low"]
+    patients_alone = np.mean([each["HLCP"].draws for each in (first, second)], axis=0)
+    low, high = np.quantile(patients_alone[-2], [0.025, 0.975])
+    assert width > 1.5 * (high - low)
+    assert mean["low"] < cell(first)["value"] < cell(second)["value"] < mean["high"] + 0.02
+    assert "mean of 2 seeds, deviation 0." in mean["note"]
+    assert scoring.ONE_SEED not in mean["note"]
+    pd.testing.assert_frame_equal(both["HLCP"].table, score(runs)["HLCP"].table)
+    for run in runs:
+        alone = pd.read_csv(run.folder / "metrics.csv")
+        assert len(alone) == 2 * (len(LABELS) + 1)
+
+
+def test_one_seed_keeps_the_patients_interval_and_says_so(tmp_path):
+    run = finished(tmp_path, "HLCP", 0, 1.5, note="our reading")
+    table = score([run])["HLCP"].table
+    found = predictions.load(run.folder / "predictions.npz")
+    expected = bootstrap.table(
+        found.targets, found.mean, LABELS, found.patients, leaf(LABELS), RESAMPLES
+    )
+    pd.testing.assert_frame_equal(table.drop(columns="note"), expected.drop(columns="note"))
+    assert {*table["note"]} == {f"{scoring.ONE_SEED}; our reading"}
+
+
+def test_widened_intervals_stay_within_0_and_1(tmp_path):
+    runs = [finished(tmp_path, "HLCP", seed, quality) for seed, quality in ((0, 1.0), (1, 99.0))]
+    table = score(runs)["HLCP"].table
+    assert table["high"].max() == 1
+    assert table["low"].min() >= 0
+
+
+def test_differences_of_rows_are_those_of_their_draws(tmp_path):
+    scored = score(
+        [
+            finished(tmp_path, name, seed, quality + seed, noise=0.1)
+            for name, quality in (("HLCP", 1.0), ("BR-all", 0.5))
+            for seed in (0, 1)
+        ]
+    )
+    table = scoring.differences(scored).set_index(["left_row", "right_row", *scoring.KEYS])
+    line = table.loc[("HLCP", "BR-all", "leaf", "AUC")]
+    gap = scored["HLCP"].draws - scored["BR-all"].draws
+    ends = np.quantile(gap.loc[("leaf", "AUC")], [0.025, 0.975])
+    np.testing.assert_allclose(line[["low", "high"]].astype(float), ends)
+    assert line["low"] > 0  # paired: both rows gain by the second seed
+    assert cell(scored)["low"] < cell(scored, "BR-all")["high"]
+    assert scoring.differences({}).empty
+
+
+# Collapse
+
+
+def test_a_row_that_collapsed_says_so(tmp_path):
+    runs = [finished(tmp_path, "HLCP", 0, 1.5), finished(tmp_path, "HLCP", 1, 1.5)]
+    flat = predictions.load(runs[1].folder / "predictions.npz")
+    flat = flat._replace(probabilities=np.full((1, IMAGES, 2), 0.3) + 1e-7)
+    predictions.save(runs[1].folder / "predictions.npz", flat)
+    assert {*score(runs)["HLCP"].table["note"].str.partition("; ")[2]} == {
+        f"{scoring.COLLAPSED} (seed 1)"
+    }
+    assert score(runs[1:])["HLCP"].table["note"][0] == f"{scoring.ONE_SEED}; {scoring.COLLAPSED}"
+    assert scoring.COLLAPSED not in score(runs[:1])["HLCP"].table["note"][0]
+
+
+# Rows that failed
+
+
+@pytest.fixture
+def scored(tmp_path):
+    runs = [finished(tmp_path, name, 0, 1.5) for name in ("HLUP-finetune", "HLUP")]
+    return score(runs)
+
+
+FAILED = {"HLCP": "NaN in epoch 2", "HLCP, same budget": "needs HLCP"}
+
+
+def test_failed_rows_stand_in_their_places(tmp_path, scored, capsys):
+    aliases = {"HLUP (ours)": "HLUP", "HLUP (naive)": "HLCP"}
+    scoring.write("chen2019", tmp_path, scored, DATA, aliases, failed=FAILED)
+    side = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    verdicts = side.groupby("row")["verdict"].agg(set)
+    assert verdicts["HLCP"] == {"failed: NaN in epoch 2"}
+    assert verdicts["HLUP (naive)"] == {"failed: NaN in epoch 2"}  # a printed name of the same row
+    assert verdicts["HLCP, same budget"] == {"failed: needs HLCP"}
+    assert verdicts["BR-leaf"] == {"not run"}
+    page, printed = (tmp_path / "table.md").read_text(), capsys.readouterr().out
+    assert "| HLCP | published | .879 | .229 |" in page
+    assert "|  | ours, failed: NaN in epoch 2 |" in page
+    assert "| HLCP, same budget | ours, failed: needs HLCP |" in page
+    assert "ours, failed: needs HLCP" in printed
+    assert "published, not run" in page
+    values = pd.read_csv(tmp_path / "values.csv", keep_default_na=False)
+    failed = values[values["row"] == "HLCP"]
+    assert {*failed["note"]} == {"failed: NaN in epoch 2"}
+    assert {*failed["value"]} == {""}
+    claims = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("claim")
+    assert claims["ours"]["two-stages-boost"] == "failed: NaN in epoch 2"
+    assert claims["our_note"]["two-stages-boost"] == "HLCP failed: NaN in epoch 2"
+    assert claims["ours"]["finetune-beats-hlup"] in ("holds", "within noise", "does not hold")
+    assert claims["ours"]["br-all-no-gain"] == "not run"
+    assert "All of ours: one seed: the interval covers other patients" in page
+
+
+def test_long_reasons_are_cut_in_the_table_and_whole_below_it(tmp_path, scored):
+    reason = "out of memory: 12 GB were asked for and 3 GB were free (lower --batch-size)"
+    scoring.write("chen2019", tmp_path, scored, DATA, failed={"HLCP": reason})
+    page = (tmp_path / "table.md").read_text()
+    assert "|  | ours, failed: out of memory: 12 GB were asked… |" in page
+    assert f"- HLCP: failed: {reason}" in page
+
+
+def test_every_row_may_fail(tmp_path):
+    scoring.write("chen2019", tmp_path, {}, DATA, failed=FAILED)
+    values = pd.read_csv(tmp_path / "values.csv", keep_default_na=False)
+    assert {*values["row"]} == {*FAILED}
+    assert "failed: needs HLCP" in (tmp_path / "table.md").read_text()
+
+
+def test_a_row_that_lost_a_seed_keeps_its_numbers_and_says_so(tmp_path, scored):
+    scoring.write("chen2019", tmp_path, scored, DATA, failed={"HLUP": "NaN in epoch 2"})
+    side = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    of_row = side[side["row"] == "HLUP"]
+    ran = of_row[of_row["ours"] != ""]
+    assert len(ran)
+    assert ran["note"].str.contains("another seed failed: NaN in epoch 2").all()
+    assert not side["verdict"].str.startswith("failed").any()
+
+
+def test_a_papers_own_table_may_judge_a_claim(tmp_path, scored):
+    verdict = {"ours": "holds", "margin": "3 of 3", "our_note": "by DeLong's p"}
+    claim = "significance-respects-the-tree"
+    scoring.write("chen2019", tmp_path, scored, DATA, judged={claim: verdict})
+    claims = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("claim")
+    assert claims.loc[claim, ["ours", "margin", "our_note"]].to_dict() == verdict
+    scoring.write("chen2019", tmp_path, scored, DATA)
+    claims = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("claim")
+    assert claims.loc[claim, "ours"] == "not run"
+
+
+def test_values_of_a_row_that_is_not_printed_are_kept(tmp_path, scored):
+    scoring.write("chen2019", tmp_path, scored, DATA)
+    values = pd.read_csv(tmp_path / "values.csv")
+    assert {*values["group"]} == {*LABELS, "leaf"}
+    assert {*values["runs"]} == {"HLUP-finetune/seed-0", "HLUP/seed-0"}
+    side = pd.read_csv(tmp_path / "table.csv")
+    assert {*side["column"]} == {*published.load("chen2019")["column"]}
+
+
+def test_the_view_is_what_is_scored(tmp_path):
+    run = finished(tmp_path, "HLCP", 0, 1.5)
+    studies = np.repeat(np.arange(IMAGES // 4), 4).astype(str)
+
+    def by_study(found):
+        found = found._replace(targets=found.targets[np.repeat(np.arange(0, IMAGES, 4), 4)])
+        return predictions.pooled(found, studies)
+
+    scored = scoring.score([run], leaf, 20, view=by_study)
+    found = scored["HLCP"].predictions[0]
+    assert found.mean.shape == (IMAGES // 4, 2)
+    auc = metrics.macro_mean(metrics.auroc(found.targets, found.mean))
+    assert cell(scored)["value"] == pytest.approx(auc)
+
+
+def test_rows_are_scored_from_the_named_test_set(tmp_path):
+    run = finished(tmp_path, "HLCP", 0, 1.5)
+    (run.folder / "predictions.npz").rename(run.folder / "predictions-public.npz")
+    scoring.score([run], leaf, 20, "predictions-public")
+    assert (run.folder / "metrics-public.csv").is_file()
