@@ -31,14 +31,14 @@ import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
-from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine import dataset, flags, loop, schedules, search
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
 HIERARCHIES = {"plco": "plco", "chexpert": "chexpert-abnormal", "chestxray14": "chestxray14"}
-FOREIGN = ("deleted", "uncertain")  # settings of the other two datasets
+ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one dataset
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     first = Fit(config.epochs, rate, mean_auc_of(leaf), crop)  # §3: what the searches optimised
     finetune = replace(first, epochs=config.finetune_epochs, learning_rate=slow)
     flat, chain, rescaled = Readout(), Readout(chain_rule), Readout(chain_rule_rescaled)
-    never = {"plco": ("uncertain",), "chexpert": ("deleted",)}.get(data.dataset, FOREIGN)
+    never = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
 
     def row(name, task, loss, fit, readout, start_from="") -> Row:
         ignores = ("finetune_epochs", "finetune_learning_rate", *never)
@@ -144,10 +144,11 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=list(HIERARCHIES))
+    config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
-    runs = loop.train("chen2019", rows(config, data), data, config, options)
+    table = search.table(rows, config, data, options)
+    runs = loop.train("chen2019", table, data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
     loop.finish(runs)
 

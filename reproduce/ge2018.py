@@ -13,7 +13,7 @@ two copies of a network that are kept apart by losses of their own: cross-entrop
 
 Deviations, each explained in docs/papers/ge2018.md:
 1. Eq. (2) lacks its -log, without which it teaches the opposite (--msml as_printed).
-2. 1024-channel maps are reduced to 512 by a 1x1 convolution before the outer product (--reduce).
+2. The width of the 1x1 convolution is unstated: 512 on 512 channels, 128 on DenseNet's 1024.
 3. VGG is VGG-16 without batch normalisation; the paper does not say which VGG it took.
 4. F-MSML is read at FCE. It is scored alone, with its own CE head, and with a separate R18 or D121,
    which is what the printed rows are compared with; R18 + R18 shows what any second network gives.
@@ -32,7 +32,7 @@ import models
 from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
-from reproduce.engine import dataset, flags, loop, schedules
+from reproduce.engine import dataset, flags, loop, schedules, search
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 from reproduce.tables import ge2018 as tables
@@ -47,7 +47,8 @@ class Readings:
     msml: Literal["corrected", "as_printed"] = "corrected"  # eq. 2, with the -log of its slope
     over_labels: Literal["sum", "mean"] = "sum"  # eq. 1; a mean makes MSML weigh 14 times more
     projection: Count = 512  # §2.3's 1x1 convolution, channels unstated; ours
-    reduce: Dimensions = 512  # ours: a map with more channels is reduced to them
+    projection_densenet: Count = 128  # unstated; ours: 1024² x 128 weights as 512² x 512
+    reduce: Dimensions = 0  # ours: 0 keeps every channel, as §2.2
     sketch: Dimensions = 0  # ours: 0 for the outer product, else the dimensions of its count sketch
     split: Literal["random", "official", "chexnet"] = "random"  # §3, 70/10/20; others are lists
 
@@ -60,6 +61,7 @@ class Networks:
     densenet: Backbone = "densenet121"  # §3.1
     vgg: Backbone = "vgg16"  # §3, depth unstated; ours
     weights: str = "imagenet"  # §3
+    normalise: Literal["network", "imagenet"] = "network"  # §3, "mean and std": as its weights ask
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ DEMO = {
     "epochs": 4,
     "learning_rate": 1e-3,
     "projection": 64,
+    "projection_densenet": 64,
     "reduce": 64,
 }
 
@@ -129,9 +132,10 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
     def bilinear(streams: int, frozen: bool = False):
         def build(**network):
+            of_densenet = network["backbone"] == config.densenet
             return models.bilinear.build(
                 **network,
-                projection=config.projection,
+                projection=config.projection_densenet if of_densenet else config.projection,
                 reduce=config.reduce,
                 sketch=config.sketch,
                 streams=streams,
@@ -142,11 +146,15 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
     flat = Readout()
     networks = ("resnet", "densenet", "vgg")
-    of_loss, of_pooling = ("alpha", "beta", "msml"), ("projection", "reduce", "sketch")
+    of_loss, of_pooling = (
+        ("alpha", "beta", "msml"),
+        ("projection", "projection_densenet", "reduce", "sketch"),
+    )
     of_fine = fine_grained(config.alpha, config.beta)
 
     def row(name, loss=ce, fit=fit, readout=flat, ignores=(), **more) -> Row:
-        network = {"backbone": backbones[name.partition("-")[0].partition(" ")[0]]}
+        backbone = backbones[name.partition("-")[0].partition(" ")[0]]
+        network = {"backbone": backbone, "normalise": config.normalise}
         ignores = (*networks, *ignores)
         return Row(name, task, loss, fit, readout, network=network, ignores=ignores, **more)
 
@@ -200,7 +208,8 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=1800, resize=config.resize)
-    runs = loop.train("ge2018", rows(config, data), data, config, options)
+    table = search.table(rows, config, data, options)
+    runs = loop.train("ge2018", table, data, config, options)
     tables.write(runs, data, options)
     loop.finish(runs)
 

@@ -3,8 +3,8 @@
     python tests/fuzz_run_files.py --trials 3000
 
 Every trial flips a bit, cuts, empties, deletes or swaps a file of finished and of stopped runs,
-then reads all of them as the scripts, the tables and predict do. What they give must be what they gave
-before; otherwise one sentence names the file. Some trials run the script again to its end, whose
+then reads all of them as the scripts, the tables and predict do. They must give what they gave
+before, or one sentence that names the file. Some trials run the script again to its end, whose
 predictions must be equal, byte for byte.
 """
 

@@ -38,7 +38,7 @@ def checkup(options) -> Iterator[Finding]:
     yield machine.backend(facts)
     yield machine.gpu(machine.driver(), facts, os.environ, machine.wheels())
     try:
-        from reproduce.doctor import dataset
+        from reproduce.doctor import dataset, weights
     except ImportError as error:
         yield Finding(
             PROBLEM, "imports", f"{error}", "Mend the packages first: the rest needs them."
@@ -74,6 +74,7 @@ def checkup(options) -> Iterator[Finding]:
         fix = f"Look at the whole error: {sys.executable} -m reproduce.doctor.speed"
         yield Finding(PROBLEM, "speed", f"cannot train: {facts.get('ended')}", fix)
     for need in needs:
+        yield weights.look(need.paper, need.dataset)
         text = f"{need.epochs:,} epochs of {need.training:,} images at {need.pixels} px"
         text = f"{'at most ' * need.may_stop}{text}, {machine.size(need.cache)} of cache"
         if rate:

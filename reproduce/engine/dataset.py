@@ -13,7 +13,7 @@ from data import DataError, chestxray14, chexpert, files, plco, prepare, splits,
 from data.cache import Cache
 from data.phantom import drawing
 from models import backbones, weights
-from reproduce import RunError
+from reproduce.engine import search
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
 
 SUBGROUPS = ("sex", "age")  # columns that no result hangs on
@@ -45,18 +45,13 @@ def load(
             another_split = f"the split of {options.split_file.name}"
         frame = given
     undecoded = Data(frame, None, {"dataset": attrs["dataset"]})
-    check(rows(config, undecoded), config, options)
+    check(search.table(rows, config, undecoded, options), config, options)
     window = config.size if template else None
     return decode(options, frame, attrs, another_split, resize, window)
 
 
 def check(rows: Sequence[Row | Combined], config, options) -> None:
-    """What can be known before any image is decoded: row names, flags, weights to start from."""
-    trained = [row for row in rows if isinstance(row, Row)]
-    for field in options.given:
-        if all(field in row.ignores for row in trained):
-            flag = "--" + field.replace("_", "-")
-            raise RunError(f"{flag} changes nothing on {options.dataset}: leave it out.")
+    """What can be known before any image is decoded: row names, weights to start from."""
     due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
     for name in dict.fromkeys(row.network["backbone"] for row in due):
         weights.fetch(name, backbones.weights_of(config.weights, name))
@@ -113,7 +108,7 @@ def decode(
         "identity": {  # what decides results: neither file times nor the order of rows
             "dataset": attrs["dataset"],
             "phantom": attrs["phantom"],
-            "labels": hashlib.sha256(labels.to_csv(index=False).encode()).hexdigest(),
+            "labels": hashlib.sha256(_bytes_of(labels)).hexdigest(),
             "split": splits.digest(decoded),
             "images": cache.fingerprint,
             "template": None if template is None else template_crop.digest(template),
@@ -126,6 +121,11 @@ def decode(
         reason = f"subset of {len(decoded):,} images"
     centre = functools.cache(lambda: decode(options, frame, attrs, another_split, size, None))
     return Data(decoded, cache, facts, reason, attrs["folder"], size, template, centre)
+
+
+def _bytes_of(frame: pd.DataFrame) -> bytes:
+    """A frame as CSV; file names may hold bytes that are not UTF-8."""
+    return frame.to_csv(index=False).encode("utf-8", "surrogateescape")
 
 
 def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int) -> np.ndarray:

@@ -22,10 +22,13 @@ from reproduce.engine import backend, ranges
 YES_NO = argparse.BooleanOptionalAction
 
 
-def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
+def arguments(
+    config: type, demo: dict, about: str, datasets: Sequence[str], only_for: dict | None = None
+):
     """(Config, options): what to run, from a flag a field of `config`, and how to run it.
 
     Without --data-dir the demo's settings run on drawn phantoms, with it the paper's on the data.
+    `only_for` says which settings belong to one dataset alone.
     """
     parser = argparse.ArgumentParser(
         description=about,
@@ -42,8 +45,8 @@ def arguments(config: type, demo: dict, about: str, datasets: Sequence[str]):
     given = vars(parser.parse_args())
     chosen = {field: given.pop(field) for field in fields}
     chosen = {field: value for field, value in chosen.items() if value is not None}
-    options = argparse.Namespace(**given, given=sorted(chosen))
-    _refuse_ignored(options)
+    options = argparse.Namespace(**given)
+    _refuse_ignored(options, chosen, only_for or {})
     backend.check_choice()
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
@@ -61,6 +64,7 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--dataset", choices=datasets, default=datasets[0])
     add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
     add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
+    add("--search", nargs="+", default=(), metavar="SETTING=A,B", help="best on validation")
     add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
     add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
     add("--retry-failed", action="store_true", help="try rows again that failed before")
@@ -101,8 +105,12 @@ def origins(config: type) -> dict[str, str]:
     return {field: comments[field] for field in fields}
 
 
-def _refuse_ignored(options: argparse.Namespace) -> None:
+def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -> None:
     """A flag that would change nothing is a misunderstanding, so it is refused."""
+    for field, dataset in only_for.items():
+        if field in chosen and options.dataset != dataset:
+            flag = "--" + field.replace("_", "-")
+            raise RunError(f"{flag} is for --dataset {dataset} alone: leave it out.")
     if options.data_dir and options.phantoms:
         raise RunError("--phantoms draws images where no --data-dir is given: leave one of them.")
     for flag, given in (

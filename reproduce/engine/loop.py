@@ -8,6 +8,7 @@ Nothing here imports TensorFlow until a row has to be trained.
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from data.progress import TimeLeft
 from evaluation import predictions
 from reproduce.engine import backend, plan, state
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
+from reproduce.engine.search import Candidate, Chosen, config_of
 
 PAUSE = 2  # seconds between two looks at runs that other processes hold
 
@@ -50,7 +52,7 @@ def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, option
         _train_all(Work(paper, by_name, data, config, options, left), due)
     finally:
         plan.release_claims(runs)
-    return runs
+    return [run for run in runs if not isinstance(run.row, Candidate)]
 
 
 def paper_folder(paper: str, options, data: Data) -> Path:
@@ -142,15 +144,20 @@ def _make(work: Work, run: Run) -> None:
     recipe = _recipe(work, run, own)
     if isinstance(run.row, Combined):
         state.begin(run, own, "", recipe)
-        _combine(run, list(made_from.values()))
+        parts = list(made_from.values())
+        if isinstance(run.row, Chosen):
+            _choose(run, parts)
+        else:
+            _combine(run, parts)
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
     device = backend.start(work.options.device, work.options.deterministic)
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))
+    config = config_of(run.row, work.config)
     try:
-        fit.train(run, weights, own, work.config, work.options, record=record, left=work.left)
+        fit.train(run, weights, own, config, work.options, record=record, left=work.left)
     finally:
         state.end_session(run.folder)
 
@@ -166,7 +173,8 @@ def _recipe(work: Work, run: Run, data: Data) -> dict:
     made_from = work.parents(run)
     return {
         "script": f"reproduce.{work.paper}",
-        "config": dataclasses.asdict(work.config),
+        "config": dataclasses.asdict(config_of(run.row, work.config)),
+        "row": run.row.candidate_of if isinstance(run.row, Candidate) else run.row.name,
         "options": json.loads(json.dumps(vars(work.options), default=str)),
         "columns": list(data.frame.columns),
         "resized": data.resized,
@@ -186,3 +194,26 @@ def _combine(run: Run, parts: Sequence[Run]) -> None:
                 probabilities=run.row.combine(*members), meta=members[0].meta | made_from
             ),
         )
+
+
+def _choose(run: Run, candidates: Sequence[Run]) -> None:
+    """Copy the candidate whose best epoch scored highest on validation."""
+    scores = [float(state.history(candidate.folder)["val"].max()) for candidate in candidates]
+    best = max(range(len(scores)), key=scores.__getitem__)
+    chosen, values = candidates[best], run.row.values
+    texts = [f"{value}: {score:.4f}" for value, score in zip(values, scores, strict=True)]
+    note = f"{values[best]}, chosen on validation of {len(values)} ({', '.join(texts)})"
+    weights, record = state.weights_of(chosen.folder), state.record(chosen.folder) or {}
+    with files.whole(run.folder / state.WEIGHTS) as path:
+        shutil.copyfile(weights, path)
+    files.write(run.folder / "history.csv", (chosen.folder / "history.csv").read_bytes())
+    kept = {name: record[name] for name in ("weights", "recipe", "template")}
+    state.add_to_record(run.folder, chosen=note, **kept)
+    if kept["template"]:
+        files.write(run.folder / "template.npz", (chosen.folder / "template.npz").read_bytes())
+    of_sets = sorted(state.test_sets(chosen.folder), key=lambda path: path.name == state.FINISHED)
+    for path in of_sets:
+        found = state.load_predictions(chosen.folder, chosen.digest, path.name)
+        meta = found.meta | {"row": run.row.name, "run": run.digest}
+        predictions.save(run.folder / path.name, found._replace(meta=meta))
+    state.say(run, note)

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from data import files
 from evaluation import predictions
+from models import backbones
 from reproduce import RunError
 from reproduce.engine import state
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
+from reproduce.engine.search import config_of
 
 
 def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
@@ -53,12 +55,19 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
     settings: dict = {"row": row.name, "seed": seed, "data": data_of(row, data).facts["identity"]}
     if isinstance(row, Combined):
         return settings
-    fields = dataclasses.asdict(config)
+    fields = dataclasses.asdict(config_of(row, config))
     if unknown := [name for name in row.ignores if name not in fields]:
         raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
     settings["seed"] += row.fit.reseed
     kept = {name: value for name, value in fields.items() if name not in row.ignores}
+    kept["weights"] = _weights_of(row, fields["weights"])
     return settings | kept | row.network | row.settings
+
+
+def _weights_of(row: Row, setting: str) -> str:
+    """What a row's network starts from: of a file, its hash, wherever it lies."""
+    start = backbones.weights_of(setting, row.network["backbone"])
+    return start if start in ("imagenet", "none") else f"file {files.sha256(start)[:16]}"
 
 
 def data_of(row: Row | Combined, data: Data) -> Data:

@@ -84,7 +84,7 @@ def load(folder: Path) -> Rebuilt:
         config = dataclasses.replace(config, weights="none")  # the run's own are in its folder
         frame = pd.DataFrame({name: pd.Series(dtype=object) for name in recipe["columns"]})
         rows = {row.name: row for row in script.rows(config, Data(frame, None, settings["data"]))}
-        row = rows[settings["row"]]
+        row = rows[recipe.get("row", settings["row"])]
         parts = {name: folder / path for name, path in recipe["parts"].items()}
         options = argparse.Namespace(**recipe["options"])
         seed, resized = int(settings["seed"]), int(recipe["resized"])

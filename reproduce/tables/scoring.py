@@ -76,7 +76,8 @@ def score(
         table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
         bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
         table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
-        for note in (collapse_note(row_runs, predictions), row_runs[0].row.note):
+        chosen = [(state.readable_record(run.folder) or {}).get("chosen", "") for run in row_runs]
+        for note in (collapse_note(row_runs, predictions), row_runs[0].row.note, *chosen):
             table["note"] = [_joined(each, note) for each in table["note"]]
         scored[name] = Scored(
             table,
