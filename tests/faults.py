@@ -44,7 +44,8 @@ class Outcome(NamedTuple):
     @property
     def refused(self) -> str:
         """Why this was not refused as promised; empty if it was."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
+        usage, error, message = self.err.partition(": error: ")  # argparse's, the usage before it
+        lines = [line for line in (message if error else usage).splitlines() if line.strip()]
         if "Traceback" in self.err + self.out:
             return f"traceback: {lines[-1]}"
         if self.code not in (1, 2):
