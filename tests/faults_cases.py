@@ -267,7 +267,7 @@ def _(world):
     places = ["--cache-dir", world.folder / "cache", "--results-dir", world.new()]
     given = ["--data-dir", folder, "--preset", "demo", *places]
     outcome = run("reproduce.pham2019", *given)
-    return outcome.refused or ("" if "train.csv" in outcome.err else "does not name train.csv")
+    return outcome.refused or ("" if "label file" in outcome.err else "does not name the file")
 
 
 for path in ("/no/such/folder", "/etc/passwd", "x" * 300, "/proc/1"):
