@@ -129,21 +129,26 @@ class Output:
         self.members = members  # whether there is a column `LABEL ±` of their deviation
         self.stems: dict[str, str] = {}  # panel by image
         about = folder / "predictions.json"
-        lines = self._lines() if self.path.exists() else {}
-        if lines and _content(about) != made_from:
+        text = self._text()
+        if text.count("\n") > 1 and _content(about) != made_from:  # a lone header is free
             raise RunError(
                 f"{self.path} holds predictions of another run, or with other flags: give another "
                 "--out, or move that file away."
             )
-        self.done = self._up_to_date(lines)
+        self.done = self._up_to_date(self._lines(text))
         files.write(about, json.dumps(made_from, indent=1))
         self._write_anew()
 
-    def _lines(self) -> dict[str, list[str]]:
-        """The values of every image; a line that a kill cut short is left out."""
+    def _text(self) -> str:
+        """The whole lines of the file; one that a kill cut short is left out."""
+        if not self.path.exists():
+            return ""
         text = self.path.read_bytes().decode("utf-8", "replace")
-        whole = text[: text.rfind("\n") + 1]
-        header, *lines = csv.reader(io.StringIO(whole)) if whole else [self.columns]
+        return text[: text.rfind("\n") + 1]
+
+    def _lines(self, text: str) -> dict[str, list[str]]:
+        """The values of every image."""
+        header, *lines = csv.reader(io.StringIO(text)) if text else [self.columns]
         if lines and header != self.columns:
             raise RunError(f"{self.path} has other columns: give another --out, or move it away.")
         return {line[0]: line[1:] for line in lines if len(line) == len(self.columns)}
