@@ -53,7 +53,7 @@ def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndar
     strength = np.clip(rng.normal(0.88, 0.28, truth.shape), 0.3, 1.4)
     age = np.clip(rng.normal(58, 15, len(sizes)), 18, 90).astype(int)[patient] + number
     female = (rng.random(len(sizes)) < 0.45)[patient]
-    return Visits(patient, number, female, age, split[patient], truth, strength)
+    return Visits(patient, number, female, age, split[patient], truth, strength=strength)
 
 
 def _findings(dataset: str, visits: Visits) -> list[tuple[tuple[str, float], ...]]:
