@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import files, label_tree, labels
+from data import BadImage, files, label_tree, labels
 from data.augment import Augment
-from data.images import BadImage, unlike_radiograph
+from data.images import unlike_radiograph
 from evaluation import uncertainty
 from evaluation.predictions import load
 from reproduce import RunError
@@ -209,7 +209,7 @@ def open_output(
         "mc": options.mc,
     }
     columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
-    with files.locked(options.out / ".lock") as held:
+    with files.lock(options.out / ".lock") as held:
         if not held:
             raise RunError(f"Another command is writing to {options.out}: give another --out.")
         yield Output(options.out, columns, made_from, members)
