@@ -71,13 +71,15 @@ def table(
     labels: Sequence[str],
     patients: Sequence | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every label and group with its interval: group, metric, value, low, high and counts."""
-    return with_intervals(
-        *measure(targets, probabilities, labels, patients, groups, resamples, seed)
+    measured = measure(
+        targets, probabilities, labels, patients, groups, resamples=resamples, seed=seed
     )
+    return with_intervals(*measured)
 
 
 def measure(
@@ -86,6 +88,7 @@ def measure(
     labels: Sequence[str],
     patients: Sequence | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -115,6 +118,7 @@ def compare(
     labels: Sequence[str],
     patients: Sequence | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:

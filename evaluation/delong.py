@@ -44,14 +44,14 @@ def compare(
         z = np.where(certain, 0 * deviation, difference / deviation)
     margin = ndtri((1 + level) / 2) * deviation
     return AucDifference(
-        auc[0],
-        auc[1],
-        difference,
-        variance,
-        z,
-        2 * ndtr(-np.abs(z)),
-        difference - margin,
-        difference + margin,
+        first=auc[0],
+        second=auc[1],
+        difference=difference,
+        variance=variance,
+        z=z,
+        p=2 * ndtr(-np.abs(z)),
+        low=difference - margin,
+        high=difference + margin,
     )
 
 

@@ -38,6 +38,7 @@ def roc_curves(
     probabilities: np.ndarray,
     labels: Sequence[str],
     readers: dict[str, np.ndarray] | None = None,
+    *,
     title: str = "",
     phantom: bool = False,
 ) -> Path:
@@ -169,6 +170,7 @@ def auc_comparison(
     compared: pd.DataFrame,
     names: tuple[str, str] = ("first", "second"),
     high_level: Sequence[str] = (),
+    *,
     title: str = "",
     phantom: bool = False,
     p: str = "p",

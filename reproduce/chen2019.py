@@ -122,7 +122,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
         if start_from:  # the row that it starts from has the others
             ignores = ("epochs", "learning_rate", *never)
         network = {"backbone": config.backbone}
-        return Row(name, task, loss, fit, readout, start_from, network, ignores=ignores)
+        return Row(name, task, loss, fit, readout, start_from, network=network, ignores=ignores)
 
     exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
     table = [

@@ -101,10 +101,10 @@ def load(folder: Path) -> Rebuilt:
         config,
         options,
         seed,
-        resized,
-        state.template_of(folder),
-        {name: load(path) for name, path in parts.items()},
-        phantom,
+        resized=resized,
+        template=state.template_of(folder),
+        parts={name: load(path) for name, path in parts.items()},
+        phantom=phantom,
     )
 
 

@@ -67,7 +67,7 @@ def rescore_paper(
     row, groups, _ = PAPERS[paper]
     scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
-    ours = bootstrap.table(*arrays, groups, resamples, seed)
+    ours = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
     ours = ours[ours["metric"] == "AUC"]
     if released.decisions:
         below = radiologists.below_curve(scored, released.decisions, resamples, seed)
@@ -144,7 +144,7 @@ def released_command(options: argparse.Namespace) -> None:
         released.predictions.mean,
         released.predictions.labels,
         released.decisions,
-        PAPERS[paper].title,
+        title=PAPERS[paper].title,
     )
     text = tables.to_text(one_line_each(ours), text_width())
     print(f"{PAPERS[paper].title}\n\n{text}\n{notes(ours)}")
@@ -159,7 +159,9 @@ def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, see
     """Long form: every label and group, then calibration and what the uncertainty tells."""
     members = data.models[0]
     mean = members.mean(axis=0)
-    table = bootstrap.table(data.targets, mean, data.labels, data.patients, groups, resamples, seed)
+    table = bootstrap.table(
+        data.targets, mean, data.labels, data.patients, groups, resamples=resamples, seed=seed
+    )
     if mean.min() < 0 or mean.max() > 1:
         return table
     extra = {
@@ -217,9 +219,8 @@ def notes(table: pd.DataFrame) -> str:
 def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
     """Paired differences with bootstrap intervals, and DeLong's test of every label's AUC."""
     first, second = (model.mean(axis=0) for model in data.models)
-    frame = bootstrap.compare(
-        data.targets, first, second, data.labels, data.patients, groups, resamples, seed
-    )
+    arrays = data.targets, first, second, data.labels, data.patients
+    frame = bootstrap.compare(*arrays, groups, resamples=resamples, seed=seed)
     tested = delong.table(data.targets, first, second, data.labels)
     tested = tested.rename(columns={"label": "group"}).assign(metric="AUC")
     columns = ["group", "metric", "p", "p_holm", "p_bh"]

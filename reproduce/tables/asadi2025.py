@@ -54,7 +54,9 @@ def write(
     scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed_rows(runs))
     means = [group.name for group in (*metrics.ASADI, *OF_14)]
     parents = label_tree.parent_matrix(label_tree.ASADI)
-    write_penalty_tables(folder, scored, labels.ASADI, parents, means, baseline, (dropped, paper))
+    write_penalty_tables(
+        folder, scored, labels.ASADI, parents, means, baseline=baseline, dropped=(dropped, paper)
+    )
     phantom = data.phantom
     if paper in scored:
         found = scored[paper].predictions[0]
@@ -181,6 +183,7 @@ def write_penalty_tables(
     names: Sequence[str],
     parents: np.ndarray,
     means: Sequence[str],
+    *,
     baseline: str,
     dropped: tuple[str, str],
 ) -> None:

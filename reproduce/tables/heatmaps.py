@@ -39,7 +39,7 @@ def of_one_image(
         found.labels[order],
         found.mean[image][order],
         uncertainty.spread(found.probabilities)[image][order],
-        found.labels[found.targets[image] == 1],
+        true=found.labels[found.targets[image] == 1],
         title=title,
     )
 

@@ -64,7 +64,8 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
     views(folder, [run for run in runs if run.finished], study_of)
     found = only_five(scored[best].predictions[0])
     curves = found.targets, found.mean, FIVE
-    figures.roc_curves(folder / "figure-4.svg", *curves, None, f"{TITLE} 4: {best}", phantom)
+    title = f"{TITLE} 4: {best}"
+    figures.roc_curves(folder / "figure-4.svg", *curves, title=title, phantom=phantom)
     single = next((run for run in runs if run.row.name == best_first[-1]), None)
     if single and single.finished:
         title = f"{TITLE} 5: {single.row.name}"
@@ -158,7 +159,8 @@ def beside_radiologists(
     files.write(folder / "public.md", page)
     tables.to_csv(scoring.values(scored), folder / "public.csv")
     print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))) + note)
-    figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
+    curves = *curves, FIVE, decisions
+    figures.roc_curves(folder / "figure-4-public.svg", *curves, title=title, phantom=phantom)
     return table
 
 

@@ -66,7 +66,7 @@ def score(
                 labels,
                 predicted.patients,
                 groups(labels),
-                resamples,
+                resamples=resamples,
             )
             metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
             tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
