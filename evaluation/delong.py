@@ -5,14 +5,14 @@ which sorted scores give at once. Images count as independent; where patients ha
 read the bootstrap over patients instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 
-from evaluation import metrics
+from evaluation import Names, metrics
 
 
 class AucDifference(NamedTuple):
@@ -132,7 +132,7 @@ def _adjusted(p: np.ndarray, adjust: Callable[[np.ndarray, int], np.ndarray]) ->
 
 
 def table(
-    targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Sequence[str]
+    targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Names
 ) -> pd.DataFrame:
     """One line for each label, with its p-value and the adjusted ones."""
     compared = compare(targets, first, second)

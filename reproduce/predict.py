@@ -244,7 +244,7 @@ class Images:
         try:
             if reason := unlike_radiograph(path):
                 raise BadImage(path, reason)
-            images = {}
+            images: dict[Path, np.ndarray] = {}
             for runs in self.alike.values():
                 image = rebuild.read(runs[0], path)
                 images |= {run.folder: image for run in runs}

@@ -222,8 +222,7 @@ class Film(Canvas):
                 (0.055, 0.6), (0.075 * m, 0.41), (0.066 * m, 0.36), (0.066 * m + knob, 0.30),
                 (0.055 * m, 0.24), (0.05 * m, 0.02),
             ]  # fmt: skip
-            outline = curve(outline, closed=True) + np.array([0.5, 0])
-            self.mediastinum = self.area(outline, 0.008)
+            self.mediastinum = self.area(curve(outline, closed=True) + np.array([0.5, 0]), 0.008)
         rows = np.linspace(0, 1, self.side, dtype=np.float32)[:, None]
         self.tissue += 0.22 * np.clip((rows - 0.5) / 0.35, 0, 1) * thick  # the abdomen is thick
         self.tissue += np.float32(0.14) * np.maximum(self.heart, 0.85 * self.mediastinum)
@@ -280,8 +279,8 @@ class Film(Canvas):
         if self.lateral:
             self.ribs = [curve([(0.8, y), (0.6, y + 0.05), (0.4, y + 0.15), (0.24, y + 0.26)])
                          for y in tops - 0.03]  # fmt: skip
-            spine = [(0.66, 0), (0.71, 0.2), (0.77, 0.45), (0.78, 0.7), (0.73, 1)]
-            self.extra += np.float32(0.09) * self.lines([curve(spine)], 0.075, 0.006) * bones
+            backbone = [(0.66, 0), (0.71, 0.2), (0.77, 0.45), (0.78, 0.7), (0.73, 1)]
+            self.extra += np.float32(0.09) * self.lines([curve(backbone)], 0.075, 0.006) * bones
             self.extra += np.float32(0.05) * self.lines(self.ribs, 0.013, 0.002) * bones
             self.clavicles = self.ribs[:2]
             return

@@ -153,7 +153,8 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
         f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
         for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
     ]
-    shots, rows = [], []
+    shots: list[Shot] = []
+    rows = []
     for i, study in enumerate(studies):
         for position in range(1 + lateral[i]):
             name = f"{study}/view{position + 1}_{('frontal', 'lateral')[position]}.jpg"

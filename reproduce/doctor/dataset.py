@@ -109,13 +109,13 @@ def closure(frame: pd.DataFrame, dataset: str) -> Finding:
 
 def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     """The share of positives of each label beside that of the whole released dataset."""
-    names, tree = LABELS[dataset]
+    names = LABELS[dataset][0]
     positive = (frame[list(names)] == 1).sum()
     known = pd.Series(drawn_labels.prevalences(dataset), drawn_labels.NAMES[dataset])
     if dataset == "chexpert":  # of inner labels it counts what the released ones leave out
         uncertain = pd.Series(drawn_labels.UNCERTAIN, labels.CHEXPERT)
         known = known - drawn_labels.UNCERTAIN_BUT_TRUE * uncertain
-        known = known.drop([names[label] for label in label_tree.inner(tree)])
+        known = known.drop([names[label] for label in label_tree.inner(label_tree.CHEXPERT)])
     known = known.reindex(names)
     share = positive / len(frame)
     far = (np.abs(np.log(share.clip(1e-9) / known)) > np.log(FAR)) & (known * len(frame) > RARE)

@@ -230,7 +230,7 @@ def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, s
 def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame[["group", "metric", "first", "second"]].copy()
     cells = frame[["difference", "low", "high"]].to_numpy()
-    shown["second − first"] = [tables.interval(*cell, decimals=4) for cell in cells]
+    shown["second − first"] = [tables.interval(value, low, high, 4) for value, low, high in cells]
     for column, heading in (("p", "DeLong p"), ("p_holm", "Holm"), ("p_bh", "BH")):
         shown[heading] = ["" if np.isnan(p) else f"{p:.2g}" for p in frame[column]]
     return shown
@@ -245,7 +245,8 @@ def own_command(options: argparse.Namespace) -> None:
         patient_column=options.patient_column,
         labels=options.labels,
     )
-    groups, violated = metrics.ASADI, None
+    groups: tuple[Group, ...] = metrics.ASADI
+    violated = None
     if options.ge:
         groups += metrics.GE[1:]  # the mean is there
     if options.tree:
@@ -326,7 +327,7 @@ def write_own(
     means = [model.mean(axis=0) for model in data.models]
     figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:
-        tested = delong.table(data.targets, *means, data.labels)
+        tested = delong.table(data.targets, means[0], means[1], data.labels)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
     print(f"Written to {out}.")

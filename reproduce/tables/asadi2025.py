@@ -123,16 +123,16 @@ def effect(scored: dict[str, Scored], baseline: str, group: str = "mean") -> pd.
         pairs = zip(of_row.predictions, of_baseline.predictions, strict=True)
         places = zip(of_row.folders, of_baseline.folders, strict=True)
         for (found, plain), (folder, beside) in zip(pairs, places, strict=True):
-            histories = [_history(folder), _history(beside)]
-            if list(found.labels) != list(plain.labels) or any(each is None for each in histories):
+            own, others = _history(folder), _history(beside)
+            if list(found.labels) != list(plain.labels) or own is None or others is None:
                 continue
-            kept = [int(each["val"].idxmax()) + 1 for each in histories]
+            kept = [int(each["val"].idxmax()) + 1 for each in (own, others)]
             auc = [metrics.macro_mean(metrics.auroc(p.targets, p.mean)) for p in (found, plain)]
             frames.append(
                 {
                     "row": row,
                     "run": folder.name,
-                    "same until": _same_until(*histories),
+                    "same until": _same_until(own, others),
                     "epoch kept": kept[0],
                     f"{baseline} kept": kept[1],
                     "largest |Δp|": float(np.abs(found.mean - plain.mean).max()),
