@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import importlib
+import math
 import os
 import random
 import shutil
@@ -35,6 +36,7 @@ LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics"
 NEED_BACKEND = ("keras", "tensorflow")  # a test that names one of them imports both
 SLACK, LEAST = 6, 20  # a mutant may take 6 times as long as the tests take, or 20 seconds
 SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
+NOT_TESTED = "not tested"
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -212,31 +214,38 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="modules with TEXT in their path"
     )
+    parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
     options = parser.parse_args()
     modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
     sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
-    sample.sort(key=lambda mutant: (mutant.module, mutant.line))
     print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     if options.list:
-        for mutant in sample:
+        for mutant in sorted(sample):
             print(f"{mutant.module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}")
         return 0
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
-        counts = run_sample(sample, copy_repository(Path(folder)))
+        counts = run_sample(sample, copy_repository(Path(folder)), options.minutes)
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
     return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
 
 
-def run_sample(sample: list[Mutant], copy: Path) -> dict[str, int]:
-    """Test every mutant and print those that survive; how many ended in which way."""
+def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
+    """Test every mutant and print those that survive; how many ended in which way.
+
+    They come in the order drawn, so that those tested in limited time are a random sample too.
+    """
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
     counts: dict[str, int] = {}
     limits: dict[str, float] = {}
     for number, mutant in enumerate(sample, 1):
+        if time.monotonic() > until:
+            counts[NOT_TESTED] = len(sample) - number + 1
+            break
         tests, path = tests_of(mutant.module), copy / mutant.module
         if mutant.module not in limits:
             started = time.monotonic()
