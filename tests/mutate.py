@@ -4,9 +4,10 @@
     python tests/mutate.py losses evaluation --mutants 50 --only metrics --list
 
 A mutant is one module with one operator, comparison, constant, condition or return value changed.
-Its tests (tests/test_FOLDER_MODULE.py and tests/test_FOLDER_MODULE_*.py) run until the first one
-fails: then it is killed, else it survived and its line is printed. A survivor is either equivalent
-(no input tells it from the original) or a test is missing.
+Its tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and those of the whole folder
+in tests/test_FOLDER_all.py) run until the first one fails: then it is killed, else it survived and
+its line is printed. A survivor is either equivalent (no input tells it from the original) or a test
+is missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
 that has imported the libraries, TensorFlow included, but nothing of this repository.
@@ -127,8 +128,9 @@ def tests_of(module: str) -> list[str]:
     path = Path(module)
     path = path.parent if path.stem == "__init__" else path.with_suffix("")
     stem = f"test_{path.parent.name}_{path.name}"
-    found = [*(ROOT / "tests").glob(f"{stem}.py"), *(ROOT / "tests").glob(f"{stem}_*.py")]
-    return sorted(str(each.relative_to(ROOT)) for each in found)
+    own = [*(ROOT / "tests").glob(f"{stem}.py"), *sorted((ROOT / "tests").glob(f"{stem}_*.py"))]
+    shared = (ROOT / "tests").glob(f"test_{path.parent.name}_all.py")
+    return [str(each.relative_to(ROOT)) for each in (*own, *(shared if own else ()))]
 
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
