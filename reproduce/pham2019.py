@@ -21,7 +21,7 @@ Deviations, each explained in docs/papers/pham2019.md:
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -187,7 +187,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
     read_again = replace(fit, epochs=0)
     many_views = replace(chained, passes=inference.augmented_passes(augment, config.draws))
-    tta = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
+    tta: dict[str, Any] = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
     singles = [each for each in table if each.name in {BEST, *averaged}]
     return [
         *table,

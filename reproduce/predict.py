@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import files, label_tree, labels
+from data import BadImage, files, label_tree, labels
 from data.augment import Augment
-from data.images import BadImage, unlike_radiograph
+from data.images import unlike_radiograph
 from evaluation import uncertainty
 from evaluation.predictions import load
 from reproduce import RunError
@@ -252,7 +252,7 @@ class Images:
         try:
             if reason := unlike_radiograph(path):
                 raise BadImage(path, reason)
-            images = {}
+            images: dict[Path, np.ndarray] = {}
             for runs in self.alike.values():
                 image = rebuild.read(runs[0], path)
                 images |= {run.folder: image for run in runs}

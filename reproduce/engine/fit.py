@@ -25,7 +25,7 @@ from reproduce.engine.rows import Data, Fit, Row, Run
 
 
 def train(
-    run: Run, weights: Path | None, data: Data, config, options, *, record: dict, left: TimeLeft
+    run: Run[Row], weights: Path | None, data: Data, config, options, *, record, left: TimeLeft
 ) -> None:
     """Train a row to its last epoch, from where it stands, and predict the test set."""
     row, task, fit = run.row, run.row.task, run.row.fit
@@ -38,7 +38,7 @@ def train(
     history, best = ([], {}) if trained else resume(model, run, left)
     chunk = record["chunk"]
     if chunk is None:
-        chunk = pipeline.chunk_images(data.cache)
+        chunk = pipeline.chunk_images(data.pixels)
         state.add_to_record(run.folder, chunk=chunk)
 
     # training images without any known target are dropped
@@ -111,7 +111,7 @@ def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> 
     fast.build_optimizer(model)
 
 
-def resume(model: keras.Model, run: Run, left: TimeLeft) -> tuple[list[dict], dict]:
+def resume(model: keras.Model, run: Run[Row], left: TimeLeft) -> tuple[list[dict], dict]:
     """Set every variable to what it was after the last whole epoch; the history, and the best."""
     shapes = [tuple(variable.shape) for variable in variables(model)]
     arrays, history, best = state.load_epoch(run, shapes)
@@ -131,13 +131,13 @@ def variables(model: keras.Model) -> list:
 
 
 def epoch_batches(
-    run: Run, epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
+    run: Run[Row], epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
 ):
     """The training batches of an epoch, and which images a batch holds."""
     images = data.frame["image_path"].iloc[train_set]
-    indices = data.cache.indices(images)
+    indices = data.pixels.indices(images)
     batches = pipeline.train_batches(
-        data.cache,
+        data.pixels,
         indices,
         run.row.task.targets[train_set],
         batch_size=config.batch_size,
@@ -158,11 +158,11 @@ def epoch_batches(
 
 def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -> np.ndarray:
     """(passes, images, outputs): the logits of a set's images."""
-    indices = data.cache.indices(data.frame["image_path"][_in(data, name)])
+    indices = data.pixels.indices(data.frame["image_path"][_in(data, name)])
 
     def batches(**draw):
         return pipeline.ordered_batches(
-            data.cache,
+            data.pixels,
             indices,
             batch_size=config.batch_size,
             crop=config.size,
@@ -173,7 +173,7 @@ def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -
     return passes(model, batches, config.batch_size)
 
 
-def write_predictions(model, run: Run, data: Data, name: str, config, seed: int) -> None:
+def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed: int) -> None:
     """Write the row's probabilities of a test set."""
     row, in_set = run.row, _in(data, name)
     passes = predict(model, data, name, config, row.readout.passes, seed)
@@ -199,7 +199,7 @@ def write_predictions(model, run: Run, data: Data, name: str, config, seed: int)
 class ProgressBar(keras.callbacks.Callback):
     """A progress bar over the batches of an epoch, on a terminal."""
 
-    def __init__(self, run: Run, epoch: int):
+    def __init__(self, run: Run[Row], epoch: int):
         super().__init__()
         self.title = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}"
 
@@ -218,7 +218,7 @@ class ProgressBar(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Stops training on a NaN or infinite loss, and lists the images of that batch."""
 
-    def __init__(self, run: Run, epoch: int, rate: float, images_of: Callable):
+    def __init__(self, run: Run[Row], epoch: int, rate: float, images_of: Callable):
         super().__init__()
         self.run, self.epoch, self.rate, self.images_of = run, epoch, rate, images_of
 

@@ -72,8 +72,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("name a paper (pham2019, asadi2025), or --predictions FILE")
     if options.paper and not options.released:
         parser.error(f"say with --released DIR where the files of {options.paper} lie, or belong")
-    for_own = (options.truth, options.compare, options.tree, options.labels, options.ge)
-    for_own += (options.id_column, options.patient_column)
+    for_own = [options.truth, options.compare, options.tree, options.labels, options.ge]
+    for_own += [options.id_column, options.patient_column]
     if options.paper and any(for_own):
         parser.error("flags for anyone's predictions do not go with a paper's released ones")
     for_paper = (options.released, options.download, options.base_url, options.write_docs)
