@@ -32,7 +32,7 @@ import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
 from reproduce.tables import chen2019 as tables
@@ -139,8 +139,7 @@ def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("chen2019", table, data, config, options)
+    runs = loop.train("chen2019", rows, data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
     loop.finish(runs)
 

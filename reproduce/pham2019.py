@@ -30,7 +30,7 @@ import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
 from reproduce.tables import pham2019 as tables
@@ -198,8 +198,7 @@ def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
     images = {"resize": config.resize, "template": config.template}
     data = dataset.load(options, config, split, rows, phantoms=1600, **images)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("pham2019", table, data, config, options)
+    runs = loop.train("pham2019", rows, data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
     loop.finish(runs)

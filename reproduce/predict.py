@@ -209,7 +209,7 @@ def open_output(
         "mc": options.mc,
     }
     columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
-    with files.locked(options.out / ".lock") as held:
+    with files.lock(options.out / ".lock") as held:
         if not held:
             raise RunError(f"Another command is writing to {options.out}: give another --out.")
         yield Output(options.out, columns, made_from, members)

@@ -16,7 +16,7 @@ from reproduce import RunError, chen2019, predict
 from reproduce.engine import loop, plan, search, state
 from reproduce.engine.rows import Combined, Data, Row
 from reproduce.engine.search import Candidate, Chosen
-from tests.test_engine_loop import data, finish, options_for, row  # noqa: F401
+from tests.test_engine_loop import Config, data, finish, options_for, row  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 CONFIG = chen2019.Config()
@@ -120,22 +120,15 @@ def train(tmp_path, data, monkeypatch):  # noqa: F811
         parent = row("HLCP")
         fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
         candidates = [
-            Candidate(**fields | {"name": name, "config": None, "candidate_of": "HLCP"})
+            Candidate(**fields | {"name": name, "config": Config(), "candidate_of": "HLCP"})
             for name in scores
         ]
         table = [*candidates, Chosen("HLCP", list(scores), values=list(scores))]
         table.append(row("fine", start_from="HLCP"))
-        monkeypatch.setattr(plan, "config_of", lambda *_: TwoSettings())
-        monkeypatch.setattr(loop, "config_of", lambda *_: TwoSettings())
-        return loop.train("p", table, data, TwoSettings(), options_for(tmp_path, **options))
+        options = options_for(tmp_path, **options)
+        return loop.train("p", lambda *_: table, data, Config(), options)
 
     return train_rows
-
-
-def TwoSettings():
-    from tests.test_engine_loop import Config
-
-    return Config()
 
 
 def test_the_best_epoch_on_validation_is_chosen_and_children_start_from_it(train):

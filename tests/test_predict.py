@@ -75,13 +75,13 @@ def made(tmp_path_factory):
         dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
-        phantoms=None, split_file=None,
+        phantoms=None, split_file=None, search=(),
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
     cut = dataset.decode(options, frame, attrs, "", 38, 32)
-    runs = loop.train("toy2020", rows(Config(), cut), cut, Config(), options)
+    runs = loop.train("toy2020", rows, cut, Config(), options)
     by_row = {each.row.name: each.folder for each in runs}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rebuild, "ROOT", folder)

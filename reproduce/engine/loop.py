@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import numpy as np
 from data import files, splits
 from data.progress import TimeLeft
 from evaluation import predictions
-from reproduce.engine import backend, plan, state
+from reproduce.engine import backend, plan, search, state
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
 from reproduce.engine.search import Candidate, Chosen, config_of
 
@@ -43,11 +43,12 @@ class Work(NamedTuple):
         return {name: self.runs[name, run.seed] for name in plan.parents(run.row)}
 
 
-def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
-    """Every wanted row with every seed: trained, found finished, or failed."""
+def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
+    """Every wanted row of a script with every seed: trained, found finished, or failed."""
     folder = paper_folder(paper, options, data)
     _save_split(data, folder)
-    runs = plan.make(folder, wanted(rows, options.rows), data, config, options)
+    table = search.table(rows, config, data, options)
+    runs = plan.make(folder, wanted(table, options.rows), data, config, options)
     try:
         due = _due(runs, options)
         left = TimeLeft(sum(run.row.fit.epochs for run in due if isinstance(run.row, Row)))

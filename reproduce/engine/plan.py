@@ -60,7 +60,8 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
         raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
     settings["seed"] += row.fit.reseed
     kept = {name: value for name, value in fields.items() if name not in row.ignores}
-    kept["weights"] = _weights_of(row, fields["weights"])
+    if "weights" in kept:
+        kept["weights"] = _weights_of(row, kept["weights"])
     return settings | kept | row.network | row.settings
 
 

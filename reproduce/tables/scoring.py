@@ -51,7 +51,7 @@ def score(
     of one seed covers other patients; that of several covers other seeds too (`over_seeds`).
     """
     scored = {}
-    finished = [run for run in runs if run.finished]
+    finished = [run for run in runs if (run.folder / f"{stem}.npz").exists()]
     for name, row_runs in itertools.groupby(finished, key=lambda run: run.row.name):
         row_runs = list(row_runs)
         predictions = [
