@@ -111,7 +111,7 @@ def train(tmp_path, data, monkeypatch):  # noqa: F811
             pd.DataFrame({"val": own}).to_csv(run.folder / "history.csv", index=False)
             if weights is not None:
                 (run.folder / "started-from.txt").write_bytes(weights.read_bytes())
-            finish(run, max(own))
+            finish(run, float(np.nan_to_num(own[-1], nan=0.5)))
 
         from reproduce.engine import fit
 
