@@ -99,7 +99,9 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
         return splits.by_patient(frame, seed=0), ""
     if config.split == "chexnet":
         return splits.chexnet(frame), "another 70/10/20 split by patient, CheXNet's"
-    return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), "another split, the official lists"
+    return splits.held_out(
+        frame, 1 / 8, seed=0, train="train_val"
+    ), "another split, the official lists"
 
 
 def rows(config: Config, data: Data) -> list[Row | Combined]:

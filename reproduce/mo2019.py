@@ -138,7 +138,7 @@ def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
     runs = loop.train("mo2019", rows, data, config, options)
-    tables.write(runs, data, options, PROPOSED, OURS)
+    tables.write(runs, data, options, PROPOSED, OURS, config.split)
     loop.finish(runs)
 
 
