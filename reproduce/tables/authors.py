@@ -36,14 +36,17 @@ class File(NamedTuple):
 
 
 class Source(NamedTuple):
-    repository: str  # on github.com
+    repository: str  # on github.com; for a person's download where there is no commit
     commit: str
     files: tuple[File, ...]
+    licence: str
 
     @property
     def base_url(self) -> str:
         return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/"
 
+
+NO_LICENCE = "none in the repository; the terms of CheXpert (Stanford AIMI) apply to its labels"
 
 SOURCES = {
     "pham2019": Source(
@@ -71,6 +74,7 @@ SOURCES = {
                 "90bd6f9454d4904d248c214d57a62f613b7d481e7d9f0381f5032232a316a7b9",
             ),
         ),
+        NO_LICENCE,
     ),
     "asadi2025": Source(
         "the-mercury/CIHMLC",
@@ -82,8 +86,77 @@ SOURCES = {
                 "b7f21b58b6261fc0ae03df73bb42678c6499ffc460a3acdee88d5c4e9dd53a14",
             ),
         ),
+        "MIT",
+    ),
+    "zech2018": Source(
+        "jrzech/reproduce-chexnet",
+        "a011a9ab108cb03a533aeab52dc934b02a823ac8",
+        (
+            File(
+                "pretrained/preds.csv",
+                "303332d593f56dc3c8191f2a903f09043c93f7205179d03189f3eaaf6247ad40",
+            ),
+            File(
+                "pretrained/aucs.csv",
+                "281cd22d37290a1a799ea79d311007d6f45bfc324dc9fabddbc1ae3e057cf337",
+            ),
+        ),
+        "BSD-3-Clause, Copyright (c) 2018, John Zech",
+    ),
+    "experts": Source(
+        "",
+        "",
+        (
+            File(
+                "all_findings_expert_labels/test_labels.csv",
+                "2602080132c8a2366ff428adfef98b79c809f5be8cfcde9cc237c62561c7ae40",
+            ),
+            File(
+                "all_findings_expert_labels/test_individual_readers.csv",
+                "e6193ea748d66857ea2db11765c961eb1f8b21829df73dc9dfc11e9c63caa16c",
+            ),
+            File(
+                "four_findings_expert_labels/test_labels.csv",
+                "11de130facbebf91ffb0a08225bf7823747255fecacdef2fc84bead5d08b309c",
+            ),
+            File(
+                "four_findings_expert_labels/validation_labels.csv",
+                "d52d29031684e67e7f06bfdd2b9aa9187dd23c945356111ade1ad8c755a4ed1f",
+            ),
+            File(
+                "four_findings_expert_labels/individual_readers.csv",
+                "d91c58ba1fd6a97cdc59dd37e47500f6a7c243e9a593855ab9aa519baf657bd6",
+            ),
+        ),
+        "research and education only, with citation of Majkowska et al., Radiology 2020 (four "
+        "findings) and Nabulsi et al., Scientific Reports 2021 (all findings)",
     ),
 }
+EXPERTS_FROM = (
+    "the Google Cloud bucket gcs-public-data--healthcare-nih-chest-xray-labels (see "
+    "cloud.google.com/healthcare-api/docs/resources/public-datasets/nih-chest#additional_labels)"
+)
+
+PHAM_FILE = "hieupham"
+MODELS = {  # of the CheXpert leaderboard, in the same repository and commit as Pham's
+    "desmond": "62e46bfefe05b8fe3a7c44f5c090a858d9790adf819a26583a666fea69473ba2",
+    "drnet": "23e41262846ddef569182e1be90ed43a33694df772c3c97061545ee6af6e666d",
+    PHAM_FILE: "2a4bcc8e29aabd358b74b3205bf4ba3608ab69ac9a865f270d3025f38a096c9f",
+    "ihil": "f9e308f444711e8ae7cc13bb3911c965bacffc0bb5c2148644917d7f3aace2ce",
+    "jfaboy": "0d81be5c2d2fdbdbaf1db763657f2c2d4d9ad5629f682c100818794a4fd85425",
+    "ngango2": "b728649449c8e60a9d120bd415cf4b6c8579600667fe90ec72a2f352f8d5cf1d",
+    "ngango3": "ad35c236742b81d4301203b4167771de76bf34a793251566ac33aa033a52e522",
+    "sensexdr": "ad07189095c6f758ca93bc1648ad6030638a6c631e3f7bd479606c76cb38a658",
+    "uestc": "3998f8948c602dbdfe9d4f17bc37336120f501b0167845487a516c23bd217e7b",
+    "yww211": "18645ac8ab3e58d2f22ba1109f8a0fff99fbc0c5208dd7a38a0cb68c6123e38f",
+}
+MODELS_FOLDER = "example_models/predictions/standard"
+SOURCES["leaderboard"] = SOURCES["pham2019"]._replace(
+    files=(
+        SOURCES["pham2019"].files[0],
+        *(File(f"{MODELS_FOLDER}/{name}_predictions.csv", sha) for name, sha in MODELS.items()),
+    )
+)
 
 
 class Released(NamedTuple):
@@ -164,12 +237,15 @@ def find(paper: str, folder: Path) -> list[Path]:
 
 
 def _hint(paper: str, folder: Path) -> str:
-    return f"Add --download to fetch it. {_by_hand(paper, folder)}"
+    download_first = "Add --download to fetch it. " if SOURCES[paper].repository else ""
+    return f"{download_first}{_by_hand(paper, folder)}"
 
 
 def _by_hand(paper: str, folder: Path) -> str:
     """Which files to put where."""
     source = SOURCES[paper]
+    if not source.repository:
+        return f"The experts' labels are free at {EXPERTS_FROM}; put both folders into {folder}."
     listed = "".join(f"\n  {file.path}\n    SHA-256 {file.sha256}" for file in source.files)
     return (
         f"Without a network, put these files of github.com/{source.repository} anywhere in "
