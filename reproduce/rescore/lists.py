@@ -3,6 +3,7 @@
 Both splits are by patient, so an image's name, 00000013_005.png, says which list it is in.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +24,7 @@ class ImageList(NamedTuple):
     wanted: str  # the set that this list is
 
 
+@functools.cache
 def known_lists() -> list[ImageList]:
     """Both official lists and the three of the CheXNet split."""
     chexnet = splits.chexnet_sets()

@@ -69,6 +69,8 @@ def _place(fit: Fit) -> str:
         way = "after" if fit.offset > 0 else "before"
         rows = "row" if abs(fit.offset) == 1 else "rows"
         return f"the images {abs(fit.offset):,} {rows} {way} the ones that they name"
+    if fit.images == len(fit.rows.targets):
+        return f"{fit.rows.name}, in the order of the label file,"
     if fit.offset == 0:
         return f"the first {fit.images:,} rows of {fit.rows.name}"
     return f"{fit.images:,} rows of {fit.rows.name} from row {max(fit.offset, 0) + 1:,} on"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import files, labels
+from data import chestxray14, files, labels
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 
@@ -164,12 +164,30 @@ class Released(NamedTuple):
 
     predictions: Predictions  # of images or studies, with their truth
     decisions: dict[str, np.ndarray]  # radiologist -> 0/1 like the targets, where there are any
+    about: dict[str, list[str]] = {}  # noqa: RUF012 - sex, age, view of each image, where known
 
 
-def read(paper: str, folder: Path) -> Released:
-    """The paper's released predictions from the files somewhere in `folder`."""
+def read(paper: str, folder: Path, label_file: Path | None = None) -> Released:
+    """The paper's released predictions from the files somewhere in `folder`.
+
+    Those of zech2018 need the label file of ChestX-ray14, which the NIH provides.
+    """
     paths = find(paper, folder)
+    if paper == "zech2018":
+        return _read_zech(paths, label_file or find_label_file(folder))
     return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](paths)
+
+
+def find_label_file(folder: Path) -> Path:
+    """ChestX-ray14's label file anywhere below a folder, the corrected version first."""
+    for name in chestxray14.LABEL_FILES:
+        if paths := sorted(path for path in folder.rglob(f"{name}*") if path.is_file()):
+            return paths[0]
+    raise EvaluationError(
+        f"{folder} has no {chestxray14.LABEL_FILES[0]} (or .csv.gz), which holds the truth of "
+        "ChestX-ray14; get it from https://nihcc.app.box.com/v/ChestXray-NIHCC, or name it with "
+        "--truth FILE."
+    )
 
 
 def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "Run":
@@ -205,6 +223,26 @@ def _read_asadi(paths: list[Path]) -> Released:
     return Released(_predictions(frame.index, patients, labels.ASADI, targets, probabilities), {})
 
 
+def _read_zech(paths: list[Path], label_file: Path) -> Released:
+    predicted = pd.read_csv(paths[0], index_col="Image Index")
+    try:
+        truth = pd.read_csv(label_file, index_col="Image Index", dtype=str)
+        truth = truth.loc[predicted.index]
+        findings, patients = truth["Finding Labels"].str.get_dummies("|"), truth["Patient ID"]
+        columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
+        about = {name: truth[column].tolist() for name, column in columns.items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            f"{label_file} is not ChestX-ray14's whole label file ({error}); get "
+            f"{chestxray14.LABEL_FILES[0]} from the NIH."
+        ) from error
+    names = labels.CHESTXRAY14
+    targets = findings.reindex(columns=list(names), fill_value=0).to_numpy(float)
+    probabilities = predicted[[f"prob_{name}" for name in names]].to_numpy(float)
+    made = _predictions(predicted.index, patients.to_numpy(), names, targets, probabilities)
+    return Released(made, {}, about)
+
+
 def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
     """Of one model, a member of its own."""
     arrays = np.asarray(ids), patients, np.asarray(names), targets, probabilities[None]
@@ -213,10 +251,14 @@ def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
 
 def find(paper: str, folder: Path) -> list[Path]:
     """The paths of the released files in the order of SOURCES, anywhere below `folder`."""
+    return _find(paper, SOURCES[paper].files, folder)
+
+
+def _find(paper: str, wanted: tuple[File, ...], folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}. {_hint(paper, folder)}")
     paths, missing, changed = [], [], []
-    for file in SOURCES[paper].files:
+    for file in wanted:
         named_alike = folder.rglob(f"*{Path(file.path).name}")
         candidates = sorted(path for path in named_alike if path.is_file())
         match = next((path for path in candidates if files.sha256(path) == file.sha256), None)
@@ -234,6 +276,13 @@ def find(paper: str, folder: Path) -> list[Path]:
     if missing:
         raise EvaluationError(f"{folder} lacks {', '.join(missing)}. {_hint(paper, folder)}")
     return paths
+
+
+def find_file(paper: str, name: str, folder: Path) -> Path:
+    """One released file, anywhere below `folder`."""
+    source = SOURCES[paper]
+    only = tuple(file for file in source.files if Path(file.path).name == name)
+    return _find(paper, only, folder)[0]
 
 
 def _hint(paper: str, folder: Path) -> str:
