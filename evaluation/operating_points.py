@@ -75,9 +75,7 @@ def choose(targets: np.ndarray, probabilities: np.ndarray, rule: Rule) -> np.nda
     return thresholds
 
 
-def outcomes(
-    targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
+def outcomes(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """0 or 1 for each image, label and kind of outcome: (images, labels, TP FP FN TN)."""
     targets, probabilities = metrics.checked(targets, probabilities)
     present = probabilities >= np.asarray(thresholds)

@@ -67,7 +67,9 @@ def compare(
     values, gaps = [], []
     for attribute, group_of in by.items():
         if len(group_of) != len(targets):
-            raise EvaluationError(f"{len(group_of)} values of {attribute} for {len(targets)} images")
+            raise EvaluationError(
+                f"{len(group_of)} values of {attribute} for {len(targets)} images"
+            )
         names = sorted({*group_of} - {UNKNOWN}) + [UNKNOWN] * (UNKNOWN in group_of)
         measured = {
             name: _measure(
@@ -104,7 +106,9 @@ def _measure(targets, probabilities, thresholds, patients, *, resamples: int, se
     for name, value in point.items():
         # the mean of every resample is over the labels that the group's own mean is over
         draws[name] = np.where(np.isnan(value), np.nan, draws[name])
-    return tuple({name: _with_mean(value) for name, value in part.items()} for part in (point, draws))
+    return tuple(
+        {name: _with_mean(value) for name, value in part.items()} for part in (point, draws)
+    )
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:

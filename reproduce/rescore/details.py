@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data import files
 from evaluation import EvaluationError, operating_points, subgroups, tables, uncertainty
 from evaluation.operating_points import Rule
+from reproduce.rescore import experts
 from reproduce.rescore.sample import Sample
+from reproduce.tables import authors
 
 ATTRIBUTES = {"sex": subgroups.sexes, "age": subgroups.age_bands, "view": subgroups.views}
 ON_TEST = (
@@ -16,6 +19,10 @@ ON_TEST = (
     "better than on new images; --validation FILE chooses them on other images."
 )
 ON_VALIDATION = "Thresholds were chosen on validation images and applied to the scored ones."
+CSVS = (
+    *("operating-points", "subgroups", "gaps", "reliability", "calibration"),
+    *("experts", "readers"),
+)
 MOST_GAPS = 12  # shown; gaps.csv has all
 
 
@@ -27,9 +34,7 @@ def parse_by(text: str) -> tuple[str, ...]:
     return names
 
 
-def thresholds(
-    sample: Sample, rule: Rule, validation: Sample | None
-) -> tuple[np.ndarray, str]:
+def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
     """A threshold for each label, and the sentence that says on which images it was chosen."""
     if validation is None:
         return operating_points.choose(sample.targets, sample.probabilities, rule), ON_TEST
@@ -69,9 +74,7 @@ def at_operating_points(
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
     """One line a label: threshold, then each measure with its interval."""
     cells = points.assign(
-        cell=[
-            tables.interval(cell.value, cell.low, cell.high) for cell in points.itertuples()
-        ]
+        cell=[tables.interval(cell.value, cell.low, cell.high) for cell in points.itertuples()]
     ).pivot(index="group", columns="metric", values="cell")
     labels = points["group"].unique()
     cells = cells.reindex(index=labels, columns=list(operating_points.MEASURES))
@@ -188,12 +191,47 @@ def analyse(
     if options.calibrate:
         table, frames["reliability"], _ = calibration(sample, validation)
         frames["calibration"] = table
-        parts["Calibration"] = table.set_index("group").rename_axis(index=None).map(
-            lambda value: tables.number(value, 4)
+        parts["Calibration"] = (
+            table.set_index("group")
+            .rename_axis(index=None)
+            .map(lambda value: tables.number(value, 4))
         )
         if validation is None:
             notes.append("No temperature was fitted: that needs --validation FILE.")
     return frames, parts, notes
+
+
+def further(
+    sample: Sample, options, validation: Sample | None
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
+    """What `analyse` gives, and where the flags ask for it the experts' labels."""
+    frames, parts, remarks = analyse(sample, options, validation)
+    if options.second_truth:
+        more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
+        frames, parts = frames | more, parts | shown
+        remarks += [
+            f"Experts' labels: {authors.SOURCES['experts'].licence}.",
+            experts.READERS_NOTE,
+        ]
+    return frames, parts, remarks
+
+
+def write(
+    frames: dict[str, pd.DataFrame],
+    parts: dict[str, pd.DataFrame],
+    remarks: Sequence[str],
+    folder: Path,
+    title: str,
+) -> None:
+    """Each frame as CSV, its pictures, and what was printed as details.md."""
+    if not frames:
+        return
+    for name, frame in frames.items():
+        tables.to_csv(frame, folder / f"{name}.csv")
+    pages = [f"## {heading}\n\n{tables.to_markdown(part)}" for heading, part in parts.items()]
+    listed = "".join(f"- {remark}\n" for remark in remarks)
+    files.write(folder / "details.md", "\n".join([f"# {title}\n", *pages, listed]))
+    draw(frames, folder, title)
 
 
 def draw(frames: dict[str, pd.DataFrame], folder: Path, title: str) -> None:

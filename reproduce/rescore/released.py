@@ -11,6 +11,7 @@ from evaluation import bootstrap, metrics, published, tables
 from evaluation.metrics import Group
 from reproduce import ROOT
 from reproduce.rescore import details, lists
+from reproduce.rescore.sample import of_predictions
 from reproduce.rescore.score import notes, text_width
 from reproduce.tables import authors, radiologists
 from reproduce.tables.radiologists import one_line_each
@@ -50,6 +51,7 @@ PAPERS = {
     ),
 }
 
+
 def rescore_paper(
     paper: str, released: authors.Released, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -79,22 +81,34 @@ def summary(side: pd.DataFrame) -> str:
     )
 
 
+MOST_LINES = 5  # on the front page
 VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
 
 
-def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame) -> str:
-    """What table.md and docs/papers show."""
+def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame, lines: list[str]) -> str:
+    """What table.md and docs/papers show; `lines` are sentences about the files."""
     printed = tables.to_markdown(side[side["verdict"] != "not published"])
     by_label = f"### Every label\n\n{tables.to_markdown(one_line_each(ours))}\n{notes(ours)}"
     return (
-        "\n\n".join([f"{PAPERS[paper].title}.", summary(side), printed.strip(), by_label]).strip()
+        "\n\n".join(
+            [f"{PAPERS[paper].title}.", summary(side), printed.strip(), by_label.strip(), *lines]
+        )
         + "\n"
     )
 
 
 def front_page(paper: str, side: pd.DataFrame) -> str:
-    """What README.md shows."""
-    return f"{PAPERS[paper].title}:\n\n{summary(side)}\n"
+    """What README.md shows: the printed numbers, or of many the mean and how many agree."""
+    text = summary(side)
+    if text.count("\n") >= MOST_LINES:
+        mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
+        inside = int((side["verdict"] == "within").sum())
+        printed = int(side["verdict"].isin([*VERDICTS]).sum())
+        text = (
+            f"- mean AUC: {tables.interval(mean['ours'], mean['low'], mean['high'], 4)}\n"
+            f"- published AUCs of labels within our interval: {inside} of {printed}"
+        )
+    return f"{PAPERS[paper].title}:\n\n{text}\n"
 
 
 def write_docs(paper: str, side: pd.DataFrame, text: str) -> None:
@@ -118,27 +132,49 @@ def released_command(options: argparse.Namespace) -> None:
     paper = options.paper
     if options.download:
         authors.download(paper, options.released, options.base_url)
-    released = authors.read(paper, options.released)
+    released = authors.read(paper, options.released, options.truth)
     side, ours = rescore_paper(paper, released, options.resamples, options.seed)
-    text = page(paper, side, ours)
+    sample = of_predictions(released.predictions, released.about)
+    frames, parts, remarks = details.further(sample, options, None)
+    text = page(paper, side, ours, about(paper, released))
     out = (options.results_dir or RESULTS) / paper / "released"
     tables.to_csv(side, out / "table.csv")
     files.write(out / "table.md", text)
     if options.write_docs:
         write_docs(paper, side, text)
+    details.write(frames, parts, remarks, out, PAPERS[paper].title)
     from evaluation import figures  # Matplotlib takes half a second
 
-    figures.roc_curves(
-        out / "roc.svg",
-        released.predictions.targets,
-        released.predictions.mean,
-        released.predictions.labels,
-        released.decisions,
-        PAPERS[paper].title,
-    )
-    text = tables.to_text(one_line_each(ours), text_width())
-    print(f"{PAPERS[paper].title}\n\n{text}\n{notes(ours)}")
+    arrays = sample.targets, sample.probabilities, sample.labels
+    figures.roc_curves(out / "roc.svg", *arrays, released.decisions, PAPERS[paper].title)
+    shown = tables.to_text(one_line_each(ours), text_width())
+    print(f"{PAPERS[paper].title}\n\n{shown}\n{notes(ours)}")
+    for title, part in parts.items():
+        print(tables.titled(title, tables.to_text(part, text_width())))
+    print("\n".join([*about(paper, released), *remarks]) + "\n")
     print(f"Beside the published values\n{summary(side)}\n")
-    print(f"Written to {out}: table.csv, table.md, roc.svg.")
+    print(f"Written to {out}.")
 
 
+def about(paper: str, released: authors.Released) -> list[str]:
+    """Sentences about the files: which images, what the authors computed, source and licence."""
+    lines = [lists.describe(list(released.predictions.ids))]
+    if released.own_auc:
+        scored = released.predictions
+        auc = metrics.auroc(scored.targets, scored.mean)
+        names = list(scored.labels)
+        away = [abs(auc[names.index(name)] - own) for name, own in released.own_auc.items()]
+        equal = sum(difference < 1e-6 for difference in away)
+        lines.append(
+            f"The AUCs that its author released (aucs.csv) equal ours in {equal} of {len(away)} labels, to six decimals."
+        )
+    return [*filter(None, lines), source(paper)]
+
+
+def source(paper: str) -> str:
+    """Where the files come from and on which terms, in one sentence."""
+    of = authors.SOURCES[paper]
+    return (
+        f"Source: github.com/{of.repository} at {of.commit[:12]}, files known by their SHA-256. "
+        f"Licence: {of.licence}."
+    )

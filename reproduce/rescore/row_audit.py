@@ -58,8 +58,8 @@ def sentence(
         )
     if here < NO_FIT:
         return (
-            f"these predictions fit neither the images that they name (mean AUC {here:.3f}) nor any "
-            "known list at any row offset: the rows may be shuffled, or the network untrained"
+            f"these predictions fit neither the images that they name (mean AUC {here:.3f}) nor "
+            "any known list at any row offset: the rows may be shuffled, or the network untrained"
         )
     return ""
 

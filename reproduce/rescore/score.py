@@ -1,4 +1,4 @@
-"""Scores and tables of predictions that exist already; the command is in __main__.py."""
+"""Anyone's predictions: scores, differences between two models, tables and figures."""
 
 import argparse
 import hashlib
@@ -6,31 +6,26 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data import files, label_tree, labels
+from data import files, label_tree
 from evaluation import (
     EvaluationError,
     bootstrap,
     delong,
     hierarchy,
     metrics,
-    published,
     tables,
     uncertainty,
 )
 from evaluation.metrics import Group
-from reproduce import ROOT
-from reproduce.rescore import matching, reading
-from reproduce.tables import authors, radiologists
+from reproduce.rescore import details, lists, matching, reading
+from reproduce.rescore.sample import Sample, of_matched
 from reproduce.tables.radiologists import one_line_each
 
 SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
-
-# Anyone's predictions
 
 
 def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
@@ -141,14 +136,33 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Images without a finding among the negatives"] = normal_share(
             frames["table"], data.targets
         )
+    sample, validation = of_matched(data), _validation(options, data.labels)
+    if which := lists.describe(data.ids):
+        print(which)
+    more, shown, remarks = details.further(sample, options, validation)
+    parts |= shown
     if violated is not None:
         frames["violations"] = parts["Children above their parents"] = violated
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for title, part in parts.items():
         print(tables.titled(title, tables.to_text(part, text_width())))
+    for remark in remarks:
+        print(remark)
     if options.results_dir:
-        write_own(options, data, frames, parts)
+        write_own(options, data, frames | more, parts)
+
+
+def _validation(options: argparse.Namespace, wanted: list[str]) -> Sample | None:
+    """The same model on the images of --validation, with the truth of --truth."""
+    if options.validation is None:
+        return None
+    truth = None if options.validation.suffix == ".npz" else options.truth
+    columns = {"id_column": options.id_column, "patient_column": options.patient_column}
+    data = matching.match(options.validation, truth, labels=wanted, **columns)
+    for warning in data.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return of_matched(data)
 
 
 def text_width() -> int:
@@ -193,7 +207,8 @@ def write_own(
     from evaluation import figures  # Matplotlib takes half a second
 
     out = own_folder(options.results_dir, options.predictions, options.compare)
-    (out / "violations.csv").unlink(missing_ok=True)  # of an earlier command with --tree
+    for name in ("violations", *details.CSVS):  # of an earlier command with more flags
+        (out / f"{name}.csv").unlink(missing_ok=True)
     for name, frame in frames.items():
         tables.to_csv(frame, out / f"{name}.csv")
     pages = [f"## {title}\n\n{tables.to_markdown(part)}" for title, part in parts.items()]
@@ -206,4 +221,5 @@ def write_own(
         tested = delong.table(data.targets, *means, data.labels)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
+    details.draw(frames, out, str(options.predictions))
     print(f"Written to {out}.")

@@ -165,6 +165,7 @@ class Released(NamedTuple):
     predictions: Predictions  # of images or studies, with their truth
     decisions: dict[str, np.ndarray]  # radiologist -> 0/1 like the targets, where there are any
     about: dict[str, list[str]] = {}  # noqa: RUF012 - sex, age, view of each image, where known
+    own_auc: dict[str, float] = {}  # noqa: RUF012 - by label, as the authors computed it
 
 
 def read(paper: str, folder: Path, label_file: Path | None = None) -> Released:
@@ -199,6 +200,17 @@ def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "R
     theirs = theirs._replace(ids=np.arange(len(theirs.ids)), meta={"row": row.name})
     predictions.save(run_folder / "predictions.npz", theirs)
     return Run(row, 0, run_folder, {})
+
+
+def label_file_of(folder: Path) -> Path:
+    """The label file directly in the folder of ChestX-ray14."""
+    names = [name + ending for name in chestxray14.LABEL_FILES for ending in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise EvaluationError(
+        f"{folder} has no {names[0]} (or .gz); give the folder that holds ChestX-ray14's label file."
+    )
 
 
 def _read_pham(paths: list[Path]) -> Released:
@@ -240,7 +252,8 @@ def _read_zech(paths: list[Path], label_file: Path) -> Released:
     targets = findings.reindex(columns=list(names), fill_value=0).to_numpy(float)
     probabilities = predicted[[f"prob_{name}" for name in names]].to_numpy(float)
     made = _predictions(predicted.index, patients.to_numpy(), names, targets, probabilities)
-    return Released(made, {}, about)
+    own_auc = pd.read_csv(paths[1], index_col="label")["auc"].to_dict()
+    return Released(made, {}, about, own_auc)
 
 
 def _predictions(ids, patients, names, targets, probabilities) -> Predictions:

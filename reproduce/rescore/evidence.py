@@ -1,0 +1,2 @@
+def write(options, results):
+    raise NotImplementedError
