@@ -21,6 +21,7 @@ AGE_BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60-79"), (80, "80 
 OLDEST = 120  # years; some label files hold ages such as 411
 AVERAGE = "mean"
 RATES = ("FNR", "FPR")
+FEWEST = 10  # positives (for AUC and FNR) and negatives (for AUC and FPR) in a group to be tested
 
 
 class Subgroups(NamedTuple):
@@ -88,7 +89,8 @@ def compare(
         compared = [name for name in names if name != UNKNOWN]
         for first, second in itertools.combinations(compared, 2):
             pair = {"by": attribute, "first": first, "second": second}
-            gaps += _gap_rows(pair, labels, measured[first], measured[second])
+            tested = _enough(targets[group_of == first]) & _enough(targets[group_of == second])
+            gaps += _gap_rows(pair, labels, measured[first], measured[second], tested)
     columns = ["by", "first", "second", "group", "metric", "difference", "low", "high", "p"]
     frame = pd.DataFrame(gaps, columns=columns)
     return Subgroups(pd.DataFrame(values), frame.assign(p_holm=_holm(frame)))
@@ -128,10 +130,20 @@ def _rows(group: dict, labels, point: dict, draws: dict, targets: np.ndarray) ->
     return rows
 
 
-def _gap_rows(pair: dict, labels, first: tuple, second: tuple) -> list[dict]:
-    """Second minus first. The mean is over the labels that both groups have."""
+def _enough(targets: np.ndarray) -> np.ndarray:
+    """Whether a group has enough cases to test a gap: (AUC, FNR, FPR; labels)."""
+    positives, negatives = ((targets == value).sum(axis=0) >= FEWEST for value in (1, 0))
+    return np.stack([positives & negatives, positives, negatives])
+
+
+def _gap_rows(pair: dict, labels, first: tuple, second: tuple, tested: np.ndarray) -> list[dict]:
+    """Second minus first. The mean is over the labels that both groups have.
+
+    Gaps of labels with few cases are listed with their interval, but not tested: resampling three
+    cases says little.
+    """
     rows = []
-    for metric in first[0]:
+    for metric, enough in zip(first[0], tested, strict=True):
         (point, draws), (other, other_draws) = (
             (part[0][metric][:-1], part[1][metric][:, :-1]) for part in (first, second)
         )
@@ -141,7 +153,8 @@ def _gap_rows(pair: dict, labels, first: tuple, second: tuple) -> list[dict]:
             known = drawn[:, column][~np.isnan(drawn[:, column])]
             deviation = known.std(ddof=1) if len(known) > 1 else 0.0
             low, high = bootstrap.interval(drawn[:, column])
-            z = abs(difference[column]) / deviation if deviation > 0 else np.nan
+            can_test = deviation > 0 and (column == len(labels) or enough[column])
+            z = abs(difference[column]) / deviation if can_test else np.nan
             row = {"group": label, "metric": metric, "difference": difference[column]}
             rows.append(pair | row | {"low": low, "high": high, "p": 2 * ndtr(-z)})
     return rows

@@ -166,7 +166,8 @@ def about(paper: str, released: authors.Released) -> list[str]:
         away = [abs(auc[names.index(name)] - own) for name, own in released.own_auc.items()]
         equal = sum(difference < 1e-6 for difference in away)
         lines.append(
-            f"The AUCs that its author released (aucs.csv) equal ours in {equal} of {len(away)} labels, to six decimals."
+            f"The AUCs that its author released (aucs.csv) equal ours in {equal} of {len(away)} "
+            "labels, to six decimals."
         )
     return [*filter(None, lines), source(paper)]
 

@@ -209,7 +209,7 @@ def label_file_of(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise EvaluationError(
-        f"{folder} has no {names[0]} (or .gz); give the folder that holds ChestX-ray14's label file."
+        f"{folder} has no {names[0]} (or .gz); give the folder with ChestX-ray14's label file."
     )
 
 
