@@ -153,7 +153,7 @@ def _gap_rows(pair: dict, labels, first: tuple, second: tuple, tested: np.ndarra
             known = drawn[:, column][~np.isnan(drawn[:, column])]
             deviation = known.std(ddof=1) if len(known) > 1 else 0.0
             low, high = bootstrap.interval(drawn[:, column])
-            can_test = deviation > 0 and (column == len(labels) or enough[column])
+            can_test = deviation > 0 and np.append(enough, enough.any())[column]
             z = abs(difference[column]) / deviation if can_test else np.nan
             row = {"group": label, "metric": metric, "difference": difference[column]}
             rows.append(pair | row | {"low": low, "high": high, "p": 2 * ndtr(-z)})

@@ -328,8 +328,8 @@ def test_without_validation_the_choice_on_the_test_images_is_told(own, capsys):
     ("flags", "message"),
     [
         (("--by", "view"), "no column for view"),
-        (("--by", "income"), "--by"),
-        (("--operating-point", "best"), "--operating-point"),
+        (("--by", "income"), "--by 'income' is unknown"),
+        (("--operating-point", "best"), "'best' is no operating point"),
         (("--validation", "val.csv"), "add --operating-point"),
         (("--operating-point", "youden", "--validation", "test.csv"), "are both in --validation"),
         (("--truth", "experts"), "needs --experts DIR"),

@@ -18,6 +18,11 @@ from reproduce.report import grids, html, results_folder
 
 TEMPLATES = Path(__file__).parent
 LEDGERS = ROOT / "docs" / "papers"
+TITLES = {  # of what is no paper
+    "evidence": "Released predictions, scored anew: docs/evidence.md in tables",
+    "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on the same 500 studies",
+    "rescored": "Anyone's predictions, scored by reproduce.rescore",
+}
 LONGEST = 300  # lines shown of a further CSV
 
 
@@ -50,6 +55,8 @@ def paper(
 
 def _title_and_ledger(name: str, out: Path, problems: list[str]) -> tuple[str, str]:
     """The paper's title and its document of deviations, as HTML."""
+    if name in TITLES:
+        return TITLES[name], ""
     document, script = LEDGERS / f"{name}.md", ROOT / "reproduce" / f"{name}.py"
     try:
         text = document.read_text(encoding="utf-8") if document.is_file() else ""

@@ -146,8 +146,8 @@ def _settle_truth(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
     with one_sentence("Stopped."):
+        options = parse(arguments)
         if options.data_dir:
             options.truth = authors.label_file_of(options.data_dir)
         if options.paper == "leaderboard":

@@ -185,8 +185,9 @@ def _subgroups_section(zech: Sample, options, frames: dict[str, pd.DataFrame]):
         "Zech's network again, by the patient's sex and age and by view. FNR is the share of "
         "findings that it misses at its operating point, FPR that of images without a finding in "
         f"which it sees one. {where.partition(',')[0]}, with Youden's rule. "
-        f"Groups differ in how ill their patients are, so a gap is no proof of unfairness. {subgroups.multiplicity(made.gaps)} "
-        "Gaps of means over labels with the smallest p:\n\n![Subgroups](evidence/subgroups.svg)\n\n"
+        "Groups differ in how ill their patients are, so a gap is no proof of unfairness. "
+        f"{subgroups.multiplicity(made.gaps)} Gaps of means over labels with the smallest p:\n\n"
+        "![Subgroups](evidence/subgroups.svg)\n\n"
         "How well its probabilities are calibrated (on the line: as often right as it claims):\n\n"
         "![Reliability](evidence/reliability.svg)"
     )

@@ -97,8 +97,11 @@ def compare(
         draws = draws - bootstrap.scores(targets, pham, patients, resamples, seed).auc
         deviation = draws.mean(axis=1).std(ddof=1)
         mean = gap["group"] == "mean"
-        z = gap.loc[mean, "difference"].abs() / deviation if deviation > 0 else np.nan
-        gap.loc[mean, "p"] = 2 * ndtr(-z)
+        if deviation > 0:
+            z = gap.loc[mean, "difference"].abs() / deviation
+            gap.loc[mean, "p"] = 2 * ndtr(-z)
+        else:  # no resample tells the two models apart
+            gap.loc[mean, "p"] = 1.0
         differences.append(gap)
     gaps = pd.concat(differences, ignore_index=True)
     gaps["p_holm"] = np.nan

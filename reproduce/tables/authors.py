@@ -180,10 +180,13 @@ def read(paper: str, folder: Path, label_file: Path | None = None) -> Released:
 
 
 def find_label_file(folder: Path) -> Path:
-    """ChestX-ray14's label file anywhere below a folder, the corrected version first."""
+    """ChestX-ray14's label file anywhere below a folder, the corrected version first.
+
+    Of several the largest: a part of the dataset comes with a shorter one.
+    """
     for name in chestxray14.LABEL_FILES:
-        if paths := sorted(path for path in folder.rglob(f"{name}*") if path.is_file()):
-            return paths[0]
+        if paths := [path for path in sorted(folder.rglob(f"{name}*")) if path.is_file()]:
+            return max(paths, key=lambda path: path.stat().st_size)
     raise EvaluationError(
         f"{folder} has no {chestxray14.LABEL_FILES[0]} (or .csv.gz), which holds the truth of "
         "ChestX-ray14; get it from https://nihcc.app.box.com/v/ChestXray-NIHCC, or name it with "
