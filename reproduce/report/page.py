@@ -20,7 +20,7 @@ TEMPLATES = Path(__file__).parent
 LEDGERS = ROOT / "docs" / "papers"
 TITLES = {  # of what is no paper
     "evidence": "Released predictions, scored anew: docs/evidence.md in tables",
-    "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on the same 500 studies",
+    "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on its 500 studies",
     "rescored": "Anyone's predictions, scored by reproduce.rescore",
 }
 LONGEST = 300  # lines shown of a further CSV
@@ -45,12 +45,20 @@ def paper(
             problems.append(str(error))
     return {
         "name": name,
+        "command": command(name),
         "title": title,
         "problems": problems,
         "sets": shown,
         "audit": findings,
         "ledger": ledger,
     }
+
+
+def command(name: str) -> str:
+    """What runs a paper, or scores what was released where there is no script."""
+    if (ROOT / "reproduce" / f"{name}.py").is_file():
+        return f"bash reproduce/{name}.sh"
+    return f"python -m reproduce.rescore {name} --released DIR --download"
 
 
 def _title_and_ledger(name: str, out: Path, problems: list[str]) -> tuple[str, str]:
