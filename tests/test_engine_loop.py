@@ -52,6 +52,7 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
         "device": "auto",
         "deterministic": False,
         "retry_failed": False,
+        "search": (),
     }
     return argparse.Namespace(**settings | changes)
 
@@ -92,7 +93,13 @@ def train(tmp_path, data, monkeypatch):
 
     def train_rows(rows, data=data, config=Config(), names=None, **options) -> list[Run]:
         trained.clear()
-        return loop.train("p", rows, data, config, options_for(tmp_path, rows=names, **options))
+        return loop.train(
+            "p",
+            lambda config, data: rows,
+            data,
+            config,
+            options_for(tmp_path, rows=names, **options),
+        )
 
     train_rows.trained, train_rows.failing = trained, failing
     return train_rows

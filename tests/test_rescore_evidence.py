@@ -17,16 +17,9 @@ from reproduce.rescore import evidence, experts, leaderboard, lists, matching, r
 from reproduce.rescore.sample import of_predictions
 from reproduce.tables import authors
 from tests.conftest import REPOSITORY
+from tests.rescore_command import rescore
 
 FIVE = list(labels.CHEXPERT_COMPETITION)
-
-
-def rescore(*arguments) -> int:
-    """The exit code of the command."""
-    try:
-        return command.main([*map(str, arguments)])
-    except SystemExit as end:
-        return end.code
 
 
 @pytest.fixture(scope="module")

@@ -80,16 +80,17 @@ def compare(
     """(AUC of every model and label, differences to Pham's), with intervals."""
     targets = truth[FIVE].to_numpy(float)
     patients = truth.index.str.extract(r"(patient\d+)", expand=False).to_numpy()
+    draw = {"resamples": resamples, "seed": seed}
     groups = (metrics.Group("mean", metrics=("AUC",)),)
     scored, differences = [], []
     pham = models[authors.PHAM_FILE]
     for name, values in models.items():
-        table = bootstrap.table(targets, values, FIVE, patients, groups, resamples, seed)
+        table = bootstrap.table(targets, values, FIVE, patients, groups, **draw)
         scored.append(table[table["metric"] == "AUC"].assign(model=name))
         if name == authors.PHAM_FILE:
             continue
         arrays = targets, pham, values
-        gap = bootstrap.compare(*arrays, FIVE, patients, groups, resamples, seed)
+        gap = bootstrap.compare(*arrays, FIVE, patients, groups, **draw)
         gap = gap[gap["metric"] == "AUC"].assign(model=name)
         tested = delong.table(*arrays, FIVE).set_index("label")["p"]
         gap["p"] = gap["group"].map(tested)

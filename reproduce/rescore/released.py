@@ -59,7 +59,7 @@ def rescore_paper(
     row, groups, _, split = PAPERS[paper]
     scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
-    ours = bootstrap.table(*arrays, groups, resamples, seed)
+    ours = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
     ours = ours[ours["metric"] == "AUC"]
     if released.decisions:
         below = radiologists.below_curve(scored, released.decisions, resamples, seed)
@@ -146,7 +146,7 @@ def released_command(options: argparse.Namespace) -> None:
     from evaluation import figures  # Matplotlib takes half a second
 
     arrays = sample.targets, sample.probabilities, sample.labels
-    figures.roc_curves(out / "roc.svg", *arrays, released.decisions, PAPERS[paper].title)
+    figures.roc_curves(out / "roc.svg", *arrays, released.decisions, title=PAPERS[paper].title)
     shown = tables.to_text(one_line_each(ours), text_width())
     print(f"{PAPERS[paper].title}\n\n{shown}\n{notes(ours)}")
     for title, part in parts.items():
