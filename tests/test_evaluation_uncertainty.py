@@ -49,8 +49,8 @@ def test_errors_and_their_detection():
     np.testing.assert_array_equal(wrong, [[0, 1], [1, np.nan], [1, 0], [0, 0]])
     spread = np.array([[0.1, 0.3], [0.3, 0.0], [0.05, 0.1], [0.2, 0.4]])
     expected = roc_auc_score(wrong[:, 0], spread[:, 0])
-    found = uncertainty.error_detection(targets, probabilities, spread)
-    np.testing.assert_allclose(found, [expected, 0.5])
+    areas = uncertainty.error_detection(targets, probabilities, spread)
+    np.testing.assert_allclose(areas, [expected, 0.5])
 
 
 def test_uncertainty_near_the_threshold_finds_the_errors_of_a_calibrated_model():
