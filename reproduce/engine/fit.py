@@ -63,6 +63,8 @@ def train(
             callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, rate, images_of)],
         )
         logits = predict(model, data, "val", config, inference.single_pass, seed)[0]
+        if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
+            raise not_finite(run, "NaN", epoch, rate, images_of(-1))
         val_loss = float(keras.ops.mean(model.loss(task.targets[val_set], logits)))
         probabilities = row.readout.probabilities(logits)
         score = float(fit.select(task.truth[val_set], probabilities, val_loss))
@@ -147,8 +149,9 @@ def epoch_batches(
     )
 
     def images_of(batch: int) -> pd.Series:
-        order = pipeline.epoch_order(indices, seed, epoch, chunk)[0]
-        return images.iloc[order[batch * config.batch_size : (batch + 1) * config.batch_size]]
+        order, size = pipeline.epoch_order(indices, seed, epoch, chunk)[0], config.batch_size
+        batch %= max(1, len(order) // size)  # -1 is the last
+        return images.iloc[order[batch * size : (batch + 1) * size]]
 
     return batches, images_of
 
@@ -222,14 +225,18 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if math.isfinite(logs["loss"]):
             return
-        listing = self.run.folder / "bad-batch.txt"
-        files.write(listing, "\n".join(self.images_of(batch)) + "\n")
         kind = "NaN" if math.isnan(logs["loss"]) else "infinite loss"
-        raise state.RowFailed(
-            f"{kind} in epoch {self.epoch + 1}",
-            f"It came in batch {batch + 1} at a learning rate of {self.rate:g}: lower "
-            f"--learning-rate, or look at the images of that batch, listed in {listing}.",
-        )
+        raise not_finite(self.run, kind, self.epoch, self.rate, self.images_of(batch))
+
+
+def not_finite(run: Run, kind: str, epoch: int, rate: float, images: pd.Series) -> state.RowFailed:
+    """The failure of a row whose loss or outputs became NaN or infinite at these images."""
+    listing = files.write(run.folder / "bad-batch.txt", "\n".join(images) + "\n")
+    return state.RowFailed(
+        f"{kind} in epoch {epoch + 1}",
+        f"It came at a learning rate of {rate:g}: lower --learning-rate, or look at the images of "
+        f"that batch, listed in {listing}.",
+    )
 
 
 def _in(data: Data, name: str) -> np.ndarray:

@@ -66,6 +66,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     own.add_argument("--ge", action="store_true", help="adds W-, D- and N-AUC of Ge et al. 2018")
     options = parser.parse_args(arguments)
+    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
+        parser.error("a flag lacks its value")
     if bool(options.paper) == bool(options.predictions):
         parser.error("name a paper (pham2019, asadi2025), or --predictions FILE")
     if options.paper and not options.released:
