@@ -3,12 +3,10 @@
 Wang, Peng, Lu, Lu, Bagheri, Summers. CVPR 2017. The 14-label baseline, as others quote it.
 
     bash reproduce/wang2017.sh                               on drawn phantoms, minutes on a laptop
-    bash reproduce/wang2017.sh --data-dir ChestX-ray14       the baseline, about 2 GPU hours *
+    bash reproduce/wang2017.sh --data-dir ChestX-ray14       the baseline, estimated 2 GPU hours
 
-* estimated: 20 epochs of 78,500 images at 300 ResNet-50 images a second, and validation.
-
-Positives are rare, so their errors weigh more: one factor for all labels, from how many ones and
-zeros there are. The walk-through of docs/adding-a-paper.md is about this script.
+Positives are rare, so their errors weigh more: one factor for all labels, from the counts of
+positive and negative ones. The walk-through of docs/adding-a-paper.md is about this script.
 
 Deviations:
 1. The numbers are those that Mo 2019 and Ge 2018 quote, who say no more of the training than is
@@ -45,7 +43,7 @@ DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learnin
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why what is scored on them compares with no published number."""
+    """The sets, and why their scores cannot be compared with published ones."""
     return splits.by_patient(frame, seed=0), ""  # Ge 2018, §3: 70/10/20 at random, by patient
 
 
