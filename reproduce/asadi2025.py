@@ -3,7 +3,7 @@
 Asadi, Sodoké, Gerard, Kersten-Oertel. 2025. The AUROC of the abstract, Figures 2 and 3.
 
     bash reproduce/asadi2025.sh                                  on drawn phantoms, minutes
-    bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, estimated up to 17 GPU days
+    bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, up to 17 GPU days
 
 HBCE adds a penalty to binary cross-entropy wherever a child is predicted present and its parent
 absent. As released, the penalty is a constant: its gradient is zero, so the network trains as with
@@ -36,7 +36,17 @@ MC = f"{PAPER} (MC dropout)"
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """What the paper and its released code leave open."""
+
+    mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
+    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
+    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
+    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
+
+
+@dataclass(frozen=True)
+class Config(Readings):
     backbone: Backbone = "densenet121"  # abstract
     weights: str = "none"  # released code
     size: Pixels = 320  # released code
@@ -46,21 +56,11 @@ class Config:
     patience: Count = 10  # released code, epochs of early stopping
     dropout: Dropout = 0.5  # released code
     passes: Count = 10  # Figure 3, of Monte-Carlo dropout
-    mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
-    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
-    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
     precision: str = "float32"  # unstated; ours
-    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
 
 
-DEMO = {
-    "backbone": "tiny",
-    "size": 64,
-    "batch_size": 32,
-    "epochs": 8,
-    "learning_rate": 2e-3,
-    "patience": 3,
-}
+DEMO = {"backbone": "tiny", "size": 64, "batch_size": 32,
+        "epochs": 8, "learning_rate": 2e-3, "patience": 3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
