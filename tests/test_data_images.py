@@ -204,3 +204,16 @@ def test_a_coloured_annotation_may_cover_a_small_share(tmp_path, share, in_colou
     image[: round(100 * share), :, 2] -= 15  # less colour than counts
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), image)
     assert unlike_radiograph(tmp_path / f"a.{suffix}") == ""
+
+
+def test_only_images_that_may_be_coloured_are_decoded_twice():
+    """What the header says of a gray PNG or JPEG is enough; padding before a marker is allowed."""
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    for suffix, picture, channels in (("png", gray, 1), ("jpg", gray, 1), ("jpg", None, 3)):
+        picture = np.repeat(gray[..., None], 3, axis=2) if picture is None else picture
+        content = cv2.imencode(f".{suffix}", picture)[1].tobytes()
+        assert images._may_be_coloured(content) == (channels == 3)
+        if suffix == "jpg":
+            assert images._jpeg_channels(content) == channels
+            assert images._jpeg_channels(content[:2] + b"\xff\xff" + content[2:]) == channels
+            assert images._jpeg_channels(content[:20]) == 0

@@ -122,3 +122,5 @@ def test_an_overlay_has_five_colours_above_half_of_the_maximum():
         np.testing.assert_allclose(
             shown[inside], np.tile(50 + colour / 2, (inside.sum(), 1)), atol=1
         )
+    brightest = 255 * np.array(inferno(0.95)[:3])  # at the maximum itself no sixth colour
+    np.testing.assert_allclose(shown[-1], 50 + brightest / 2, atol=1)

@@ -71,6 +71,11 @@ def test_risk_coverage_by_hand():
     assert area == pytest.approx([np.mean(risk)])
 
 
+def test_one_known_image_is_covered_wholly():
+    coverage, risk = uncertainty.risk_coverage(np.array([np.nan, 1]), np.array([0.3, 0.2]))
+    assert (coverage.tolist(), risk.tolist()) == ([1], [1])
+
+
 def test_risk_coverage_area_ranks_useful_uncertainty_first():
     targets, probabilities = calibrated(2000)
     wrong = uncertainty.errors(targets, probabilities)
