@@ -1,11 +1,9 @@
 """How far two readings of the same images agree: Cohen's kappa with intervals over patients."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
-from evaluation import bootstrap, metrics
+from evaluation import Names, bootstrap, metrics
 
 CELLS = ("both", "first only", "second only", "neither")
 
@@ -39,8 +37,8 @@ def kappa(counts: np.ndarray) -> np.ndarray:
 def table(
     first: np.ndarray,
     second: np.ndarray,
-    labels: Sequence[str],
-    patients: Sequence | None = None,
+    labels: Names,
+    patients: Names | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:

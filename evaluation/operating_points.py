@@ -5,13 +5,12 @@ validation images and apply them to test images: on the images that chose them t
 than they are. Arrays are (images, labels); targets are 0, 1 or NaN (unknown, left out).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from evaluation import EvaluationError, bootstrap, metrics
+from evaluation import EvaluationError, Names, bootstrap, metrics
 
 MEASURES = ("sensitivity", "specificity", "PPV", "NPV", "F1")
 YOUDEN = "youden"
@@ -106,9 +105,9 @@ def measures(counts: np.ndarray) -> dict[str, np.ndarray]:
 def table(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    labels: Sequence[str],
+    labels: Names,
     thresholds: np.ndarray,
-    patients: Sequence | None = None,
+    patients: Names | None = None,
     *,
     resamples: int = 1000,
     seed: int = 0,

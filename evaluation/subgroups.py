@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from evaluation import EvaluationError, bootstrap, delong, metrics, operating_points
+from evaluation import EvaluationError, Names, bootstrap, delong, metrics, operating_points
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60-79"), (80, "80 and over"))
@@ -36,7 +36,7 @@ def age_bands(ages: Sequence) -> np.ndarray:
     texts = pd.Series([str(age).strip() for age in ages])
     years = pd.to_numeric(texts.str.removesuffix("Y").str.removesuffix("y"), errors="coerce")
     known = years.between(0, OLDEST).to_numpy()
-    starts, names = zip(*AGE_BANDS, strict=True)
+    starts, names = [start for start, _ in AGE_BANDS], [name for _, name in AGE_BANDS]
     band = np.searchsorted(starts, years.fillna(0).clip(lower=0), "right") - 1
     return np.where(known, np.array(names)[band], UNKNOWN)
 
@@ -56,10 +56,10 @@ def views(values: Sequence) -> np.ndarray:
 def compare(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    labels: Sequence[str],
+    labels: Names,
     thresholds: np.ndarray,
     by: dict[str, np.ndarray],
-    patients: Sequence | None = None,
+    patients: Names | None = None,
     *,
     resamples: int = 1000,
     seed: int = 0,

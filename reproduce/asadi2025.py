@@ -19,7 +19,6 @@ Deviations, each explained in docs/papers/asadi2025.md:
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,17 @@ MC = f"{PAPER} (MC dropout)"
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """What the paper and its released code leave open."""
+
+    mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
+    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
+    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
+    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
+
+
+@dataclass(frozen=True)
+class Config(Readings):
     backbone: Backbone = "densenet121"  # abstract
     weights: str = "none"  # released code
     size: Pixels = 320  # released code
@@ -48,23 +57,11 @@ class Config:
     patience: Count = 10  # released code, epochs of early stopping
     dropout: Dropout = 0.5  # released code
     passes: Count = 10  # Figure 3, of Monte-Carlo dropout
-    mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
-    labels: Literal["visualchexbert", "chexpert"] = (
-        "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
-    )
-    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for --labels chexpert
     precision: Precision = "float32"  # unstated; ours
-    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
 
 
-DEMO = {
-    "backbone": "tiny",
-    "size": 64,
-    "batch_size": 32,
-    "epochs": 8,
-    "learning_rate": 2e-3,
-    "patience": 3,
-}
+DEMO = {"backbone": "tiny", "size": 64, "batch_size": 32,
+        "epochs": 8, "learning_rate": 2e-3, "patience": 3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:

@@ -40,7 +40,16 @@ ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one datas
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """Which form of HLUP, and which labels."""
+
+    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
+    deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
+
+
+@dataclass(frozen=True)
+class Config(Readings):
     backbone: Backbone = "densenet121"  # §2.1
     weights: str = "imagenet"  # §3
     size: Pixels = 224  # unstated; ours
@@ -51,21 +60,10 @@ class Config:
     finetune_epochs: Count = 5  # unstated; ours, all layers
     finetune_learning_rate: Rate = 1e-5  # unstated; ours
     precision: Precision = "float32"  # unstated; ours
-    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
-    deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
-    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
 
 
-DEMO = {
-    "backbone": "tiny",
-    "weights": "none",
-    "size": 64,
-    "resize": 72,
-    "epochs": 5,
-    "learning_rate": 2e-3,
-    "finetune_epochs": 3,
-    "finetune_learning_rate": 5e-4,
-}
+DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "resize": 72, "epochs": 5,
+        "learning_rate": 2e-3, "finetune_epochs": 3, "finetune_learning_rate": 5e-4}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:

@@ -32,16 +32,7 @@ from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import (
-    Backbone,
-    BatchSize,
-    Count,
-    Dimensions,
-    Pixels,
-    Precision,
-    Rate,
-    Weight,
-)
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 from reproduce.tables import ge2018 as tables
 
@@ -82,7 +73,7 @@ class Config(Readings, Networks):
     step: Count = 3  # §3: epochs until the rate is divided by 10
     alpha: Weight = 0.2  # eq. 5
     beta: Weight = 0.6  # eq. 5
-    precision: Precision = "float32"  # unstated; ours
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # unstated; ours
 
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16

@@ -30,17 +30,7 @@ from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import (
-    Backbone,
-    BatchSize,
-    Count,
-    Decay,
-    Members,
-    Pixels,
-    Precision,
-    Rate,
-    Share,
-)
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
 from reproduce.tables import pham2019 as tables
 from reproduce.tables.pham2019 import CLOSED
@@ -96,7 +86,7 @@ class Config(Readings, Images):
     decay: Decay = 0.1  # §4.3: of the learning rate after each epoch
     draws: Count = 10  # §4.4, test-time augmentation
     held_out: Share = 0.05  # unstated; ours: of the training patients, to choose the epoch
-    precision: Precision = "float32"  # unstated; ours
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # unstated; ours
 
 
 DEMO = {  # six small networks instead of the paper's, without ImageNet weights

@@ -50,8 +50,8 @@ def test_errors_and_their_detection():
     np.testing.assert_array_equal(wrong, [[0, 1], [1, np.nan], [1, 0], [0, 0]])
     spread = np.array([[0.1, 0.3], [0.3, 0.0], [0.05, 0.1], [0.2, 0.4]])
     expected = roc_auc_score(wrong[:, 0], spread[:, 0])
-    found = uncertainty.error_detection(targets, probabilities, spread)
-    np.testing.assert_allclose(found, [expected, 0.5])
+    areas = uncertainty.error_detection(targets, probabilities, spread)
+    np.testing.assert_allclose(areas, [expected, 0.5])
 
 
 def test_uncertainty_near_the_threshold_finds_the_errors_of_a_calibrated_model():
@@ -69,6 +69,11 @@ def test_risk_coverage_by_hand():
     np.testing.assert_allclose(risk, [0, 0.25, 1 / 3, 0.5])  # the tied pair counts half each
     area = uncertainty.risk_coverage_area(wrong[:, None], uncertain[:, None])
     assert area == pytest.approx([np.mean(risk)])
+
+
+def test_one_known_image_is_covered_wholly():
+    coverage, risk = uncertainty.risk_coverage(np.array([np.nan, 1]), np.array([0.3, 0.2]))
+    assert (coverage.tolist(), risk.tolist()) == ([1], [1])
 
 
 def test_risk_coverage_area_ranks_useful_uncertainty_first():

@@ -36,10 +36,7 @@ def train(
     start(model, fit, weights, row.loss(), options)
     trained = state.is_trained(run, record)
     history, best = ([], {}) if trained else resume(model, run, left)
-    chunk = record["chunk"]
-    if chunk is None:
-        chunk = pipeline.chunk_images(data.pixels)
-        state.add_to_record(run.folder, chunk=chunk)
+    chunk = images_in_chunk(run, data, record)
 
     # training images without any known target are dropped
     train_set = np.flatnonzero(_in(data, "train") & ~np.isnan(task.targets).all(axis=1))
@@ -85,6 +82,15 @@ def train(
     for name in sorted({*data.frame["split"]} - {"train", "val"}, key=lambda name: name == "test"):
         write_predictions(model, run, data, name, config, seed)  # test last: it means finished
     (run.folder / state.STATE).unlink(missing_ok=True)
+
+
+def images_in_chunk(run: Run, data: Data, record: dict) -> int:
+    """How many images are shuffled together: a stopped run goes on with what it began with."""
+    chunk = record["chunk"]
+    if chunk is None:
+        chunk = pipeline.chunk_images(data.pixels)
+        state.add_to_record(run.folder, chunk=chunk)
+    return chunk
 
 
 def build_network(row: Row, config, options) -> keras.Model:

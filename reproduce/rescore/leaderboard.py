@@ -90,7 +90,7 @@ def compare(
         if name == authors.PHAM_FILE:
             continue
         arrays = targets, pham, values
-        gap = bootstrap.compare(*arrays, FIVE, patients, groups, **draw)
+        gap = bootstrap.compare(*arrays, FIVE, patients, groups, resamples=resamples, seed=seed)
         gap = gap[gap["metric"] == "AUC"].assign(model=name)
         tested = delong.table(*arrays, FIVE).set_index("label")["p"]
         gap["p"] = gap["group"].map(tested)
@@ -136,13 +136,19 @@ def verdict(scored: pd.DataFrame, gaps: pd.DataFrame) -> tuple[str, str]:
 def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     """One line a model, best mean first: mean AUC, difference to Pham's, each label."""
     cells = scored.assign(
-        cell=[tables.interval(*row, decimals=4) for row in scored[["value", "low", "high"]].values]
+        cell=[
+            tables.interval(value, low, high, 4)
+            for value, low, high in scored[["value", "low", "high"]].values
+        ]
     ).pivot(index="model", columns="group", values="cell")
     order = scored[scored["group"] == "mean"].sort_values("value", ascending=False)["model"]
     wide = cells.loc[order, ["mean"]].rename(columns={"mean": "mean AUC"})
     of_means = gaps[gaps["group"] == "mean"].set_index("model")
     ends = of_means[["difference", "low", "high"]]
-    shown = {name: tables.interval(*row, decimals=4) for name, row in ends.iterrows()}
+    shown = {
+        name: tables.interval(gap["difference"], gap["low"], gap["high"], 4)
+        for name, gap in ends.iterrows()
+    }
     wide["difference to Pham's"] = [shown.get(name, "") for name in order]
     holm = {name: f"{p:.2g}" for name, p in of_means["p_holm"].items()}
     wide["p (Holm)"] = [holm.get(name, "") for name in order]
