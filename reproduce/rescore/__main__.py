@@ -66,6 +66,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     own.add_argument("--ge", action="store_true", help="adds W-, D- and N-AUC of Ge et al. 2018")
     options = parser.parse_args(arguments)
+    _check(parser, options)
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other or would be ignored, and impossible numbers."""
     if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
         parser.error("a flag lacks its value")
     if bool(options.paper) == bool(options.predictions):
@@ -85,7 +91,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--resamples must be at least 1")
     if options.seed < 0:
         parser.error("--seed must be a whole number, 0 or more")
-    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
