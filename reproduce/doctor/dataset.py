@@ -217,15 +217,15 @@ def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | No
         if value in BACKBONES
     )
     return Need(
-        paper,
-        dataset,
-        total,
-        sum(row.fit.epochs for row in trained),
-        any(row.fit.stop is not to_the_end for row in trained),
-        training,
-        config.size,
-        total * getattr(config, "resize", config.size) ** 2,
-        len(trained) * parameters * STATE_BYTES,
+        paper=paper,
+        dataset=dataset,
+        images=total,
+        epochs=sum(row.fit.epochs for row in trained),
+        may_stop=any(row.fit.stop is not to_the_end for row in trained),
+        training=training,
+        pixels=config.size,
+        cache=total * getattr(config, "resize", config.size) ** 2,
+        results=len(trained) * parameters * STATE_BYTES,
     )
 
 

@@ -67,7 +67,7 @@ def rescore_paper(
     row, groups, _ = PAPERS[paper]
     scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
-    ours = bootstrap.table(*arrays, groups, resamples, seed)
+    ours = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
     ours = ours[ours["metric"] == "AUC"]
     if released.decisions:
         below = radiologists.below_curve(scored, released.decisions, resamples, seed)
@@ -159,7 +159,8 @@ def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, see
     """Long form: every label and group, then calibration and what the uncertainty tells."""
     members = data.models[0]
     mean = members.mean(axis=0)
-    table = bootstrap.table(data.targets, mean, data.labels, data.patients, groups, resamples, seed)
+    arrays = data.targets, mean, data.labels, data.patients
+    table = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
     if mean.min() < 0 or mean.max() > 1:
         return table
     extra = {
@@ -218,7 +219,14 @@ def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, s
     """Paired differences with bootstrap intervals, and DeLong's test of every label's AUC."""
     first, second = (model.mean(axis=0) for model in data.models)
     frame = bootstrap.compare(
-        data.targets, first, second, data.labels, data.patients, groups, resamples, seed
+        data.targets,
+        first,
+        second,
+        data.labels,
+        data.patients,
+        groups,
+        resamples=resamples,
+        seed=seed,
     )
     tested = delong.table(data.targets, first, second, data.labels)
     tested = tested.rename(columns={"label": "group"}).assign(metric="AUC")
