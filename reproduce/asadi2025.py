@@ -4,8 +4,7 @@ Asadi, Sodoké, Gerard, Kersten-Oertel. 2025. The AUROC of the abstract, Figures
 
     bash reproduce/asadi2025.sh                                  on drawn phantoms, minutes
     bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, up to 17 GPU days *
-
-* estimated: ten rows of at most 100 epochs of 223,000 images of 320 px at 150 a second.
+    * estimated: ten rows of at most 100 epochs of 223,000 images of 320 px at 150 a second.
 
 HBCE adds a penalty to binary cross-entropy wherever a child is predicted present and its parent
 absent. As released, the penalty is a constant: its gradient is zero, so the network trains as with
@@ -20,7 +19,7 @@ Deviations, each explained in docs/papers/asadi2025.md:
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Rate
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss
 from reproduce.tables import asadi2025 as tables
 
@@ -50,9 +49,11 @@ class Config:
     dropout: Dropout = 0.5  # released code
     passes: Count = 10  # Figure 3, of Monte-Carlo dropout
     mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
-    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
-    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
-    precision: str = "float32"  # unstated; ours
+    labels: Literal["visualchexbert", "chexpert"] = (
+        "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
+    )
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for --labels chexpert
+    precision: Precision = "float32"  # unstated; ours
     released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
 
 
@@ -91,14 +92,18 @@ def rows(config: Config, data: Data) -> list[Row]:
     )
     network = {"backbone": config.backbone, "head": "asadi2025", "dropout": config.dropout}
     unused = ["released"] if config.labels == "chexpert" else ["released", "uncertain"]
-    bce = partial(losses.masking.MaskedBCE, "mean")
+
+    def bce():
+        return losses.masking.MaskedBCE("mean")
 
     def row(name, task, loss, **more) -> Row:
         ignores = [*unused, "passes", "mc_batchnorm"]
         return Row(name, task, loss, fit, network=network, ignores=ignores, **more)
 
     def hbce(name, weights) -> tuple[Row, Row]:
-        loss = partial(losses.hierarchical_penalty.HierarchicalPenalty, weights)
+        def loss(form):
+            return lambda: losses.hierarchical_penalty.HierarchicalPenalty(weights, form)
+
         penalties = {  # in config.json
             f"{labels.ASADI[parent]} > {labels.ASADI[child]}": round(weights[child, parent], 6)
             for child, parent in np.argwhere(parents > 0)
@@ -107,8 +112,8 @@ def rows(config: Config, data: Data) -> list[Row]:
         ours = {"form": "differentiable", "penalties": penalties}
         more = {"settings": ours, "note": "a penalty with a gradient, ours"}
         return (
-            row(name, of_21, partial(loss, "as_released"), settings=released),
-            row(f"{name} (differentiable)", of_21, partial(loss, "differentiable"), **more),
+            row(name, of_21, loss("as_released"), settings=released),
+            row(f"{name} (differentiable)", of_21, loss("differentiable"), **more),
         )
 
     fixed, of_data = losses.penalties.fixed, losses.penalties.data_driven
@@ -119,16 +124,11 @@ def rows(config: Config, data: Data) -> list[Row]:
         *hbce("HBCE fixed 0.5", fixed(parents, 0.5)),
         *hbce(PAPER, of_data(truth[train], parents, 0.5)),
         *hbce(f"{PAPER} 1.0", of_data(truth[train], parents, 1.0)),
-        Row(
-            MC,
-            of_21,
-            bce,
-            replace(fit, epochs=0),
-            Readout(passes=inference.dropout_passes(config.passes, config.mc_batchnorm)),
-            start_from=PAPER,
-            network=network,
+        replace(
+            row(MC, of_21, bce, start_from=PAPER, note=f"mean of {config.passes} dropout passes"),
+            fit=replace(fit, epochs=0),
+            readout=Readout(passes=inference.dropout_passes(config.passes, config.mc_batchnorm)),
             ignores=unused,
-            note=f"mean of {config.passes} passes with dropout",
         ),
     ]
 

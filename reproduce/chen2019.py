@@ -6,8 +6,7 @@ Chen, Miao, Xu, Hager, Harrison. MIDL 2019. Tables 1 and 2, Figure 3.
     bash reproduce/chen2019.sh --data-dir PLCO          the paper's, about 7 GPU hours *
     bash reproduce/chen2019.sh --data-dir PLCO --search learning_rate=3e-5,1e-4,3e-4
     bash reproduce/chen2019.sh --dataset chexpert --data-dir CheXpert-v1.0-small
-
-* estimated: 105 epochs of 62,000 images at 300 DenseNet-121 images a second, and validation.
+    * estimated: 105 epochs of 62,000 images at 300 DenseNet-121 images a second, and validation.
 
 A logit is that of a label's probability given its parent; the chain rule makes it unconditional.
 Stage 1 (HLCP) trains a label on the images with a positive parent. Stage 2 (HLUP-finetune) trains
@@ -16,13 +15,11 @@ the product of probabilities along the path on all images, with a loss that is s
 Deviations, each explained in docs/papers/chen2019.md:
 1. The paper states no training settings: one recipe for all rows, marked "unstated" below.
 2. HLUP is computed in time linear in the path, equal to the paper's power set (--hlup powerset).
-3. "Same budget" rows train every one-stage row as long as the two-stage rows, with their lower
-   rate at the end; claims-equal-budget.md judges the claims with them.
+3. "Same budget" rows train one-stage rows as long as two-stage ones (claims-equal-budget.md).
 4. On ChestX-ray14 and CheXpert the hierarchies are ours, and nothing compares with the paper.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -33,8 +30,8 @@ from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
-from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
+from reproduce.engine.rows import Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
@@ -53,7 +50,7 @@ class Config:
     learning_rate: Rate = 1e-4  # unstated; ours, Adam
     finetune_epochs: Count = 5  # unstated; ours, all layers
     finetune_learning_rate: Rate = 1e-5  # unstated; ours
-    precision: str = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
     hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
@@ -82,7 +79,7 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     return splits.held_out(frontal, 0.1, seed=0, test="valid"), "chexpert, not PLCO"
 
 
-def rows(config: Config, data: Data) -> list[Row | Combined]:
+def rows(config: Config, data: Data) -> list[Row]:
     """Tables 1 and 2, and the controls of deviation 3."""
     names, tree = label_tree.HIERARCHIES[HIERARCHIES[data.dataset]]
     parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
@@ -96,12 +93,16 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     def chain_rule(logits: np.ndarray, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
         return hierarchy.path_product(floor + (1 - floor) * inference.sigmoid(logits), ancestors)
 
-    bce = losses.masking.MaskedBCE  # BR: binary relevance
-    hlcp = partial(losses.hierarchical.HLCP, parents)  # eq. 2
-    exact, naive, rescale = (  # eqs. 4-7, and §3's naive and rescaled forms
-        partial(losses.hierarchical.HLUP, ancestors, form)
-        for form in (config.hlup, "naive", "rescale")
-    )
+    def bce():  # BR: binary relevance
+        return losses.masking.MaskedBCE()
+
+    def hlcp():  # eq. 2
+        return losses.hierarchical.HLCP(parents)
+
+    def hlup(form: str):  # eqs. 4-7, and §3's naive and rescaled forms
+        return lambda: losses.hierarchical.HLUP(ancestors, form)
+
+    exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
     every = Task(names, targets, truth)
     leaves = Task([names[label] for label in leaf], targets[:, leaf], truth[:, leaf])
     rate, lower = map(schedules.constant, (config.learning_rate, config.finetune_learning_rate))
@@ -109,7 +110,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     first = Fit(config.epochs, rate, select, Augment(random_crop=True))
     finetune = replace(first, epochs=config.finetune_epochs, learning_rate=lower)
     flat, chain, network = Readout(), Readout(chain_rule), {"backbone": config.backbone}
-    rescaled = Readout(partial(chain_rule, floor=0.02))  # §3: multiplicands in [0.02, 1]
+    rescaled = Readout(lambda logits: chain_rule(logits, 0.02))  # §3: multiplicands in [0.02, 1]
     unused = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
 
     def row(name, task, loss, fit, readout, start_from="") -> Row:

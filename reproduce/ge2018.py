@@ -4,8 +4,7 @@ Ge, Mahapatra, Sedai, Garnavi, Chakravorty. 2018. Tables 1 to 3.
 
     bash reproduce/ge2018.sh                               on drawn phantoms, minutes on a laptop
     bash reproduce/ge2018.sh --data-dir ChestX-ray14       the paper's, about 12 GPU hours *
-
-* estimated: 99 epochs of 78,500 images, half of them through two networks, at 300 a second.
+    * estimated: 99 epochs of 78,500 images, half of them through two networks, at 300 a second.
 
 BL pools a network's last feature map with itself (outer products, averaged over positions). F-MSML
 pools the maps of two copies of a network, each trained by a loss of its own: cross-entropy (CE) on
@@ -22,7 +21,6 @@ Deviations, each explained in docs/papers/ge2018.md:
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -34,7 +32,16 @@ from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
+from reproduce.engine.ranges import (
+    Backbone,
+    BatchSize,
+    Count,
+    Dimensions,
+    Pixels,
+    Precision,
+    Rate,
+    Weight,
+)
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 from reproduce.tables import ge2018 as tables
 
@@ -75,7 +82,7 @@ class Config(Readings, Networks):
     step: Count = 3  # §3: epochs until the rate is divided by 10
     alpha: Weight = 0.2  # eq. 5
     beta: Weight = 0.6  # eq. 5
-    precision: str = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
 
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
@@ -112,11 +119,12 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     fit = Fit(config.epochs, rate, augment=Augment(random_crop=True))
     backbones = {"R18": config.resnet, "D121": config.densenet, "VGG": config.vgg}
 
-    ce = partial(losses.masking.MaskedBCE, config.over_labels)
+    def ce():
+        return losses.masking.MaskedBCE(config.over_labels)
 
     def fine_grained(alpha: float, beta: float):  # eq. 5
         msml = config.msml, config.over_labels
-        return partial(losses.multilabel_softmax.FineGrained, alpha, beta, *msml)
+        return lambda: losses.multilabel_softmax.FineGrained(alpha, beta, *msml)
 
     def head(*wanted: int) -> Readout:
         def probabilities(outputs: np.ndarray) -> np.ndarray:

@@ -4,8 +4,7 @@ Pham, Le, Tran, Ngo, Nguyen. 2019. Tables 1 and 2, Figures 4 and 5, the radiolog
 
     bash reproduce/pham2019.sh                                    on drawn phantoms, minutes
     bash reproduce/pham2019.sh --data-dir CheXpert-v1.0-small     the paper's, about 2 GPU days *
-
-* estimated: 155 epochs of 181,000 images at 300 DenseNet-121 images a second, and larger networks.
+    * estimated: 155 epochs of 181,000 images at 300 DenseNet-121 images a second.
 
 Conditional training (CT) trains a label on the images with a positive parent: step 1 all layers,
 step 2 the last one alone; the chain rule makes the probabilities unconditional. Label smoothing
@@ -21,7 +20,7 @@ Deviations, each explained in docs/papers/pham2019.md:
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,7 +30,17 @@ from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
+from reproduce.engine.ranges import (
+    Backbone,
+    BatchSize,
+    Count,
+    Decay,
+    Members,
+    Pixels,
+    Precision,
+    Rate,
+    Share,
+)
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
 from reproduce.tables import pham2019 as tables
 from reproduce.tables.pham2019 import CLOSED
@@ -87,7 +96,7 @@ class Config(Readings, Images):
     decay: Decay = 0.1  # §4.3: of the learning rate after each epoch
     draws: Count = 10  # §4.4, test-time augmentation
     held_out: Share = 0.05  # unstated; ours: of the training patients, to choose the epoch
-    precision: str = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
 
 
 DEMO = {  # six small networks instead of the paper's, without ImageNet weights
@@ -128,7 +137,9 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     def chain_rule(logits: np.ndarray) -> np.ndarray:  # eqs. 3 and 4
         return hierarchy.path_product(inference.sigmoid(logits), ancestors)
 
-    bce = losses.masking.MaskedBCE  # eq. 2, with the minus sign that it lacks
+    def bce():  # eq. 2, with the minus sign that it lacks
+        return losses.masking.MaskedBCE()
+
     fit = Fit(
         config.epochs,
         schedules.exponential(config.learning_rate, config.decay),
@@ -184,7 +195,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
     read_again = replace(fit, epochs=0)
     many_views = replace(chained, passes=inference.augmented_passes(augment, config.draws))
-    tta = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
+    tta: dict[str, Any] = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
     singles = [each for each in table if each.name in {BEST, *averaged}]
     return [
         *table,

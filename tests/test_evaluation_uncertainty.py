@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from evaluation import EvaluationError, uncertainty
@@ -86,3 +87,28 @@ def test_risk_coverage_area_ranks_useful_uncertainty_first():
 def test_logits_are_refused():
     with pytest.raises(EvaluationError, match="apply the sigmoid"):
         uncertainty.brier(np.zeros((2, 1)), np.array([[0.2], [3.0]]))
+
+
+def test_reliability_is_scikit_learns_calibration_curve():
+    targets, probabilities = calibrated(2000)
+    observed, predicted, images = uncertainty.reliability(targets[:, 0], probabilities[:, 0])
+    expected = calibration_curve(targets[:, 0], probabilities[:, 0], n_bins=10)
+    np.testing.assert_allclose((observed, predicted), expected)
+    assert images.sum() == 2000
+    targets[:500, 0] = np.nan
+    assert uncertainty.reliability(targets[:, 0], probabilities[:, 0])[2].sum() == 1500
+
+
+def test_temperature_undoes_overconfidence_and_keeps_the_ranking():
+    targets, probabilities = calibrated()
+    assert uncertainty.temperature(targets, probabilities) == pytest.approx(1, abs=0.03)
+    sharp = uncertainty.cooled(probabilities, 0.5)  # logits twice as large
+    assert uncertainty.temperature(targets, sharp) == pytest.approx(2, abs=0.06)
+    before, after = (
+        uncertainty.calibration_error(targets, each).max()
+        for each in (sharp, uncertainty.cooled(sharp, uncertainty.temperature(targets, sharp)))
+    )
+    assert after < 0.02 < 0.09 < before
+    assert (np.argsort(sharp[:, 0]) == np.argsort(probabilities[:, 0])).all()
+    with pytest.raises(EvaluationError, match="at least one image"):
+        uncertainty.temperature(np.full((3, 1), np.nan), np.full((3, 1), 0.5))

@@ -188,7 +188,7 @@ def _recipe(work: Work, run: Run, data: Data) -> dict:
     }
 
 
-def _combine(run: Run, parts: Sequence[Run]) -> None:
+def _combine(run: Run[Combined], parts: Sequence[Run]) -> None:
     """The row's probabilities of every test set that all its parts have."""
     names = [{path.name for path in state.test_sets(part.folder)} for part in parts]
     for name in sorted(set.intersection(*names), key=len, reverse=True):  # predictions.npz last
@@ -202,7 +202,7 @@ def _combine(run: Run, parts: Sequence[Run]) -> None:
         )
 
 
-def _choose(run: Run, candidates: Sequence[Run]) -> None:
+def _choose(run: Run[Chosen], candidates: Sequence[Run]) -> None:
     """Copy the finished candidate whose best epoch scored highest on validation."""
     values, scores, texts = run.row.values, [], []
     for value, candidate in zip(values, candidates, strict=True):

@@ -154,10 +154,10 @@ def _changes(known: dict, settings: dict) -> str:
         before, now = known.get(field), settings.get(field)
         if before == now:
             continue
-        if field == "data" and isinstance(before, dict):
+        if field == "data" and isinstance(before, dict) and isinstance(now, dict):
             parts = [part for part in {**before, **now} if before.get(part) != now.get(part)]
             changes.append(f"the data's {', '.join(parts)} changed")
-        elif field == "from":
+        elif field == "from" and now:
             changes.append(f"what {', '.join(now)} was made with changed")
         else:
             changes.append(f"{field} changed from {_short(before)} to {_short(now)}")

@@ -52,8 +52,8 @@ def score(
     """
     scored = {}
     finished = [run for run in runs if (run.folder / f"{stem}.npz").exists()]
-    for name, row_runs in itertools.groupby(finished, key=lambda run: run.row.name):
-        row_runs = list(row_runs)
+    for name, same_row in itertools.groupby(finished, key=lambda run: run.row.name):
+        row_runs = list(same_row)
         predictions = [
             view(state.load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
         ]
@@ -66,7 +66,7 @@ def score(
                 labels,
                 predicted.patients,
                 groups(labels),
-                resamples,
+                resamples=resamples,
             )
             metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
             tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
