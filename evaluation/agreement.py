@@ -40,7 +40,7 @@ def table(
     first: np.ndarray,
     second: np.ndarray,
     labels: Sequence[str],
-    patients: Sequence | None = None,
+    patients: Sequence | np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:

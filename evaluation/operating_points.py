@@ -108,7 +108,7 @@ def table(
     probabilities: np.ndarray,
     labels: Sequence[str],
     thresholds: np.ndarray,
-    patients: Sequence | None = None,
+    patients: Sequence | np.ndarray | None = None,
     *,
     resamples: int = 1000,
     seed: int = 0,

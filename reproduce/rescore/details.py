@@ -67,8 +67,15 @@ def at_operating_points(
     sample: Sample, chosen: np.ndarray, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Each label's measures at its threshold, with intervals."""
-    arrays = sample.targets, sample.probabilities, sample.labels, chosen, sample.patients
-    return operating_points.table(*arrays, resamples=resamples, seed=seed)
+    return operating_points.table(
+        sample.targets,
+        sample.probabilities,
+        sample.labels,
+        chosen,
+        sample.patients,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +180,6 @@ def analyse(
     frames: dict[str, pd.DataFrame] = {}
     parts: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
-    chosen = None
     if options.operating_point or options.by:
         rule = options.operating_point or Rule(operating_points.YOUDEN)
         chosen, where = thresholds(sample, rule, validation)
@@ -182,12 +188,12 @@ def analyse(
         )
         parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
         notes.append(where)
-    if options.by:
-        made = by_subgroup(sample, options.by, chosen, options.resamples, options.seed)
-        frames["subgroups"], frames["gaps"] = made
-        parts["Subgroups: mean over labels"] = groups_for_people(made.values)
-        parts["Largest gaps between subgroups"] = gaps_for_people(made.gaps)
-        notes.append(subgroups.multiplicity(made.gaps))
+        if options.by:
+            made = by_subgroup(sample, options.by, chosen, options.resamples, options.seed)
+            frames["subgroups"], frames["gaps"] = made
+            parts["Subgroups: mean over labels"] = groups_for_people(made.values)
+            parts["Largest gaps between subgroups"] = gaps_for_people(made.gaps)
+            notes.append(subgroups.multiplicity(made.gaps))
     if options.calibrate:
         table, frames["reliability"], _ = calibration(sample, validation)
         frames["calibration"] = table

@@ -6,7 +6,7 @@ images with the same resamples, so their difference is paired.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class ExpertSet(NamedTuple):
 def read(folder: Path) -> list[ExpertSet]:
     """Both sets from the files anywhere below a folder."""
     all_truth, all_readings, *four, four_readings = authors.find("experts", folder)
-    spelt = {name: (name,) for name in labels.CHESTXRAY14}
+    spelt: dict[str, tuple[str, ...]] = {name: (name,) for name in labels.CHESTXRAY14}
     return [
         ExpertSet("all findings", *_tables([all_truth], all_readings, spelt), spelt),
         ExpertSet(
@@ -123,11 +123,11 @@ def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataF
     values = [_with_mean(np.where(defined, each, np.nan)) for each in values]
     draws = [_with_mean(np.where(defined, each, np.nan)) for each in draws]
     positives = [np.nansum(each, axis=0) for each in truths]
-    agreed = agreement.table(*truths, both.findings, both.patients, resamples, seed)
+    agreed = agreement.table(truths[0], truths[1], both.findings, both.patients, resamples, seed)
     kappas = agreed.set_index("group")[["kappa", "low", "high"]]
     rows = []
     for column, finding in enumerate([*both.findings, "mean"]):
-        row = {"experts": name, "group": finding}
+        row: dict[str, Any] = {"experts": name, "group": finding}
         for truth, value, drawn in zip(("nih", "expert"), values, draws, strict=True):
             low, high = bootstrap.interval(drawn[:, column])
             row |= {truth: value[column], f"{truth}_low": low, f"{truth}_high": high}
@@ -157,7 +157,7 @@ def readers(both: OnBoth, expert_set: ExpertSet) -> pd.DataFrame:
         alarms, sensitivity = metrics.operating_points(truth, decisions)
         for column, finding in enumerate(both.findings):
             known = truth[:, column][~np.isnan(truth[:, column])]
-            row = {"experts": expert_set.name, "group": finding, "reader": reader}
+            row: dict[str, Any] = {"experts": expert_set.name, "group": finding, "reader": reader}
             row |= {"sensitivity": sensitivity[column], "specificity": 1 - alarms[column]}
             counts = {"positives": int(known.sum()), "images": len(known)}
             rows.append(row | {"below_curve": below[column]} | counts)

@@ -80,7 +80,9 @@ def _lists_of(ids: list[str], whole: np.ndarray) -> list[Rows]:
     """The truth file in its own order, and each known list that lies in it, in that order."""
     found = [Rows("the label file", whole)]
     of = lists.patients(ids)
-    for image_list in lists.known_lists() if of is not None else ():
+    if of is None:
+        return found
+    for image_list in lists.known_lists():
         inside = lists.member(image_list, of)
         if FEWEST_ROWS <= inside.sum() < len(ids):
             found.append(Rows(image_list.name, whole[inside]))
