@@ -58,7 +58,10 @@ def each(
 
 
 def totals(
-    values: np.ndarray, patients: Sequence | None = None, resamples: int = 1000, seed: int = 0
+    values: np.ndarray,
+    patients: Sequence | np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> np.ndarray:
     """Sums over the images (first axis) of every resample, for the same draws as `scores`."""
     values = np.asarray(values, float)
