@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data import files, pipeline
 from data.progress import TimeLeft
-from evaluation import inference, predictions
+from evaluation import inference, metrics, predictions
 from models import backbones, classifier, fast
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
@@ -177,6 +177,9 @@ def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed:
     """Write the row's probabilities of a test set."""
     row, in_set = run.row, _in(data, name)
     passes = predict(model, data, name, config, row.readout.passes, seed)
+    probabilities = np.stack([row.readout.probabilities(logits) for logits in passes])
+    if metrics.collapsed(probabilities):
+        state.say(run, f"collapsed: (nearly) the same probabilities for every image of {name}")
     predictions.save(
         run.folder / state.file_of(name),
         predictions.Predictions(
@@ -184,7 +187,7 @@ def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed:
             patients=data.frame["patient_id"][in_set].to_numpy(),
             labels=np.asarray(row.task.labels),
             targets=row.task.truth[in_set],
-            probabilities=np.stack([row.readout.probabilities(logits) for logits in passes]),
+            probabilities=probabilities,
             meta={
                 "row": row.name,
                 "seed": seed,
