@@ -36,9 +36,9 @@ def age_bands(ages: Sequence) -> np.ndarray:
     texts = pd.Series([str(age).strip() for age in ages])
     years = pd.to_numeric(texts.str.removesuffix("Y").str.removesuffix("y"), errors="coerce")
     known = years.between(0, OLDEST).to_numpy()
-    starts, names = [start for start, _ in AGE_BANDS], [name for _, name in AGE_BANDS]
-    band = np.searchsorted(starts, years.fillna(0).clip(lower=0), "right") - 1
-    return np.where(known, np.array(names)[band], UNKNOWN)
+    starts, names = (np.array(each) for each in zip(*AGE_BANDS, strict=True))
+    band = np.searchsorted(starts, years.fillna(0).clip(lower=0).to_numpy(), "right") - 1
+    return np.where(known, names[band], UNKNOWN)
 
 
 def sexes(values: Sequence) -> np.ndarray:

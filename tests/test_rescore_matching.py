@@ -115,7 +115,7 @@ def test_expert_labels_beside_the_official_column_count(tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("names", [["A", "a", "B"], ["A", "A"], ["A_b", "A b"]])
+@pytest.mark.parametrize("names", [["A", "a", "B"], ["A", " A"], ["A_b", "A b"]])
 def test_labels_of_an_npz_that_match_alike_are_refused(tmp_path, names):
     path, numbers = tmp_path / "predictions.npz", np.eye(4, len(names), dtype=np.float32)
     arrays = {"ids": list("wxyz"), "patients": list("wxyz"), "labels": names, "meta": "{}"}

@@ -24,7 +24,9 @@ def rescored(shared_data, tmp_path_factory):
         results = tmp_path_factory.mktemp(paper)
         assert rescore(paper, "--released", shared_data, "--results-dir", results) == 0
         out = results / paper / "released"
-        table = pd.read_csv(out / "table.csv").set_index(["column", "metric"])
+        table = pd.read_csv(out / "table.csv", dtype={"printed": str}).set_index(
+            ["column", "metric"]
+        )
         tables[paper] = table, out
     return tables
 

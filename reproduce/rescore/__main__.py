@@ -58,28 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     theirs.add_argument("--download", action="store_true", help="fetch what is missing there")
     theirs.add_argument("--base-url", metavar="URL", help="fetch from this mirror instead")
     theirs.add_argument("--write-docs", action="store_true", help="also into docs/papers")
-    own = parser.add_argument_group("anyone's predictions")
-    own.add_argument("--predictions", type=Path, metavar="FILE", help="CSV or predictions.npz")
-    own.add_argument(
-        "--truth", action="append", metavar="FILE", help="CSV of 0, 1 or blank; or: experts"
-    )
-    own.add_argument(
-        "--validation", type=Path, metavar="FILE", help="the same model on validation images"
-    )
-    own.add_argument("--compare", type=Path, metavar="FILE", help="a second model's predictions")
-    own.add_argument(
-        "--labels", type=lambda text: text.split(","), metavar="A,B", help="only these"
-    )
-    own.add_argument("--id-column", metavar="C", help="which matches rows (the first)")
-    own.add_argument("--patient-column", metavar="C", help="in truth or predictions")
-    # earlier commands have it; images without a prediction are now left out and counted
-    own.add_argument("--allow-missing", action="store_true", help=argparse.SUPPRESS)
-    own.add_argument(
-        "--tree",
-        choices=[*label_tree.HIERARCHIES],
-        help="adds leaf and high-level means, violations",
-    )
-    own.add_argument("--ge", action="store_true", help="adds W-, D- and N-AUC of Ge et al. 2018")
+    _add_own(parser.add_argument_group("anyone's predictions"))
     options = parser.parse_args(arguments)
     _check(parser, options)
     return options
@@ -117,6 +96,30 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--resamples must be at least 1")
     if options.seed < 0:
         parser.error("--seed must be a whole number, 0 or more")
+
+
+def _add_own(own) -> None:
+    own.add_argument("--predictions", type=Path, metavar="FILE", help="CSV or predictions.npz")
+    own.add_argument(
+        "--truth", action="append", metavar="FILE", help="CSV of 0, 1 or blank; or: experts"
+    )
+    own.add_argument(
+        "--validation", type=Path, metavar="FILE", help="the same model on validation images"
+    )
+    own.add_argument("--compare", type=Path, metavar="FILE", help="a second model's predictions")
+    own.add_argument(
+        "--labels", type=lambda text: text.split(","), metavar="A,B", help="only these"
+    )
+    own.add_argument("--id-column", metavar="C", help="which matches rows (the first)")
+    own.add_argument("--patient-column", metavar="C", help="in truth or predictions")
+    # earlier commands have it; images without a prediction are now left out and counted
+    own.add_argument("--allow-missing", action="store_true", help=argparse.SUPPRESS)
+    own.add_argument(
+        "--tree",
+        choices=[*label_tree.HIERARCHIES],
+        help="adds leaf and high-level means, violations",
+    )
+    own.add_argument("--ge", action="store_true", help="adds W-, D- and N-AUC of Ge et al. 2018")
 
 
 def _add_further(group) -> None:

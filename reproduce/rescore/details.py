@@ -67,8 +67,15 @@ def at_operating_points(
     sample: Sample, chosen: np.ndarray, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Each label's measures at its threshold, with intervals."""
-    arrays = sample.targets, sample.probabilities, sample.labels, chosen, sample.patients
-    return operating_points.table(*arrays, resamples=resamples, seed=seed)
+    return operating_points.table(
+        sample.targets,
+        sample.probabilities,
+        sample.labels,
+        chosen,
+        sample.patients,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:

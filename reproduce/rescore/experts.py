@@ -157,7 +157,7 @@ def readers(both: OnBoth, expert_set: ExpertSet) -> pd.DataFrame:
         alarms, sensitivity = metrics.operating_points(truth, decisions)
         for column, finding in enumerate(both.findings):
             known = truth[:, column][~np.isnan(truth[:, column])]
-            row = {"experts": expert_set.name, "group": finding, "reader": reader}
+            row: dict[str, Any] = {"experts": expert_set.name, "group": finding, "reader": reader}
             row |= {"sensitivity": sensitivity[column], "specificity": 1 - alarms[column]}
             counts = {"positives": int(known.sum()), "images": len(known)}
             rows.append(row | {"below_curve": below[column]} | counts)

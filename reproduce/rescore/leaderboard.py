@@ -80,19 +80,21 @@ def compare(
     """(AUC of every model and label, differences to Pham's), with intervals."""
     targets = truth[FIVE].to_numpy(float)
     patients = truth.index.str.extract(r"(patient\d+)", expand=False).to_numpy()
-    draw = {"resamples": resamples, "seed": seed}
     groups = (metrics.Group("mean", metrics=("AUC",)),)
     scored, differences = [], []
     pham = models[authors.PHAM_FILE]
     for name, values in models.items():
-        table = bootstrap.table(targets, values, FIVE, patients, groups, **draw)
+        table = bootstrap.table(
+            targets, values, FIVE, patients, groups, resamples=resamples, seed=seed
+        )
         scored.append(table[table["metric"] == "AUC"].assign(model=name))
         if name == authors.PHAM_FILE:
             continue
-        arrays = targets, pham, values
-        gap = bootstrap.compare(*arrays, FIVE, patients, groups, resamples=resamples, seed=seed)
+        gap = bootstrap.compare(
+            targets, pham, values, FIVE, patients, groups, resamples=resamples, seed=seed
+        )
         gap = gap[gap["metric"] == "AUC"].assign(model=name)
-        tested = delong.table(*arrays, FIVE).set_index("label")["p"]
+        tested = delong.table(targets, pham, values, FIVE).set_index("label")["p"]
         gap["p"] = gap["group"].map(tested)
         draws = bootstrap.scores(targets, values, patients, resamples, seed).auc
         draws = draws - bootstrap.scores(targets, pham, patients, resamples, seed).auc
@@ -138,16 +140,15 @@ def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     cells = scored.assign(
         cell=[
             tables.interval(value, low, high, 4)
-            for value, low, high in scored[["value", "low", "high"]].values
+            for value, low, high in scored[["value", "low", "high"]].to_numpy()
         ]
     ).pivot(index="model", columns="group", values="cell")
     order = scored[scored["group"] == "mean"].sort_values("value", ascending=False)["model"]
     wide = cells.loc[order, ["mean"]].rename(columns={"mean": "mean AUC"})
     of_means = gaps[gaps["group"] == "mean"].set_index("model")
-    ends = of_means[["difference", "low", "high"]]
     shown = {
-        name: tables.interval(gap["difference"], gap["low"], gap["high"], 4)
-        for name, gap in ends.iterrows()
+        gap.Index: tables.interval(gap.difference, gap.low, gap.high, 4)
+        for gap in of_means.itertuples()
     }
     wide["difference to Pham's"] = [shown.get(name, "") for name in order]
     holm = {name: f"{p:.2g}" for name, p in of_means["p_holm"].items()}

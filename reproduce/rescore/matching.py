@@ -83,12 +83,12 @@ def match(
     if misplaced:
         warnings.append(f"{predictions}: {misplaced}")
     about = {
-        name: [str(cell) for cell, kept in zip(true.columns[column], scored, strict=True) if kept]
+        name: [str(true.columns[column][int(row)]) for row in np.flatnonzero(scored)]
         for name, columns in ABOUT.items()
         for column in columns
         if column in true.columns
     }
-    return Matched(names, patients, targets, models, warnings, ids, about=about)
+    return Matched(names, patients, targets, models, warnings, ids=ids, about=about)
 
 
 def _by_file_name(sheet: Sheet, true: Sheet, warnings: list[str]) -> Sheet:
