@@ -26,7 +26,7 @@ def test_hours_are_estimated_from_the_epochs_of_all_rows(paper):
     trained = [row.fit.epochs for row in rows if isinstance(row, Row) and row.fit.epochs]
     (command,) = [line for line in script.__doc__.split("\n") if "GPU" in line and "*" in line]
     assert re.search(r"(about|up to) \d+ GPU (hours|days) \*$", command)
-    (estimate,) = re.findall(r"^\* estimated: (.*)", script.__doc__, re.MULTILINE)
+    (estimate,) = re.findall(r"^ *\* estimated: (.*)", script.__doc__, re.MULTILINE)
     words = {"ten": 10}
     if rows_and_epochs := re.match(r"(\w+) rows of at most (\d+) epochs", estimate):
         count, epochs = words[rows_and_epochs[1]], int(rows_and_epochs[2])
