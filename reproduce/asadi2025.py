@@ -41,8 +41,8 @@ class Readings:
     """What the paper and its released code leave open."""
 
     mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
-    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
-    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
+    labels: Literal["visualchexbert", "chexpert"] = "visualchexbert"  # abstract; the other has -1
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for --labels chexpert
     released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
 
 

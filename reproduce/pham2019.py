@@ -37,17 +37,12 @@ from reproduce.tables.pham2019 import CLOSED
 
 NAMES, FIVE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION
 TABLE_1 = {  # the printed row: its policy for uncertain labels, and whether it is trained by CT
-    "Ignore": ("ignore", False),
-    "Ignore+CT": ("ignore", True),
-    "U-Zeros": ("zeros", False),
-    "U-Zeros+CT": ("zeros", True),
-    "U-Zeros+LSR": ("zeros-lsr", False),
-    "U-Zeros+CT+LSR": ("zeros-lsr", True),
-    "U-Ones": ("ones", False),
-    "U-Ones+CT": ("ones", True),
-    "U-Ones+LSR": ("ones-lsr", False),
-    "U-Ones+CT+LSR": ("ones-lsr", True),
-}
+    "Ignore": ("ignore", False), "Ignore+CT": ("ignore", True),
+    "U-Zeros": ("zeros", False), "U-Zeros+CT": ("zeros", True),
+    "U-Zeros+LSR": ("zeros-lsr", False), "U-Zeros+CT+LSR": ("zeros-lsr", True),
+    "U-Ones": ("ones", False), "U-Ones+CT": ("ones", True),
+    "U-Ones+LSR": ("ones-lsr", False), "U-Ones+CT+LSR": ("ones-lsr", True),
+}  # fmt: skip
 MEMBERS = "densenet121,densenet169,densenet201,inceptionresnetv2,xception,nasnetlarge"
 BEST, CENTRE_CROP = "U-Ones+CT+LSR", "U-Ones (centre crop)"
 STEP_1, TTA, ENSEMBLE = " (step 1)", " (TTA)", "ensemble"
@@ -92,14 +87,9 @@ class Config(Readings, Images):
 DEMO = {  # six small networks instead of the paper's, without ImageNet weights
     "backbone": "tiny",
     "members": "tiny,tiny_deep,tiny_wide,tiny_residual,tiny_residual_deep,tiny_separable",
-    "weights": "none",
-    "size": 64,
-    "resize": 73,
-    "epochs": 4,
-    "learning_rate": 2e-3,
-    "decay": 0.7,
-    "held_out": 0.1,
-}
+    "weights": "none", "size": 64, "resize": 73, "epochs": 4, "learning_rate": 2e-3,
+    "decay": 0.7, "held_out": 0.1,
+}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
