@@ -52,6 +52,8 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
         "device": "auto",
         "deterministic": False,
         "retry_failed": False,
+        "on": "here",
+        "only_train": None,
     }
     return argparse.Namespace(**settings | changes)
 

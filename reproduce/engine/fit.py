@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data import files, pipeline
+from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import inference, predictions
 from models import backbones, classifier, fast
@@ -38,7 +39,7 @@ def train(
     history, best = ([], {}) if trained else resume(model, run, left)
     chunk = record["chunk"]
     if chunk is None:
-        chunk = pipeline.chunk_images(data.cache)
+        chunk = chunk_images(data.cache)
         state.add_to_record(run.folder, chunk=chunk)
 
     # training images without any known target are dropped
