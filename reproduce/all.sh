@@ -2,6 +2,7 @@
 # Every paper one after another, then the report. What is finished stays; run again to go on.
 #   bash reproduce/all.sh                                  the demos, on drawn phantoms
 #   bash reproduce/all.sh --plco DIR --chexpert DIR --chestxray14 DIR    the papers' settings
+#   bash reproduce/all.sh --on ray                         all papers at once on the GPUs there are
 # A paper whose dataset has no folder runs its demo; every other flag goes to every script.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -11,7 +12,7 @@ flags=() results=()
 while (($#)); do
     [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
-        --help | -h) sed -n '2,5s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
+        --help | -h) sed -n '2,6s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
         --plco | --chexpert | --chestxray14)
             [[ -d ${2:-} ]] || _stop "$1 needs the folder of the dataset, and '${2:-}' is none."
             folder[${1#--}]=$2
@@ -47,12 +48,44 @@ for name in sorted(names, key=lambda name: (name[-4:], name)):  # by year
 PY
 )
 
+_run() { # a paper, its output with its name in front where several run at once
+    local data=${folder[${dataset[$1]}]}
+    "$PYTHON" -m "reproduce.$1" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}"
+}
+
+_all_at_once() { # every paper's rows wait in one queue, that of Ray
+    local paper running=() stopped=0
+    if [[ " ${flags[*]} " != *" --address"* && -z ${RAY_ADDRESS:-} ]]; then
+        "$PYTHON" -c 'import ray' 2>/dev/null ||
+            _stop "--on ray needs Ray: run '$PYTHON -m pip install -r $ROOT/requirements-cluster.txt'."
+        coproc ray { exec "$PYTHON" -m reproduce.engine.spread --hold; }
+        read -r RAY_ADDRESS <&"${ray[0]}" || _stop "Ray could not be started; its reason stands above."
+        export RAY_ADDRESS
+    fi
+    trap 'stopped=130' INT
+    trap 'stopped=143; kill "${running[@]}" 2>/dev/null' TERM
+    for paper in "${papers[@]}"; do
+        _run "$paper" > >(sed -u "s/^/$paper: /") 2> >(sed -u "s/^/$paper: /" >&2) &
+        running+=($!)
+    done
+    for paper in "${!papers[@]}"; do
+        code=0
+        while ! wait "${running[paper]}" || code=$?; ((stopped && code > 128)); do code=0; done
+        ((code == 0)) || failed=1
+        summary+=("$(printf '%-10s %s' "${papers[paper]}" "$( ((code)) && echo 'failed; its reason stands above' || echo done)")")
+    done
+    ((stopped == 0)) || exit "$stopped"
+}
+
 summary=() failed=0
+if [[ " ${flags[*]} " == *" --on ray "* || " ${flags[*]} " == *" --on=ray "* ]]; then
+    _all_at_once
+    papers=()
+fi
 for paper in "${papers[@]}"; do
     echo "=== $paper"
-    data=${folder[${dataset[$paper]}]}
     began=$SECONDS code=0
-    "$PYTHON" -m "reproduce.$paper" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}" || code=$?
+    _run "$paper" || code=$?
     minutes="$(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
     if ((code >= 128)); then exit "$code"; fi # stopped by Ctrl-C or a signal, as the rest should be
     if ((code)); then failed=1 ending="failed; its reason stands above"; else ending=done; fi

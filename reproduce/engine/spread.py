@@ -1,27 +1,20 @@
 """Training the rows of a table at once, on the GPUs and hosts of a Ray cluster: --on ray.
 
 The command that was typed, here called the driver, reads the dataset, prepares its images, plans
-the runs and writes the tables. Every run that is due becomes a Ray task, with the tasks of the rows
-that it needs as arguments. A task starts the same script again in a process of its own, with
+the runs and writes the tables. Every run that is due becomes a Ray task as soon as the rows that it
+needs are finished. A task starts the same script again in a process of its own, with
 `--rows ROW --seeds SEED --only-train DIGEST`, which trains that run as a serial run does: from the
 prepared cache, under the run's lock, going on from its state. So a task can be repeated anywhere.
 
     python -m reproduce.engine.spread --hold      starts Ray here and prints its address (all.sh)
-    python -m reproduce.engine.spread PID MODULE FLAGS ...      what a task starts; see `run_script`
+    python -m reproduce.engine.spread --wait HOST:PORT HOSTS    waits for a cluster (slurm.sh)
 """
 
 import contextlib
-import ctypes
-import fcntl
 import importlib.util
 import os
-import re
-import runpy
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +23,9 @@ from typing import Any, NamedTuple
 
 from data import files
 from data.progress import TimeLeft
+from models import backbones
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, state
+from reproduce.engine import backend, state, worker
 from reproduce.engine.rows import Combined, Run
 
 RETRIES = 5  # of a run whose worker, process or host was lost
@@ -88,29 +82,48 @@ def train_all(
     paper: str, due: Sequence[Run], parents: Callable[[Run], Iterable[Run]], options, left: TimeLeft
 ) -> None:
     """Train or combine every run that is due; a RunError if some could not be tried."""
-    if not due:
-        return
-    with _cluster(_address(options)) as ray, _probe(Path(options.results_dir)) as probe:
+    if due:
+        with cluster(_address(options)) as ray:
+            train_on(ray, paper, due, parents, options, left)
+
+
+def train_on(
+    ray,
+    paper: str,
+    due: Sequence[Run],
+    parents: Callable[[Run], Iterable[Run]],
+    options,
+    left: TimeLeft,
+    *,
+    task: Callable | None = None,
+) -> None:
+    """The same on a cluster that is connected; `task` takes the place of the training."""
+    with _probe(Path(options.results_dir)) as probe:
         share = _share(ray.nodes(), options)
         job = _job(paper, options, share, probe)
         _check_hosts(ray, job)
-        tasks: dict[Path, Any] = {}
-        for run in longest_first(due, parents):
-            needed = [tasks[parent.folder] for parent in parents(run) if parent.folder in tasks]
-            tasks[run.folder] = _submit(ray, job, run, share, needed)
-        _watch(ray, {tasks[run.folder]: run for run in due}, left)
+        remote = ray.remote(max_retries=RETRIES, retry_exceptions=True)(task or worker.train)
+
+        def submit(run: Run):
+            combined = isinstance(run.row, Combined)  # needs neither a GPU nor a core for long
+            cpus, gpus = (0, 0) if combined else (share.cpus, share.gpus)
+            about = {"row": run.row.name, "seed": run.seed, "digest": run.digest, "cpus": int(cpus)}
+            return remote.options(num_gpus=gpus, num_cpus=cpus).remote(job | about)
+
+        _run_all(ray, longest_first(due, parents), parents, submit, share, left=left)
 
 
 def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -> list[Run]:
-    """The runs in order of the epochs of the longest chain that begins with them.
+    """The runs in order of the longest chain that begins with them: epochs times parameters.
 
-    Ray starts tasks as they come, so that long chains, which decide when a table ends, begin
-    first. Parents stay before the rows that need them: their chains are longer.
+    Long chains decide when a table ends, so they begin first. Parents stay before the rows that
+    need them: their chains are longer.
     """
-    longest = {run.folder: 0 for run in due}
+    longest = {run.folder: 0.0 for run in due}
     for run in reversed(due):  # parents come first in `due`
         if not isinstance(run.row, Combined):
-            longest[run.folder] += run.row.fit.epochs
+            epochs = max(run.row.fit.epochs, 1)
+            longest[run.folder] += epochs * backbones.find(run.row.network["backbone"]).parameters
         for parent in parents(run):
             if parent.folder in longest:
                 longest[parent.folder] = max(longest[parent.folder], longest[run.folder])
@@ -118,13 +131,14 @@ def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -
 
 
 @contextlib.contextmanager
-def _cluster(address: str, cpus: int | None = None):
+def cluster(address: str, cpus: int | None = None):
     """Ray, connected to the cluster at an address, or started on this machine."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     with backend.quiet():
         import ray
 
         own = {"num_cpus": cpus or len(os.sched_getaffinity(0)), "object_store_memory": 1 << 27}
+        problem = ""
         try:
             ray.init(
                 address=address or "local",
@@ -133,17 +147,18 @@ def _cluster(address: str, cpus: int | None = None):
                 **({} if address else own | {"include_dashboard": False}),
             )
         except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-            where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-            reason = str(error).strip().partition("\n")[0]
-            raise RunError(
-                f"{where} cannot be used ({reason}): see that every host has the same versions of "
-                "Python and Ray, or leave out --on ray."
-            ) from None
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+            problem = str(error).strip().partition("\n")[0]
+    if problem:
+        where = f"The Ray cluster at {address}" if address else "Ray on this machine"
+        raise RunError(
+            f"{where} cannot be used ({problem}): see that the address is that of 'ray start', and "
+            "that every host has the same versions of Python and Ray; or leave out --on ray."
+        )
+    ray.cloudpickle.register_pickle_by_value(worker)
     try:
         yield ray
     finally:
-        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        ray.cloudpickle.unregister_pickle_by_value(worker)
         ray.shutdown()
 
 
@@ -222,7 +237,7 @@ def _check_hosts(ray, job: dict) -> None:
     """A RunError if a host does not see the folders that a row needs."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(num_cpus=0, max_retries=0)(_not_visible)
+    look = ray.remote(num_cpus=0, max_retries=0)(worker.not_visible)
     asked = {}
     for node in ray.nodes():
         if node["Alive"]:
@@ -236,55 +251,45 @@ def _check_hosts(ray, job: dict) -> None:
             reason = str(error).strip().partition("\n")[0]
             raise RunError(f"{host} of the Ray cluster does not answer ({reason}).") from None
         if missing:
-            raise RunError(_unshared(host, missing))
+            raise RunError(worker.unshared(host, missing))
 
 
-def _unshared(host: str, missing: Sequence[str]) -> str:
-    folder = Path(missing[0])
-    shown = folder.parent if folder.name.startswith(".shared-") else folder
-    return (
-        f"{host} does not see {shown} as this host does: put the suite, its results and the "
-        "dataset on a file system that all hosts of the cluster share, under one path "
-        "(--results-dir, --data-dir)."
-    )
+def _run_all(
+    ray, waiting: list[Run], parents: Callable, submit: Callable, share: Share, *, left: TimeLeft
+) -> None:
+    """Keep the cluster busy until every run has ended; on Ctrl-C or an error stop all of them.
 
-
-def _submit(ray, job: dict, run: Run, share: Share, needed: list):
-    """The task of a run; a combination needs neither a GPU nor a core for long."""
-    combined = isinstance(run.row, Combined)
-    task = ray.remote(
-        num_gpus=0 if combined else share.gpus,
-        num_cpus=0 if combined else share.cpus,
-        max_retries=RETRIES,
-        retry_exceptions=True,
-    )(_train)
-    about = {"row": run.row.name, "seed": run.seed, "digest": run.digest}
-    cores = {"cpus": 0 if combined else int(share.cpus)}
-    return task.remote(job | about | cores, *needed)
-
-
-def _watch(ray, tasks: dict[Any, Run], left: TimeLeft) -> None:
-    """Print what the runs log until all have ended; on Ctrl-C or an error stop all of them."""
-    pending, logs, problems = dict(tasks), {ref: Log(run) for ref, run in tasks.items()}, {}
-    clock = time.monotonic()
+    Ray starts what it was given in the order in which it came. So it gets few tasks more than it
+    can run at once, and a long run that becomes possible late does not stand behind short ones.
+    """
+    screen = Screen(waiting, left)
+    pending: dict[Any, Run] = {}
+    ended: dict[Path, bool] = {}  # whether a run has predictions now
+    unsettled = {run.folder for run in waiting}
+    problems = {}
     try:
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=1)
-            for ref in pending:
-                for host, text in logs[ref].new_lines():
-                    if text.startswith("epoch "):
-                        now = time.monotonic()
-                        text = f"{text.rpartition(', ')[0]}, {left.after(now - clock)} in all"
-                        clock = now
-                    print(f"{pending[ref].name} on {host}: {text}", flush=True)
+        while waiting or pending:
+            room = _slots(ray, share)
+            room += max(2, room // 4) - len(pending)
+            for run in list(waiting):
+                needed = [parent.folder for parent in parents(run)]
+                if not all(ended.get(folder, True) for folder in needed):
+                    waiting.remove(run)  # a row that it needs failed
+                    unsettled.discard(run.folder)
+                    ended[run.folder] = False
+                elif room > 0 and unsettled.isdisjoint(needed):
+                    waiting.remove(run)
+                    pending[submit(run)] = run
+                    room -= 1
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=1) if pending else ([], [])
+            screen.show_new_lines(list(pending.values()))
             for ref in ready:
                 run = pending.pop(ref)
-                left.skip(logs[ref].epochs_left)
-                problem = _problem(ray, ref)
+                unsettled.discard(run.folder)
+                ended[run.folder], problem = _result(ray, ref)
                 if problem:
                     problems[run.name] = problem
-                elif run.finished:
-                    print(f"{run.name}: done, {len(tasks) - len(pending)} of {len(tasks)} runs")
+                screen.show_end(run, ended[run.folder])
     finally:
         for ref in pending:
             ray.cancel(ref, force=True)
@@ -293,13 +298,56 @@ def _watch(ray, tasks: dict[Any, Run], left: TimeLeft) -> None:
         raise RunError(f"{listed} What is finished stays; the same command goes on.")
 
 
-def _problem(ray, ref) -> str:
-    """Why a run could not be tried to its end; empty if it was, or if a row it needs was not."""
+def _slots(ray, share: Share) -> int:
+    """How many rows the cluster, as it is now, trains at once."""
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = 0
+    for host in hosts:
+        rows = host.get("CPU", 0) // share.cpus
+        if share.gpus:
+            rows = min(rows, host.get("GPU", 0) // share.gpus)
+        slots += int(rows)
+    return slots
+
+
+def _result(ray, ref) -> tuple[bool, str]:
+    """Whether a run ended with predictions, and why it could not be tried; empty if it was."""
     try:
-        return ray.get(ref)["problem"]
+        result = ray.get(ref)
+        return result["ended"], result["problem"]
     except ray.exceptions.RayError as error:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-        return f"its worker was lost {RETRIES + 1} times, the last time by: {reason}."
+        return False, f"its worker was lost {RETRIES + 1} times, the last time by: {reason}."
+
+
+class Screen:
+    """The progress of all runs, line by line, from the logs that they write."""
+
+    def __init__(self, runs: Sequence[Run], left: TimeLeft):
+        self.logs = {run.folder: Log(run) for run in runs}
+        self.left, self.ends = left, 0
+        self.looked = self.epoch = time.monotonic()
+
+    def show_new_lines(self, runs: Sequence[Run], at_once: bool = False) -> None:
+        """Print what runs have logged; once a second, because a shared file system is slow."""
+        now = time.monotonic()
+        if not at_once and now - self.looked < 1:
+            return
+        self.looked = now
+        for run in runs:
+            for host, text in self.logs[run.folder].new_lines():
+                if text.startswith("epoch "):
+                    left = self.left.after(now - self.epoch)
+                    text, self.epoch = f"{text.rpartition(', ')[0]}, {left} in all", now
+                print(f"{run.name} on {host}: {text}", flush=True)
+
+    def show_end(self, run: Run, with_predictions: bool) -> None:
+        """Count a run that has ended."""
+        self.show_new_lines([run], at_once=True)
+        self.left.skip(self.logs[run.folder].epochs_left)
+        self.ends += 1
+        end = "done" if with_predictions else "not finished"
+        print(f"{run.name}: {end}; {self.ends} of {len(self.logs)} runs", flush=True)
 
 
 class Log:
@@ -325,94 +373,35 @@ class Log:
         return []
 
 
-# In a worker, which may be on another host; Ray sends the functions there as they are
-
-
-def _not_visible(paths: Sequence[str]) -> list[str]:
-    """Those of the paths that this host does not see."""
-    return [path for path in paths if not os.path.exists(path)]
-
-
-def _train(job: dict, *needed: dict) -> dict:
-    """Train one run in a process of its own: {"ended": whether, "problem": why it was not tried}.
-
-    A killed process raises, so that Ray starts it again, here or elsewhere.
-    """
-    if not all(each["ended"] for each in needed):
-        return {"ended": False, "problem": ""}  # a row that it needs failed
-    if missing := _not_visible(job["needed"]):
-        return {"ended": False, "problem": _unshared(socket.gethostname(), missing)}
-    environment = {name: value for name, value in os.environ.items() if "OMP_NUM" not in name}
-    environment |= job["variables"] | {"PYTHONPATH": job["root"]}
-    run = [f"--rows={job['row']}", f"--seeds={job['seed']}", f"--only-train={job['digest']}"]
-    command = [sys.executable, "-m", "reproduce.engine.spread", str(os.getpid()), job["module"]]
-    with _own_cores(job["cpus"]):
-        process = subprocess.run(
-            [*command, *job["flags"], *run],
-            cwd=job["folder"] if os.path.isdir(job["folder"]) else job["root"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C reaches the driver alone, which stops all
-        )
-    if process.returncode < 0 or process.returncode > 128:
-        raise RuntimeError(f"its process ended by signal {abs(process.returncode) % 128}")
-    lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-    failed = process.returncode not in (0, 1)  # 1: recorded in the run's folder
-    return {"ended": process.returncode == 0, "problem": lines[-1] if failed else ""}
-
-
-@contextlib.contextmanager
-def _own_cores(count: int):
-    """Bind this process, and what it starts, to cores that no other row of this host has.
-
-    Two networks whose threads share all cores wait for each other. The cores are held by locks,
-    which the kernel frees however a process ends; where too few are free, all are used.
-    """
-    usable = os.sched_getaffinity(0)
-    folder = Path(tempfile.gettempdir()) / f"cores-of-rows-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as held:
-        cores: list[int] = []
-        for core in sorted(usable):
-            if len(cores) < count:
-                file = held.enter_context((folder / str(core)).open("w"))
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    cores.append(core)
-        if cores and len(cores) == count:
-            os.sched_setaffinity(0, cores)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, usable)
-
-
 # Commands
-
-
-def run_script(parent: int, module: str, flags: list[str]) -> None:
-    """Run a script as `python -m MODULE FLAGS` does, and die when the task that started it does."""
-    with contextlib.suppress(AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            raise SystemExit(143)
-    sys.argv = [module, *flags]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def hold() -> None:
     """Start Ray on this machine, print its address, and stop it when standard input ends."""
-    with _cluster("") as ray:
+    with cluster("") as ray:
         print(ray.get_runtime_context().gcs_address, flush=True)
         sys.stdin.read()
 
 
+def wait_for(address: str, hosts: int, seconds: float = 300) -> None:
+    """Wait until so many hosts have joined the cluster that is being started at an address."""
+    began, host, port = time.monotonic(), *address.split(":")
+    while time.monotonic() - began < seconds:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=10).close()
+            break
+        time.sleep(1)
+    with cluster(address) as ray:
+        while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
+            if time.monotonic() - began > seconds:
+                print(f"{joined} of {hosts} hosts joined Ray in time; going on with them.")
+                return
+            time.sleep(1)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--hold":
+    command, *rest = sys.argv[1:]
+    if command == "--hold":
         hold()
-    elif re.fullmatch(r"\d+", sys.argv[1]):
-        run_script(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    elif command == "--wait":
+        wait_for(rest[0], int(rest[1]))
