@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def _unshared(host: str, missing: Sequence[str]) -> str:
+def unshared(host: str, missing: Sequence[str]) -> str:
+    """The sentence for a host that does not see folders of this one."""
     folder = Path(missing[0])
     shown = folder.parent if folder.name.startswith(".shared-") else folder
     return (
