@@ -27,8 +27,10 @@ shift
 _ray() { "$PYTHON" -m ray.scripts.scripts "$@"; }
 export RAY_USAGE_STATS_ENABLED=0
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-first=$(getent ahostsv4 "${hosts[0]}" | { read -r ip _ && echo "$ip"; }) ||
-    _stop "${hosts[0]}, the job's first host, has no IPv4 address."
+# this shell runs on the first host; a name that resolves to 127.* says nothing to the others
+first=$(getent ahostsv4 "${hosts[0]}" | awk '!/^127\./ { print $1; exit }')
+first=${first:-$(hostname -I | awk '{ print $1 }')}
+[[ -n $first ]] || _stop "${hosts[0]}, the job's first host, has no address that others can reach."
 port=$((20000 + SLURM_JOB_ID % 10000)) # jobs that share a host must not share a port
 started=()
 _end() {

@@ -349,7 +349,11 @@ def wait_for(address: str, hosts: int, seconds: float = 300) -> None:
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    if command == "--hold":
-        hold()
-    elif command == "--wait":
-        wait_for(rest[0], int(rest[1]))
+    try:
+        if command == "--hold":
+            hold()
+        elif command == "--wait":
+            wait_for(rest[0], int(rest[1]))
+    except RunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

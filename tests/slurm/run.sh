@@ -47,7 +47,7 @@ _end() {
 }
 trap _end EXIT
 munged --foreground --force --socket "$work/munge.socket" --key-file "$work/key" \
-    --pid-file "$work/munge.pid" --log-file "$work/munge.log" --seed-file "$work/munge.seed" &
+    --pid-file "$work/munge.pid" --log-file "$work/munge.log" --seed-file "$work/munge.seed" >/dev/null 2>&1 &
 daemons+=($!)
 sleep 1
 slurmctld -D >/dev/null 2>&1 & daemons+=($!)
