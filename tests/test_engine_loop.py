@@ -46,6 +46,7 @@ def row(name: str, **settings) -> Row:
 def options_for(results: Path, **changes) -> argparse.Namespace:
     settings = {
         "results_dir": results,
+        "cache_dir": results / "cache",
         "dataset": "plco",
         "rows": None,
         "seeds": (0,),

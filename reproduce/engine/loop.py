@@ -194,7 +194,8 @@ def _make(work: Work, run: Run) -> None:
             _combine(run, parts)
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
-    device = backend.start(work.options.device, work.options.deterministic)
+    compiled = work.options.cache_dir / "compiled"
+    device = backend.start(work.options.device, work.options.deterministic, compiled)
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))
