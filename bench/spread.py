@@ -157,7 +157,8 @@ def demo(flags: list[str]) -> tuple[float, float, int, list[str]]:
             began = time.perf_counter()
             finished(script([*flags, *more], at / name, at / "cache", at / "log"), at / "log")
             seconds.append(time.perf_counter() - began)
-        return *seconds, *unequal(at / "serial", at / "ray")
+        count, wrong = unequal(at / "serial", at / "ray")
+        return seconds[0], seconds[1], count, wrong
 
 
 def kills(draw: random.Random, longest_pause: float) -> tuple[int, list[str], list[str]]:
@@ -184,7 +185,8 @@ def kills(draw: random.Random, longest_pause: float) -> tuple[int, list[str], li
             finished(process, at / "log")
         finally:
             hosts.shutdown()
-        return *unequal(at / "serial", at / "ray"), trained_twice(at / "ray")
+        count, wrong = unequal(at / "serial", at / "ray")
+        return count, wrong, trained_twice(at / "ray")
 
 
 def main() -> None:

@@ -1,2 +1,10 @@
 class DataError(Exception):
     """The user's data cannot be used as asked; the message says why and what to do next."""
+
+
+class BadImage(DataError):
+    """An image file that is missing, damaged or not an image; `reason` lacks the path."""
+
+    def __init__(self, path, reason: str):
+        super().__init__(f"{path} {reason}")
+        self.reason = reason

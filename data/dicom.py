@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from data import BadImage
+
 MARK = b"DICM"  # at byte 128
 
 
@@ -21,8 +23,6 @@ def pixels(path, data: bytes) -> np.ndarray:
 
     Of several windows the first counts.
     """
-    from data.images import BadImage
-
     try:
         import pydicom
         from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut

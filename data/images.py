@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError, dicom
+from data import BadImage, dicom
 
 # A 16-bit file usually holds fewer bits. Its depth is taken as the smallest of these that holds its
 # brightest pixel: 12-bit film scans in 16-bit files keep their contrast, and one file is enough.
@@ -20,14 +20,6 @@ _DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST = 32  # pixels
 LONGEST = 2.0  # times its short side
 COLOURED, COLOURED_SHARE = 0.12, 0.05  # difference of two channels, share of the pixels
-
-
-class BadImage(DataError):
-    """An image file that is missing, damaged or not an image; `reason` lacks the path."""
-
-    def __init__(self, path, reason: str):
-        super().__init__(f"{path} {reason}")
-        self.reason = reason
 
 
 def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data import labels
 
-Tree = tuple[int, ...] | tuple[tuple[int, ...], ...]
+Tree = tuple[int | tuple[int, ...], ...]
 
 
 def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) -> Tree:

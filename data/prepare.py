@@ -25,9 +25,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError, files, template_crop
+from data import BadImage, DataError, files, template_crop
 from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
-from data.images import BadImage, read_gray
+from data.images import read_gray
 from data.progress import with_progress
 
 _NOTE = ".json"  # ends the name of a shard's note: checksum, hash of the pixels, corrupt images

@@ -280,8 +280,9 @@ def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
             if parent not in listed:
                 listed[parent] = list_names(f"{folder}/{parent}")
             actual = listed[parent].get(name.lower())
-            path = None if actual is None else parent + slash + actual
-        spelled.append(path)
+            spelled.append(None if actual is None else parent + slash + actual)
+        else:
+            spelled.append(path)
     return spelled
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError, files
-from data.images import BadImage, read_gray
+from data import BadImage, DataError, files
+from data.images import read_gray
 
 VERSION = 1
 # What NumPy's readers raise on empty, cut, overwritten and foreign files.

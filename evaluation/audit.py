@@ -40,7 +40,8 @@ def out_of_range(printed: pd.DataFrame) -> Iterator[dict]:
 
 def recomputable_means(printed: pd.DataFrame) -> Iterator[tuple[dict, list[dict]]]:
     """Each printed mean with the printed labels that it averages."""
-    rows, labels = {}, {}
+    rows: dict[tuple, dict] = {}
+    labels: dict[tuple, dict] = {}
     for cell in printed.to_dict("records"):
         table = cell["table"], cell["metric"]
         rows.setdefault((table, cell["row"], cell["split"]), {})[cell["column"]] = cell

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from evaluation import EvaluationError, metrics
+from evaluation import EvaluationError, Names, metrics
 from evaluation.metrics import Group, Scores
 
 LEVEL = 0.95
@@ -23,7 +23,7 @@ BLOCK = 16  # resamples at once: their weights of one patient fill a cache line 
 def scores(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    patients: Sequence | None = None,
+    patients: Names | None = None,
     resamples: int = 1000,
     seed: int = 0,
     block: int = BLOCK,
@@ -37,14 +37,14 @@ def scores(
     ]
     images_of, by_block = np.bincount(patient), []
     for weights in _weights(patient, resamples, seed, block):  # (patients, block)
-        by_label = [_score_label(*label_ranks, weights) for label_ranks in ranks]
+        by_label = [_score_label(label_ranks, weights) for label_ranks in ranks]
         by_block.append((*np.moveaxis(np.array(by_label), 0, -1), images_of @ weights))
     return Scores(*(np.concatenate(parts) for parts in zip(*by_block, strict=True)))
 
 
 def each(
     statistic: Callable[[np.ndarray], np.ndarray],
-    patients: Sequence,
+    patients: Names,
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
@@ -68,24 +68,27 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 def table(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    labels: Sequence[str],
-    patients: Sequence | None = None,
+    labels: Names,
+    patients: Names | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every label and group with its interval: group, metric, value, low, high and counts."""
-    return with_intervals(
-        *measure(targets, probabilities, labels, patients, groups, resamples, seed)
+    measured = measure(
+        targets, probabilities, labels, patients, groups, resamples=resamples, seed=seed
     )
+    return with_intervals(*measured)
 
 
 def measure(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    labels: Sequence[str],
-    patients: Sequence | None = None,
+    labels: Names,
+    patients: Names | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -112,9 +115,10 @@ def compare(
     targets: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
-    labels: Sequence[str],
-    patients: Sequence | None = None,
+    labels: Names,
+    patients: Names | None = None,
     groups: Sequence[Group] = metrics.MEAN,
+    *,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -131,7 +135,7 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _rows(labels: Sequence[str], groups: Sequence[Group]) -> list[tuple[Group, str]]:
+def _rows(labels: Names, groups: Sequence[Group]) -> list[tuple[Group, str]]:
     """Labels are groups of one."""
     every = [*(Group(label, (label,)) for label in labels), *groups]
     return [(group, metric) for group in every for metric in group.metrics]
@@ -152,11 +156,11 @@ class _Scored:
     def view(self, group: Group) -> tuple[np.ndarray, Scores, Scores | None]:
         group.columns(self.labels)  # a missing label is named before it is looked up
         if group.view not in self.views:
-            arrays = group.arrays(self.targets, self.probabilities, self.labels)
+            targets, probabilities = group.arrays(self.targets, self.probabilities, self.labels)
             draws = None
             if self.resamples:
-                draws = scores(*arrays, self.patients, self.resamples, self.seed)
-            self.views[group.view] = arrays[0], metrics.score(*arrays), draws
+                draws = scores(targets, probabilities, self.patients, self.resamples, self.seed)
+            self.views[group.view] = targets, metrics.score(targets, probabilities), draws
         return self.views[group.view]
 
     def value(self, group: Group, metric: str) -> tuple[float, np.ndarray]:
@@ -184,12 +188,12 @@ class _Scored:
         return "; ".join(notes)
 
 
-def _patient_index(patients: Sequence | None, images: int) -> np.ndarray:
+def _patient_index(patients: Names | None, images: int) -> np.ndarray:
     """The row of each image's patient among the sorted patients."""
-    patients = np.arange(images) if patients is None else np.asarray(patients, str)
-    if len(patients) != images:
-        raise EvaluationError(f"{len(patients)} patient ids were given for {images} images")
-    distinct, index = np.unique(patients, return_inverse=True)
+    ids = np.arange(images) if patients is None else np.asarray(patients, str)
+    if len(ids) != images:
+        raise EvaluationError(f"{len(ids)} patient ids were given for {images} images")
+    distinct, index = np.unique(ids, return_inverse=True)
     if len(distinct) < 2:
         raise EvaluationError(
             f"a bootstrap over patients needs at least two, but there is {len(distinct)}"
@@ -231,8 +235,9 @@ def _sums(rows: np.ndarray, columns: np.ndarray, *shape: int) -> sparse.csr_arra
     return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape)
 
 
-def _score_label(positive_sums, negative_sums, tied_sums, weights: np.ndarray) -> np.ndarray:
+def _score_label(ranks: tuple, weights: np.ndarray) -> np.ndarray:
     """AUC, AP, positives and negatives of one label in a block: (4, block)."""
+    positive_sums, negative_sums, tied_sums = ranks
     positive = positive_sums @ weights  # (scores, block)
     true = np.cumsum(positive, axis=0)  # positives at or above each score
     false = np.cumsum(negative_sums @ weights, axis=0)  # negatives likewise, and all of them

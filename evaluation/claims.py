@@ -233,7 +233,7 @@ def _published_verdict(line: dict, cells: list[ClaimedDifference]) -> dict:
     if not cells or np.isnan(margins).any():
         return {"published": "no numbers", "published_margin": ""}
     meets = _meets(line, margins, margins)[0]
-    holds = meets.all()
+    holds = bool(meets.all())
     if line["scope"] == "most":
         holds = _rank(line, cells) == 1
     elif line["scope"] == "count":

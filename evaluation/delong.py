@@ -5,14 +5,14 @@ which sorted scores give at once. Images count as independent; where patients ha
 read the bootstrap over patients instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri  # scipy.stats takes a second to import
 
-from evaluation import metrics
+from evaluation import Names, metrics
 
 
 class AucDifference(NamedTuple):
@@ -44,14 +44,14 @@ def compare(
         z = np.where(certain, 0 * deviation, difference / deviation)
     margin = ndtri((1 + level) / 2) * deviation
     return AucDifference(
-        auc[0],
-        auc[1],
-        difference,
-        variance,
-        z,
-        2 * ndtr(-np.abs(z)),
-        difference - margin,
-        difference + margin,
+        first=auc[0],
+        second=auc[1],
+        difference=difference,
+        variance=variance,
+        z=z,
+        p=2 * ndtr(-np.abs(z)),
+        low=difference - margin,
+        high=difference + margin,
     )
 
 
@@ -132,7 +132,7 @@ def _adjusted(p: np.ndarray, adjust: Callable[[np.ndarray, int], np.ndarray]) ->
 
 
 def table(
-    targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Sequence[str]
+    targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Names
 ) -> pd.DataFrame:
     """One line for each label, with its p-value and the adjusted ones."""
     compared = compare(targets, first, second)

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from data import files
-from evaluation import metrics
+from evaluation import Names, metrics
 from evaluation.predictions import Predictions
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
@@ -36,8 +36,9 @@ def roc_curves(
     path: str | Path,
     targets: np.ndarray,
     probabilities: np.ndarray,
-    labels: Sequence[str],
+    labels: Names,
     readers: dict[str, np.ndarray] | None = None,
+    *,
     title: str = "",
     phantom: bool = False,
 ) -> Path:
@@ -92,7 +93,7 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
     legend.set_title("readers' operating points, filled below the curve", {"size": 7})
 
 
-def _legend(figure: Figure, handles: Sequence, names: Sequence[str], **style):
+def _legend(figure: Figure, handles: Sequence, names: Names, **style):
     """A legend below the panels. Matplotlib would leave out names that begin with `_`."""
     stand_ins = [f"name {position}" for position in range(len(names))]
     legend = figure.legend(handles, stand_ins, loc="outside lower center", **style)
@@ -110,7 +111,7 @@ def roc_by_row(
     lines = -(-len(rows) // columns)
     figure = Figure((3.2 * columns, 3.4 * lines + 1.4), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    colours = matplotlib.colormaps["tab20"].colors
+    colours = matplotlib.color_sequences["tab20"]
     for panel in panels[len(rows) :]:
         panel.set_axis_off()
     for panel, letter, (name, predictions) in zip(panels, "abcdefghi", rows.items(), strict=False):
@@ -121,7 +122,7 @@ def roc_by_row(
             false, true = metrics.roc_curve(
                 predictions.targets[:, label], predictions.mean[:, label]
             )
-            curve = ([], [])  # of a label with one class only, which still has its legend
+            curve: tuple = ([], [])  # of a label with one class only, which still has its legend
             if false[-1] and true[-1]:
                 curve = (false / false[-1], true / true[-1])
             panel.plot(*curve, color=colour, linewidth=1)
@@ -169,6 +170,7 @@ def auc_comparison(
     compared: pd.DataFrame,
     names: tuple[str, str] = ("first", "second"),
     high_level: Sequence[str] = (),
+    *,
     title: str = "",
     phantom: bool = False,
     p: str = "p",

@@ -4,12 +4,10 @@
 itself or an ancestor, of m. Probabilities are (..., labels), so a leading member axis may stay.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
-from evaluation import EvaluationError
+from evaluation import EvaluationError, Names
 
 
 def path_product(conditional: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
@@ -25,7 +23,7 @@ def path_product(conditional: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
 
 
 def violations(
-    probabilities: np.ndarray, parents: np.ndarray, labels: Sequence[str], threshold: float = 0.5
+    probabilities: np.ndarray, parents: np.ndarray, labels: Names, threshold: float = 0.5
 ) -> pd.DataFrame:
     """One line for each parent and child, over images (N, labels).
 

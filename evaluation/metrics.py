@@ -51,7 +51,7 @@ def _score_label(positive: np.ndarray, negative: np.ndarray) -> tuple[float, flo
     auc = (below.sum() + not_above.sum()) / (2 * len(positive) * len(negative))  # a tie is half
     true = len(positive) - np.searchsorted(positive, positive, "left")  # positives at or above
     false = len(negative) - below
-    return auc, np.mean(true / (true + false)), len(positive), len(negative)
+    return float(auc), float(np.mean(true / (true + false))), len(positive), len(negative)
 
 
 def auroc(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def under_curve(
             continue
         for reader, decision in enumerate(decisions[..., label]):
             false_alarms, hits = (int(decision[target == value].sum()) for value in (0, 1))
-            left = np.searchsorted(false, false_alarms, "right") - 1  # the highest point there
+            left = int(np.searchsorted(false, false_alarms, "right")) - 1  # the highest point there
             right = min(left + 1, len(false) - 1)
             width = max(false[right] - false[left], 1)  # 1 at the curve's end, which is flat
             rise = (false_alarms - false[left]) * (true[right] - true[left])
@@ -242,16 +242,16 @@ class Group:
         """What is scored; groups with equal views share one scoring."""
         return self.given, self.conditional, self.negatives
 
-    def arrays(self, targets: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> tuple:
+    def arrays(self, targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> tuple:
         """The targets and scores that the group's images and negatives leave."""
         restrict = {"diseased": diseased_negatives, "normal": normal_negatives}
         if self.negatives != "all":
             targets = restrict[self.negatives](targets)
         if self.given is not None:
-            condition = slice(None) if self.given == ANY else list(names).index(self.given)
-            targets = given(targets, condition)
+            every = slice(None)
+            targets = given(targets, every if self.given == ANY else names.index(self.given))
             if self.conditional:
-                probabilities = conditioned(probabilities, condition)
+                probabilities = conditioned(probabilities, names.index(self.given))
         return targets, probabilities
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data import files
-from evaluation import grad_cam
+from evaluation import Names, grad_cam
 from evaluation.figures import literal_text, printable
 
 DISCLAIMER = "For research only. Not a medical device; not for diagnosis."
@@ -28,10 +28,11 @@ def activations(
     path: str | Path,
     image: np.ndarray,
     heat: np.ndarray,
-    labels: Sequence[str],
+    labels: Names,
     probabilities: np.ndarray,
     spread: np.ndarray | None,
-    true: Sequence[str],
+    *,
+    true: Names,
     columns: int = 7,
     title: str = "",
 ) -> Path:
@@ -60,10 +61,11 @@ def activations(
 def prediction(
     path: str | Path,
     image: np.ndarray,
-    labels: Sequence[str],
+    labels: Names,
     probabilities: np.ndarray,
     spread: np.ndarray | None,
-    shown: Sequence[int],
+    *,
+    shown: Sequence[int] | np.ndarray,
     heat: np.ndarray,
     parents: np.ndarray,
     title: str = "",
@@ -75,7 +77,8 @@ def prediction(
     labels) is 1 at [child, parent].
     """
     figure = Figure((12, 7.6), layout="constrained")
-    above, below, foot = figure.subfigures(3, 1, height_ratios=(4.6, 2.75, 0.25))
+    parts = figure.subfigures(3, 1, squeeze=False, height_ratios=(4.6, 2.75, 0.25))
+    above, below, foot = parts[:, 0]
     picture, bars, tree = above.subplots(1, 3, width_ratios=(1.1, 1, 1.15))
     _picture(picture, image)
     picture.set_anchor("N")

@@ -16,12 +16,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data import files
-from evaluation import EvaluationError
+from evaluation import EvaluationError, Names
 
 DIGEST = "digest"  # the array of a file that holds `content_digest` of the others
 UNREADABLE = (  # what zipfile, its decompressors and NumPy raise on damaged bytes
@@ -70,7 +70,7 @@ def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.m
 
 def save(path: str | Path, predictions: Predictions) -> None:
     """Write a predictions file, whole or not at all; refuses what `load` would refuse."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "ids": np.asarray([str(each) for each in predictions.ids]),
         "patients": np.asarray([str(each) for each in predictions.patients]),
         "labels": np.asarray([str(each) for each in predictions.labels]),
@@ -118,7 +118,7 @@ def content_digest(arrays: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def truth_digest(ids: Sequence[str], targets: np.ndarray, labels: Sequence[str]) -> str:
+def truth_digest(ids: Names, targets: np.ndarray, labels: Names) -> str:
     """SHA-256 of what predictions are scored against: which images, which labels, which targets.
 
     The order of the images does not matter, that of the labels does.

@@ -5,7 +5,7 @@
 #   bash reproduce/all.sh --on ray                         all papers at once on the GPUs there are
 # A paper whose dataset has no folder runs its demo; every other flag goes to every script.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 
 declare -A folder=([plco]= [chexpert]= [chestxray14]=)
 flags=() results=()

@@ -28,7 +28,7 @@ import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss
 from reproduce.tables import asadi2025 as tables
@@ -152,8 +152,7 @@ def main() -> None:
         options, config, split, rows, phantoms=1200, resize=config.size, labels=config.labels
     )
     authors = tables.authors(data, config, options)  # or an error, before days go by
-    table = search.table(rows, config, data, options)
-    runs = loop.train("asadi2025", table, data, config, options)
+    runs = loop.train("asadi2025", rows, data, config, options)
     tables.write([*runs, *authors], data, options, baseline="BCE", paper=PAPER, dropped=MC)
     loop.finish(runs)
 

@@ -31,9 +31,9 @@ import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
-from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
+from reproduce.engine.rows import Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
@@ -82,7 +82,7 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     return splits.held_out(frontal, 0.1, seed=0, test="valid"), "chexpert, not PLCO"
 
 
-def rows(config: Config, data: Data) -> list[Row | Combined]:
+def rows(config: Config, data: Data) -> list[Row]:
     """Tables 1 and 2, and the controls of deviation 3."""
     names, tree = label_tree.HIERARCHIES[HIERARCHIES[data.dataset]]
     parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
@@ -122,7 +122,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
         if start_from:  # the row that it starts from has the others
             ignores = ("epochs", "learning_rate", *never)
         network = {"backbone": config.backbone}
-        return Row(name, task, loss, fit, readout, start_from, network, ignores=ignores)
+        return Row(name, task, loss, fit, readout, start_from, network=network, ignores=ignores)
 
     exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
     table = [
@@ -147,8 +147,7 @@ def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("chen2019", table, data, config, options)
+    runs = loop.train("chen2019", rows, data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
     loop.finish(runs)
 

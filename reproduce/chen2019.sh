@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Chen et al. 2019, Tables 1 and 2: bash reproduce/chen2019.sh [--data-dir PLCO] (--help has the rest)
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 exec "$PYTHON" -m reproduce.chen2019 "$@"

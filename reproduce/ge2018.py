@@ -32,7 +32,7 @@ import models
 from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
 from reproduce.tables import ge2018 as tables
@@ -208,8 +208,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=1800, resize=config.resize)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("ge2018", table, data, config, options)
+    runs = loop.train("ge2018", rows, data, config, options)
     tables.write(runs, data, options)
     loop.finish(runs)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Ge et al. 2018, Tables 1 to 3: bash reproduce/ge2018.sh [--data-dir ChestX-ray14]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 exec "$PYTHON" -m reproduce.ge2018 "$@"

@@ -30,7 +30,7 @@ import losses
 from data import labels, splits
 from data.augment import Augment
 from evaluation import inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate, Weight
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task
 from reproduce.tables import mo2019 as tables
@@ -143,8 +143,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("mo2019", table, data, config, options)
+    runs = loop.train("mo2019", rows, data, config, options)
     tables.write(runs, data, options, PROPOSED, OURS)
     loop.finish(runs)
 

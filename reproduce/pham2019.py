@@ -21,7 +21,7 @@ Deviations, each explained in docs/papers/pham2019.md:
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
-from reproduce.engine import dataset, flags, loop, schedules, search
+from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
 from reproduce.tables import pham2019 as tables
@@ -187,7 +187,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
     read_again = replace(fit, epochs=0)
     many_views = replace(chained, passes=inference.augmented_passes(augment, config.draws))
-    tta = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
+    tta: dict[str, Any] = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
     singles = [each for each in table if each.name in {BEST, *averaged}]
     return [
         *table,
@@ -208,8 +208,7 @@ def main() -> None:
         resize=config.resize,
         template=config.template,
     )
-    table = search.table(rows, config, data, options)
-    runs = loop.train("pham2019", table, data, config, options)
+    runs = loop.train("pham2019", rows, data, config, options)
     finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
     loop.finish(runs)

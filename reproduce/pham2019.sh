@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Pham et al. 2019, Tables 1 and 2, Figures 4 and 5, §4.6: bash reproduce/pham2019.sh [--data-dir CheXpert-v1.0-small]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 exec "$PYTHON" -m reproduce.pham2019 "$@"

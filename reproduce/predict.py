@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import files, label_tree, labels
+from data import BadImage, files, label_tree, labels
 from data.augment import Augment
-from data.images import BadImage, unlike_radiograph
+from data.images import unlike_radiograph
 from evaluation import uncertainty
 from evaluation.predictions import load
 from reproduce import RunError
@@ -65,6 +65,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--heatmaps", action="store_true", help="a PNG panel for every image")
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
     options = parser.parse_args(given)
+    if [] in vars(options).values():  # what Python 3.11 makes of --out=--
+        parser.error("a flag lacks its value")
     if options.tta and options.mc:
         parser.error("--tta and --mc are two ways to draw; choose one")
     if any(number is not None and number < 2 for number in (options.tta, options.mc)):
@@ -127,27 +129,33 @@ class Output:
         self.members = members  # whether there is a column `LABEL ±` of their deviation
         self.stems: dict[str, str] = {}  # panel by image
         about = folder / "predictions.json"
-        if self.path.exists() and _content(about) != made_from:
+        text = self._text()
+        if text.count("\n") > 1 and _content(about) != made_from:  # a lone header is free
             raise RunError(
                 f"{self.path} holds predictions of another run, or with other flags: give another "
                 "--out, or move that file away."
             )
+        self.done = self._up_to_date(self._lines(text))
         files.write(about, json.dumps(made_from, indent=1))
-        self.done = self._up_to_date(self._lines()) if self.path.exists() else {}
         self._write_anew()
 
-    def _lines(self) -> dict[str, list[str]]:
-        """The values of every image; a line that a kill cut short is left out."""
+    def _text(self) -> str:
+        """The whole lines of the file; one that a kill cut short is left out."""
+        if not self.path.exists():
+            return ""
         text = self.path.read_bytes().decode("utf-8", "replace")
-        whole = text[: text.rfind("\n") + 1]
-        header, *lines = csv.reader(io.StringIO(whole)) if whole else [self.columns]
-        if header != self.columns:
+        return text[: text.rfind("\n") + 1]
+
+    def _lines(self, text: str) -> dict[str, list[str]]:
+        """The values of every image."""
+        header, *lines = csv.reader(io.StringIO(text)) if text else [self.columns]
+        if lines and header != self.columns:
             raise RunError(f"{self.path} has other columns: give another --out, or move it away.")
         return {line[0]: line[1:] for line in lines if len(line) == len(self.columns)}
 
     def _up_to_date(self, lines: dict[str, list[str]]) -> dict[str, list[str]]:
         """Without the images whose files were changed since."""
-        written = self.path.stat().st_mtime
+        written = self.path.stat().st_mtime if lines else 0.0
 
         def unchanged(image: str) -> bool:
             try:
@@ -209,7 +217,7 @@ def open_output(
         "mc": options.mc,
     }
     columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
-    with files.locked(options.out / ".lock") as held:
+    with files.lock(options.out / ".lock") as held:
         if not held:
             raise RunError(f"Another command is writing to {options.out}: give another --out.")
         yield Output(options.out, columns, made_from, members)
@@ -244,7 +252,7 @@ class Images:
         try:
             if reason := unlike_radiograph(path):
                 raise BadImage(path, reason)
-            images = {}
+            images: dict[Path, np.ndarray] = {}
             for runs in self.alike.values():
                 image = rebuild.read(runs[0], path)
                 images |= {run.folder: image for run in runs}

@@ -24,7 +24,6 @@ shift
 "$PYTHON" -c 'import ray' 2>/dev/null ||
     _stop "$PYTHON has no Ray: run '$PYTHON -m pip install -r requirements-cluster.txt'."
 
-_ray() { "$PYTHON" -m ray.scripts.scripts "$@"; }
 export RAY_USAGE_STATS_ENABLED=0
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # this shell runs on the first host; a name that resolves to 127.* says nothing to the others
@@ -39,13 +38,13 @@ _end() {
 }
 trap _end EXIT
 
-_ray start --head --block --node-ip-address "$first" --port "$port" --num-cpus "$SLURM_CPUS_ON_NODE" \
-    --include-dashboard false --disable-usage-stats >/dev/null 2>&1 &
+"$PYTHON" -m ray.scripts.scripts start --head --block --node-ip-address "$first" --port "$port" \
+    --num-cpus "$SLURM_CPUS_ON_NODE" --include-dashboard false --disable-usage-stats >/dev/null 2>&1 &
 started+=($!)
 if ((${#hosts[@]} > 1)); then
     # shellcheck disable=SC2016  # each host expands its own number of cores
     srun --nodes $((${#hosts[@]} - 1)) --ntasks $((${#hosts[@]} - 1)) --exclude "${hosts[0]}" \
-        bash -c '"$0" -m ray.scripts.scripts start --block --address "$1" --num-cpus "$SLURM_CPUS_ON_NODE"' \
+        bash -c 'exec "$0" -m ray.scripts.scripts start --block --address "$1" --num-cpus "$SLURM_CPUS_ON_NODE"' \
         "$PYTHON" "$first:$port" >/dev/null 2>&1 &
     started+=($!)
 fi

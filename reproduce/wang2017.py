@@ -24,7 +24,7 @@ import pandas as pd
 import losses
 from data import labels, splits
 from evaluation import metrics
-from reproduce.engine import dataset, flags, loop, plan, schedules, search
+from reproduce.engine import dataset, flags, loop, plan, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
 from reproduce.tables import scoring
@@ -73,8 +73,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
-    table = search.table(rows, config, data, options)
-    runs = loop.train("wang2017", table, data, config, options)
+    runs = loop.train("wang2017", rows, data, config, options)
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
     scoring.write("wang2017", folder, scored, data, failed=failed)

@@ -4,9 +4,10 @@
     python tests/mutate.py losses evaluation --mutants 50 --only metrics --list
 
 A mutant is one module with one operator, comparison, constant, condition or return value changed.
-Its tests (tests/test_FOLDER_MODULE.py and tests/test_FOLDER_MODULE_*.py) run until the first one
-fails: then it is killed, else it survived and its line is printed. A survivor is either equivalent
-(no input tells it from the original) or a test is missing.
+Its tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and those of the whole folder
+in tests/test_FOLDER_all.py) run until the first one fails: then it is killed, else it survived and
+its line is printed. A survivor is either equivalent (no input tells it from the original) or a test
+is missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
 that has imported the libraries, TensorFlow included, but nothing of this repository.
@@ -16,6 +17,7 @@ import argparse
 import ast
 import contextlib
 import importlib
+import math
 import os
 import random
 import shutil
@@ -35,6 +37,7 @@ LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics"
 NEED_BACKEND = ("keras", "tensorflow")  # a test that names one of them imports both
 SLACK, LEAST = 6, 20  # a mutant may take 6 times as long as the tests take, or 20 seconds
 SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
+NOT_TESTED = "not tested"
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -125,8 +128,9 @@ def tests_of(module: str) -> list[str]:
     path = Path(module)
     path = path.parent if path.stem == "__init__" else path.with_suffix("")
     stem = f"test_{path.parent.name}_{path.name}"
-    found = [*(ROOT / "tests").glob(f"{stem}.py"), *(ROOT / "tests").glob(f"{stem}_*.py")]
-    return sorted(str(each.relative_to(ROOT)) for each in found)
+    own = [*(ROOT / "tests").glob(f"{stem}.py"), *sorted((ROOT / "tests").glob(f"{stem}_*.py"))]
+    shared = (ROOT / "tests").glob(f"test_{path.parent.name}_all.py")
+    return [str(each.relative_to(ROOT)) for each in (*own, *(shared if own else ()))]
 
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
@@ -212,31 +216,38 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="modules with TEXT in their path"
     )
+    parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
     options = parser.parse_args()
     modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
     sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
-    sample.sort(key=lambda mutant: (mutant.module, mutant.line))
     print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     if options.list:
-        for mutant in sample:
+        for mutant in sorted(sample):
             print(f"{mutant.module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}")
         return 0
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
-        counts = run_sample(sample, copy_repository(Path(folder)))
+        counts = run_sample(sample, copy_repository(Path(folder)), options.minutes)
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
     return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
 
 
-def run_sample(sample: list[Mutant], copy: Path) -> dict[str, int]:
-    """Test every mutant and print those that survive; how many ended in which way."""
+def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
+    """Test every mutant and print those that survive; how many ended in which way.
+
+    They come in the order drawn, so that those tested in limited time are a random sample too.
+    """
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
     counts: dict[str, int] = {}
     limits: dict[str, float] = {}
     for number, mutant in enumerate(sample, 1):
+        if time.monotonic() > until:
+            counts[NOT_TESTED] = len(sample) - number + 1
+            break
         tests, path = tests_of(mutant.module), copy / mutant.module
         if mutant.module not in limits:
             started = time.monotonic()

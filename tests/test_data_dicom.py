@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from data.images import BadImage, read_gray, unlike_radiograph
+from data import BadImage
+from data.images import read_gray, unlike_radiograph
 
 pydicom = pytest.importorskip("pydicom")
 

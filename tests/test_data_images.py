@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import images
-from data.images import BadImage, read_gray, resize
+from data import BadImage, images
+from data.images import read_gray, resize
 
 
 def encoded(array, kind="PNG", **options) -> bytes:

@@ -116,7 +116,7 @@ def test_another_process_makes_the_same_batches_and_ends_in_mid_epoch(
 import sys
 import numpy as np
 from data.augment import Augment
-from data.cache import Cache, chunk_images
+from data.cache import Cache
 from data.pipeline import ordered_batches, train_batches
 cache, given = Cache(r"{cache.folder}"), np.load(r"{tmp_path / "in.npz"}")
 batches = train_batches(cache, given["rows"], given["targets"], 16, 3, 4,

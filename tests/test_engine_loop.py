@@ -55,6 +55,7 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
         "retry_failed": False,
         "on": "here",
         "only_train": None,
+        "search": (),
     }
     return argparse.Namespace(**settings | changes)
 
@@ -95,7 +96,13 @@ def train(tmp_path, data, monkeypatch):
 
     def train_rows(rows, data=data, config=Config(), names=None, **options) -> list[Run]:
         trained.clear()
-        return loop.train("p", rows, data, config, options_for(tmp_path, rows=names, **options))
+        return loop.train(
+            "p",
+            lambda config, data: rows,
+            data,
+            config,
+            options_for(tmp_path, rows=names, **options),
+        )
 
     train_rows.trained, train_rows.failing = trained, failing
     return train_rows

@@ -114,7 +114,7 @@ def test_no_label_or_title_is_read_as_a_formula(tmp_path):
     title = "file $a_{$ caf\udce9.png"
     readers = dict.fromkeys(HOSTILE, (first > 0.5).astype(float))
     drawn = [
-        figures.roc_curves(tmp_path / "a.svg", targets, first, HOSTILE, readers, title),
+        figures.roc_curves(tmp_path / "a.svg", targets, first, HOSTILE, readers, title=title),
         figures.auc_comparison(
             tmp_path / "b.svg", delong.table(targets, first, second, HOSTILE), HOSTILE[:2],
             title=title,

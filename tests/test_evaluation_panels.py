@@ -34,9 +34,13 @@ def test_panels_are_pictures_and_the_same_each_time(tmp_path):
     found, parents = random.random(5), np.zeros((5, 5))
     for spread in (None, found / 10):
         paths = [tmp_path / f"{number}.png" for number in range(3)]
-        panels.activations(paths[0], image, heat, names, found, spread, ["label 1"], 3, "title")
+        panels.activations(
+            paths[0], image, heat, names, found, spread, true=["label 1"], columns=3, title="title"
+        )
         for path in paths[1:]:
-            panels.prediction(path, image, names, found, spread, [4, 0], heat[:2], parents)
+            panels.prediction(
+                path, image, names, found, spread, shown=[4, 0], heat=heat[:2], parents=parents
+            )
         assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
         assert paths[1].read_bytes() == paths[2].read_bytes()
         assert len(list(tmp_path.iterdir())) == 3
@@ -47,8 +51,21 @@ def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
     names, found, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
     title = "$x^{$ caf\udce9.png"
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    panels.activations(paths[0], image, heat, names, found, None, names, 2, title)
-    panels.prediction(paths[1], image, names, found, None, [1, 0], heat, parents, title, title)
+    panels.activations(
+        paths[0], image, heat, names, found, None, true=names, columns=2, title=title
+    )
+    panels.prediction(
+        paths[1],
+        image,
+        names,
+        found,
+        None,
+        shown=[1, 0],
+        heat=heat,
+        parents=parents,
+        title=title,
+        note=title,
+    )
     assert all(cv2.imread(str(path)) is not None for path in paths)
 
 
@@ -68,7 +85,18 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     parents[0, 1] = parents[2, 0] = 1
     heat = np.ones((2, 4, 4), np.float32)
     image = np.zeros((64, 64), np.uint8)
-    panels.prediction("", image, names, found, spread, [1, 0], heat, parents, "a.png", "HLCP")
+    panels.prediction(
+        "",
+        image,
+        names,
+        found,
+        spread,
+        shown=[1, 0],
+        heat=heat,
+        parents=parents,
+        title="a.png",
+        note="HLCP",
+    )
     picture, bars, tree, *tiles = (axes for each in drawn[0].subfigs for axes in each.axes)
     assert picture.get_title(loc="left") == "a.png"
     order = np.argsort(-found)[:10]
@@ -92,7 +120,9 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     assert [tile.get_title() for tile in tiles[:2]] == ["label 1\n97 ± 20 %", "label 0\n50 ± 10 %"]
     assert [tile.axison for tile in tiles] == [True, True, False, False, False, False]
     assert tree.get_title(loc="left") == "Label tree"
-    panels.prediction("", image, names, found, None, [1], heat, np.zeros((12, 12)))
+    panels.prediction(
+        "", image, names, found, None, shown=[1], heat=heat, parents=np.zeros((12, 12))
+    )
     assert drawn[1].subfigs[0].axes[2].get_title(loc="left") == "All labels"
     assert not drawn[1].subfigs[0].axes[1].collections  # one member has no spread
 
@@ -100,7 +130,9 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
 def test_tiles_name_their_label_and_true_ones_are_bold(drawn):
     heat, image = np.ones((3, 4, 4), np.float32), np.zeros((64, 64), np.uint8)
     names, found = ["a", "b", "c"], np.array([0.1, 0.2, 0.3])
-    panels.activations("", image, heat, names, found, found / 10, ["b"], 2, "title")
+    panels.activations(
+        "", image, heat, names, found, found / 10, true=["b"], columns=2, title="title"
+    )
     tiles = drawn[0].axes
     assert [tile.get_title() for tile in tiles] == ["a\n10 ± 1 %", "b\n20 ± 2 %", "c\n30 ± 3 %", ""]
     assert [tile.title.get_fontweight() for tile in tiles[:3]] == ["normal", "bold", "normal"]

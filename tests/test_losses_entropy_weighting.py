@@ -140,6 +140,16 @@ def test_the_combined_loss_adds_eq_1():
     np.testing.assert_allclose(values_and_gradients(lambda x: off(z, x), y)[0], one, rtol=1e-6)
 
 
+def test_the_factors_are_one_unless_given():
+    generator = np.random.default_rng(3)
+    y = generator.normal(size=(5, 4)).astype(np.float32)
+    z = generator.integers(0, 2, (5, 4)).astype(np.float32)
+    plain = EntropyWeighting("confusion", reduction=None)
+    ones = ops.convert_to_numpy(entropy_weighting(z, y, "confusion", np.ones(4), np.ones(4)))
+    np.testing.assert_allclose(ops.convert_to_numpy(plain(z, y)), ones, rtol=1e-6)
+    np.testing.assert_allclose(entropy_weighting(z, y, "confusion"), ones, rtol=1e-6)
+
+
 def test_an_unknown_reading_is_named():
     with pytest.raises(ValueError, match="reading is one of as_printed, detached, confusion"):
         entropy_weighting(ONE_POSITIVE, UNIFORM, "printed")

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import label_tree
-from losses.hierarchical_penalty import data_driven, fixed, hierarchical_penalty, penalty
+from losses.hierarchical_penalty import hierarchical_penalty, penalty
 from losses.masking import masked_bce
+from losses.penalties import fixed
 from tests.gradients import values_and_gradients
 
 PARENTS = label_tree.parent_matrix(((), (), (0, 1)))  # one child of two parents
@@ -42,17 +43,6 @@ def test_a_pair_needs_both_targets_known():
     np.testing.assert_array_equal(values, [0.5, 0, 0, 0])
 
 
-def test_one_half_is_a_negative_parent_and_no_positive_child():
-    targets = np.array([[0.5, 1], [0.51, 1], [0, 0.5], [0, 0.51], [np.nan, 1]])
-    weights = data_driven(targets, [[0, 0], [1, 0]], scale=1.0)
-    assert weights[1, 0] == pytest.approx(1 - 2 / 3, abs=1e-5)  # two of three below the parent
-
-
-def test_the_weights_are_one_half_unless_given():
-    np.testing.assert_array_equal(fixed(PARENTS), 0.5 * PARENTS)
-    np.testing.assert_allclose(data_driven(np.zeros((5, 3)), PARENTS), 0.5 * PARENTS, atol=1e-6)
-
-
 def test_the_released_step_has_no_gradient_and_the_differentiable_form_has():
     y, z = np.array([[-1.0, -2.0, 1.0]]), np.array([[1.0, 0.0, 1.0]])
     weights = fixed(PARENTS, 0.5)
@@ -63,26 +53,6 @@ def test_the_released_step_has_no_gradient_and_the_differentiable_form_has():
     np.testing.assert_array_equal(released[1], plain[1])  # training does not
     slope = 0.5 * sigma(y) * (1 - sigma(y)) * [[-1, -1, 2]]  # parents up, child down
     np.testing.assert_allclose(ours[1] - plain[1], slope)
-
-
-def test_data_driven_weights_count_children_without_their_parent():
-    targets = np.array(
-        [[0, 0, 1], [0, 1, 0], [0, 0, 0], [0, 1, np.nan], [1, 1, 1], [np.nan, 1, 1]], float
-    )
-    weights = data_driven(targets, PARENTS, scale=0.5)
-    assert weights[2, 0] == pytest.approx(0.5 * (1 - (1 + 1e-6) / (3 + 2e-6)), rel=1e-12)
-    assert weights[2, 1] == pytest.approx(0.5 * (1 - (1 + 1e-6) / (2 + 2e-6)), rel=1e-12)
-    assert np.count_nonzero(weights) == 2
-
-
-def test_weights_of_parents_made_from_their_children_are_the_scale():
-    tree = label_tree.ASADI
-    targets = np.random.default_rng(0).random((200, len(tree))) < 0.1
-    closed = label_tree.close(targets.astype(np.float32), tree)
-    weights = data_driven(closed, label_tree.parent_matrix(tree), scale=1.0)
-    pairs = label_tree.parent_matrix(tree) > 0
-    np.testing.assert_allclose(weights[pairs], 1, atol=1e-6)
-    assert np.all(weights[~pairs] == 0)
 
 
 @settings(max_examples=30, deadline=None)

@@ -75,13 +75,13 @@ def made(tmp_path_factory):
         dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
-        phantoms=None, split_file=None, on="here", only_train=None,
+        phantoms=None, split_file=None, search=(), on="here", only_train=None,
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
     cut = dataset.decode(options, frame, attrs, "", 38, 32)
-    runs = loop.train("toy2020", rows(Config(), cut), cut, Config(), options)
+    runs = loop.train("toy2020", rows, cut, Config(), options)
     by_row = {each.row.name: each.folder for each in runs}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rebuild, "ROOT", folder)
@@ -246,9 +246,12 @@ def test_what_is_no_finished_run_is_a_sentence(made, tmp_path, capsys):
     assert refused("--run", str(results), image) == 2
     assert "is no run: give the folder of one row and seed" in (said := capsys.readouterr().err)
     assert "seed-0" in said.partition("Below it lie")[2]
-    assert refused("--run", str(runs["chain"]), "--mc", "3", image) == 2
+    out = ["--out", str(tmp_path / "out")]
+    assert refused("--run", str(runs["chain"]), "--mc", "3", image, *out) == 2
     assert "tiny has no Dropout layer" in capsys.readouterr().err
-    assert refused("--run", str(runs["chain"]), str(tmp_path)) == 2
+    assert command.main(["--run", str(runs["chain"]), image, *out]) == 0  # it took no folder
+    (tmp_path / "empty").mkdir()
+    assert refused("--run", str(runs["chain"]), str(tmp_path / "empty")) == 2
     assert "There are no .png" in capsys.readouterr().err
     unfinished = tmp_path / "seed-0"
     unfinished.mkdir()
@@ -272,7 +275,7 @@ def lines_of(out: Path) -> list[str]:
 
 def test_a_stopped_command_goes_on_where_it_stopped(made, tmp_path, capsys, monkeypatch):
     runs, _, root = made
-    files = [str(path) for path in files_of(runs["chain"], root)]
+    files = [str(path) for path in files_of(runs["chain"], root)][:4]
     given = ["--run", str(runs["chain"]), *files, "--heatmaps"]
     assert command.main([*given, "--out", str(tmp_path / "whole")]) == 0
     drawn, draw = [], command.draw_panel

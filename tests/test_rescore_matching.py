@@ -14,7 +14,7 @@ from data import labels
 from evaluation import EvaluationError
 from evaluation.predictions import Predictions, save
 from reproduce.rescore import matching, reading, score
-from tests.test_rescore_score import rescore
+from tests.rescore_command import rescore
 
 ROOT = Path(__file__).parents[1]
 TRUTH = "id,Edema,Pleural Effusion\na,1,0\nb,0,1\nc,0,0\n"

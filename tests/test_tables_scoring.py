@@ -104,7 +104,7 @@ def test_one_seed_keeps_the_patients_interval_and_says_so(tmp_path):
     table = score([run])["HLCP"].table
     found = predictions.load(run.folder / "predictions.npz")
     expected = bootstrap.table(
-        found.targets, found.mean, LABELS, found.patients, leaf(LABELS), RESAMPLES
+        found.targets, found.mean, LABELS, found.patients, leaf(LABELS), resamples=RESAMPLES
     )
     pd.testing.assert_frame_equal(table.drop(columns="note"), expected.drop(columns="note"))
     assert {*table["note"]} == {f"{scoring.ONE_SEED}; our reading"}

@@ -71,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--seed", type=int, default=2)
     options = parser.parse_args(arguments)
+    if [] in vars(options).values():  # what Python 3.11 makes of --size=--
+        parser.error("a flag lacks its value")
     try:
         if options.command == "sheet":
             sheet(options.out, options.seed)

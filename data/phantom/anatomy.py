@@ -30,53 +30,88 @@ _LATERAL_HEART = np.array(
 
 
 @dataclass
-class Shape:
-    """What differs between patients, and what disease changes; lengths are image fractions."""
+class Thorax:
+    """The space that the lungs fill."""
 
-    view: str
-    texture: int  # seeds vessels and lung texture: a patient keeps them
     width: float  # of the rib cage; 1 is the mean
     apex: float
     domes: list[float]  # y of the two diaphragm domes
     flat: float  # 0 a round diaphragm, 1 a flat one
+    lost: list[float] = field(default_factory=lambda: [0.0, 0.0])  # volume, as a dome's rise
+
+
+@dataclass
+class Mediastinum:
+    """What lies between the lungs; 1 is the mean size."""
+
     heart: float
-    tilt: float
-    mediastinum: float
+    tilt: float  # of the heart
+    width: float
     aorta: float
+
+
+@dataclass
+class Lungs:
     hila: list[float]
     air: float  # how dark the lungs are against soft tissue
     vessels: float
+
+
+@dataclass
+class Body:
     fat: float
     breasts: float
     gas: float  # stomach bubble
     bones: float
     ribs: float  # y of the first posterior rib
-    lost: list[float] = field(default_factory=lambda: [0.0, 0.0])  # volume, as a dome's rise
+
+
+@dataclass
+class Shape:
+    """What differs between patients, and what disease changes; lengths are image fractions."""
+
+    view: str
+    texture: int  # seeds vessels and lung texture: a patient keeps them
+    thorax: Thorax
+    mediastinum: Mediastinum
+    lungs: Lungs
+    body: Body
 
 
 def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
-    """One patient's shape; portable (AP) films magnify the heart and catch less breath."""
+    """One patient's shape; portable (AP) films magnify the heart and catch less breath.
+
+    Released phantoms hang on the order in which these numbers are drawn.
+    """
     dome = rng.normal(0.69, 0.022)
     portable = view == "AP"
     return Shape(
         view=view,
         texture=int(rng.integers(2**31)),
-        width=rng.normal(0.97 - 0.03 * female, 0.045),
-        apex=rng.normal(0.125, 0.012),
-        domes=[dome - 0.05 * portable, dome + rng.normal(0.022, 0.014) - 0.05 * portable],
-        flat=rng.uniform(0, 0.5),
-        heart=rng.normal(0.99, 0.07) * (1.08 if portable else 1),
-        tilt=rng.normal(0, 0.06),
-        mediastinum=max(0.75, rng.normal(1, 0.09)) * (1.1 if portable else 1),
-        aorta=rng.uniform(0.3, 1.1),
-        hila=list(rng.normal(1, 0.13, 2)),
-        air=rng.normal(0.51, 0.035) - 0.03 * portable,
-        vessels=rng.uniform(0.75, 1.25),
-        fat=rng.uniform(0, 1),
-        breasts=rng.uniform(0.35, 1) if female else 0.0,
-        gas=rng.uniform(0, 1) if rng.random() < 0.6 else 0.0,
-        bones=rng.uniform(0.75, 1.2),
-        ribs=rng.normal(0.12, 0.008),
+        thorax=Thorax(
+            width=rng.normal(0.97 - 0.03 * female, 0.045),
+            apex=rng.normal(0.125, 0.012),
+            domes=[dome - 0.05 * portable, dome + rng.normal(0.022, 0.014) - 0.05 * portable],
+            flat=rng.uniform(0, 0.5),
+        ),
+        mediastinum=Mediastinum(
+            heart=rng.normal(0.99, 0.07) * (1.08 if portable else 1),
+            tilt=rng.normal(0, 0.06),
+            width=max(0.75, rng.normal(1, 0.09)) * (1.1 if portable else 1),
+            aorta=rng.uniform(0.3, 1.1),
+        ),
+        lungs=Lungs(
+            hila=list(rng.normal(1, 0.13, 2)),
+            air=rng.normal(0.51, 0.035) - 0.03 * portable,
+            vessels=rng.uniform(0.75, 1.25),
+        ),
+        body=Body(
+            fat=rng.uniform(0, 1),
+            breasts=rng.uniform(0.35, 1) if female else 0.0,
+            gas=rng.uniform(0, 1) if rng.random() < 0.6 else 0.0,
+            bones=rng.uniform(0.75, 1.2),
+            ribs=rng.normal(0.12, 0.008),
+        ),
     )
 
 
@@ -84,25 +119,27 @@ class Lung:
     """One lung: outer and inner border from apex to base, closed by the diaphragm."""
 
     def __init__(self, shape: Shape, side: int):
-        angle = shape.domes[side] + 0.105 * (1 - 0.6 * shape.flat)  # the costophrenic angle
-        y = shape.apex + _DOWN * (angle - shape.apex)
+        angle = shape.thorax.domes[side] + 0.105 * (
+            1 - 0.6 * shape.thorax.flat
+        )  # the costophrenic angle
+        y = shape.thorax.apex + _DOWN * (angle - shape.thorax.apex)
         if shape.view == "LATERAL":
             offset = 0.012 * side
             outer, inner = _LATERAL_OUTER + offset, _LATERAL_INNER - offset
             lowest = np.array([y[-1] + 0.07, y[-1] - 0.06])
         else:
             sign = (-1, 1)[side]
-            outer = 0.5 + sign * _OUTER * shape.width
+            outer = 0.5 + sign * _OUTER * shape.thorax.width
             inner = 0.5 + sign * _INNER
-            lowest = np.array([y[-1], shape.domes[side] + 0.05])
-        outer_y = shape.apex + _DOWN * (lowest[0] - shape.apex)
-        inner_y = shape.apex + _DOWN * (lowest[1] - shape.apex)
+            lowest = np.array([y[-1], shape.thorax.domes[side] + 0.05])
+        outer_y = shape.thorax.apex + _DOWN * (lowest[0] - shape.thorax.apex)
+        inner_y = shape.thorax.apex + _DOWN * (lowest[1] - shape.thorax.apex)
         self.outer = np.stack([outer, outer_y], 1)
         self.inner = np.stack([inner, inner_y], 1)
         across = np.array([0.0, 0.13, 0.4, 0.68, 1.0])[:, None]
         base = self.outer[-1] + (self.inner[-1] - self.outer[-1]) * across
-        lift = np.array([0, 0.42, 1, 0.8, 0]) * (1 - 0.6 * shape.flat)
-        base[:, 1] += lift * (shape.domes[side] - base[:, 1].min())
+        lift = np.array([0, 0.42, 1, 0.8, 0]) * (1 - 0.6 * shape.thorax.flat)
+        base[:, 1] += lift * (shape.thorax.domes[side] - base[:, 1].min())
         self.base = base
         self.hilum = np.array([0.5 + (-0.105, 0.095)[side], 0.43 - 0.012 * side])
         if shape.view == "LATERAL":
@@ -149,7 +186,7 @@ class Film(Canvas):
 
     def _draw_soft_tissue(self) -> None:
         shape = self.shape
-        wide = 0.5 * (shape.fat - 0.5) * 0.08
+        wide = 0.5 * (shape.body.fat - 0.5) * 0.08
         if self.lateral:
             outline = [
                 (0.47, -0.05), (0.44, 0.07), (0.33, 0.16), (0.19 - wide, 0.33), (0.14 - wide, 0.55),
@@ -167,15 +204,15 @@ class Film(Canvas):
         thick = self.soften(body, 0.05)
         heart = _LATERAL_HEART if self.lateral else _HEART
         center = np.array([0.53, 0.58]) if not self.lateral else np.array([0.4, 0.57])
-        scale = np.array([shape.heart, 1 + 0.45 * (shape.heart - 1)])
+        scale = np.array([shape.mediastinum.heart, 1 + 0.45 * (shape.mediastinum.heart - 1)])
         heart = center + (heart - center) * scale
-        heart[:, 1] += np.mean(shape.domes) - 0.70  # it rests on the diaphragm
-        heart[:, 0] += shape.tilt * (heart[:, 1] - center[1])
+        heart[:, 1] += np.mean(shape.thorax.domes) - 0.70  # it rests on the diaphragm
+        heart[:, 0] += shape.mediastinum.tilt * (heart[:, 1] - center[1])
         self.heart_outline = curve(heart, closed=True)
         self.heart = self.area(self.heart_outline, 0.009)
         self.body = body
         self.tissue = body * 0.32 + thick * 0.36
-        m, knob = shape.mediastinum, 0.02 * shape.aorta
+        m, knob = shape.mediastinum.width, 0.02 * shape.mediastinum.aorta
         if self.lateral:  # vessels in front of the spine, and behind the sternum if widened
             outline = [(0.52 - 0.04 * m, 0.1), (0.53 - 0.1 * m**2, 0.34), (0.57, 0.42), (0.58, 0.1)]
             self.mediastinum = 0.45 * self.area(curve(outline, closed=True), 0.02)
@@ -185,26 +222,27 @@ class Film(Canvas):
                 (0.055, 0.6), (0.075 * m, 0.41), (0.066 * m, 0.36), (0.066 * m + knob, 0.30),
                 (0.055 * m, 0.24), (0.05 * m, 0.02),
             ]  # fmt: skip
-            outline = curve(outline, closed=True) + np.array([0.5, 0])
-            self.mediastinum = self.area(outline, 0.008)
+            self.mediastinum = self.area(curve(outline, closed=True) + np.array([0.5, 0]), 0.008)
         rows = np.linspace(0, 1, self.side, dtype=np.float32)[:, None]
         self.tissue += 0.22 * np.clip((rows - 0.5) / 0.35, 0, 1) * thick  # the abdomen is thick
         self.tissue += np.float32(0.14) * np.maximum(self.heart, 0.85 * self.mediastinum)
-        if shape.breasts and not self.lateral:
+        if shape.body.breasts and not self.lateral:
             for x in (0.24, 0.76):
                 breast = self.blob((x, 0.62), (0.145, 0.135), hard=0.35)
-                self.tissue += np.float32(0.1 * shape.breasts) * breast
-        if shape.gas and not self.lateral:
-            at = (0.66, shape.domes[1] + 0.075)
-            bubble = self.blob(at, (0.03 + 0.035 * shape.gas, 0.025 + 0.02 * shape.gas), hard=0.5)
-            self.extra -= np.float32(0.16 + 0.12 * shape.gas) * bubble
+                self.tissue += np.float32(0.1 * shape.body.breasts) * breast
+        if shape.body.gas and not self.lateral:
+            at = (0.66, shape.thorax.domes[1] + 0.075)
+            bubble = self.blob(
+                at, (0.03 + 0.035 * shape.body.gas, 0.025 + 0.02 * shape.body.gas), hard=0.5
+            )
+            self.extra -= np.float32(0.16 + 0.12 * shape.body.gas) * bubble
 
     def _draw_lungs(self) -> None:
         shape, rng = self.shape, self.texture
         self.lung_masks = [self.area(lung.outline(), 0.005) for lung in self.lungs]
         lung = np.maximum(*self.lung_masks)
         hidden = 1 - (1 - np.float32(0.8) * self.heart) * (1 - self.mediastinum)
-        self.air = np.float32(shape.air) * lung * (1 - hidden)
+        self.air = np.float32(shape.lungs.air) * lung * (1 - hidden)
         self.air *= 0.9 + 0.2 * self.cloud(rng, 0.09)
         trunks, branches, twigs = [], [], []
         for side, lung in enumerate(self.lungs):
@@ -227,28 +265,28 @@ class Film(Canvas):
         vessels = np.float32(0.30) * self.lines(trunks, 0.0095, 0.003)
         vessels = np.maximum(vessels, np.float32(0.21) * self.lines(branches, 0.006, 0.002))
         vessels = np.maximum(vessels, np.float32(0.13) * self.lines(twigs, 0.004, 0.0015))
-        self.vessels = np.float32(shape.vessels) * vessels
+        self.vessels = np.float32(shape.lungs.vessels) * vessels
         self.hila = []
         for side, lung in enumerate(self.lungs):
-            size = 0.8 + 0.2 * shape.hila[side]
+            size = 0.8 + 0.2 * shape.lungs.hila[side]
             hilum = self.blob(lung.hilum, (0.028 * size, 0.062 * size), (0.25, -0.25)[side], 0.1)
             self.hila.append(hilum)
-            self.opacify(hilum, 0.42 * shape.hila[side])
+            self.opacify(hilum, 0.42 * shape.lungs.hila[side])
 
     def _draw_bones(self) -> None:
-        shape, bones = self.shape, np.float32(self.shape.bones)
-        tops = shape.ribs + 0.058 * np.arange(10)
+        shape, bones = self.shape, np.float32(self.shape.body.bones)
+        tops = shape.body.ribs + 0.058 * np.arange(10)
         if self.lateral:
             self.ribs = [curve([(0.8, y), (0.6, y + 0.05), (0.4, y + 0.15), (0.24, y + 0.26)])
                          for y in tops - 0.03]  # fmt: skip
-            spine = [(0.66, 0), (0.71, 0.2), (0.77, 0.45), (0.78, 0.7), (0.73, 1)]
-            self.extra += np.float32(0.09) * self.lines([curve(spine)], 0.075, 0.006) * bones
+            backbone = [(0.66, 0), (0.71, 0.2), (0.77, 0.45), (0.78, 0.7), (0.73, 1)]
+            self.extra += np.float32(0.09) * self.lines([curve(backbone)], 0.075, 0.006) * bones
             self.extra += np.float32(0.05) * self.lines(self.ribs, 0.013, 0.002) * bones
             self.clavicles = self.ribs[:2]
             return
         self.ribs, front = [], []
-        reach = np.interp(np.clip((tops + 0.05 - shape.apex) / 0.66, 0, 1), _DOWN, _OUTER)
-        reach = reach * shape.width + 0.008
+        reach = np.interp(np.clip((tops + 0.05 - shape.thorax.apex) / 0.66, 0, 1), _DOWN, _OUTER)
+        reach = reach * shape.thorax.width + 0.008
         slope = np.linspace(0.0, 0.055, 10)
         for sign in (-1, 1):
             d = np.stack([np.full(10, 0.028), reach * 0.42, reach * 0.8, reach, reach - 0.004], 1)

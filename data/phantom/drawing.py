@@ -25,7 +25,8 @@ from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
 from data.progress import with_progress
 
 VERSION = 1  # raise it with every change that changes bytes
-SMALLEST, FEWEST = 32, 20  # pixels; images
+SMALLEST, LARGEST = 32, 4096  # pixels
+FEWEST, MOST = 20, 1_000_000  # images
 WORKING_SIDE = 128  # smaller images are drawn at this size and averaged down
 POOL_FROM = 400  # images; fewer are drawn before a pool has started
 ANATOMY, FILM, FINDING, PLAN = range(4)  # streams of random numbers
@@ -141,10 +142,12 @@ def write(
     out = Path(out)
     if dataset not in LAYOUTS:
         raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(LAYOUTS)}.")
-    if images < FEWEST or size < SMALLEST or seed < 0 or not 0 <= prevalence_floor <= 0.3:
+    fits = FEWEST <= images <= MOST and SMALLEST <= size <= LARGEST
+    if not fits or seed < 0 or not 0 <= prevalence_floor <= 0.3:
         raise DataError(
-            f"Phantoms need --images of at least {FEWEST}, --size of at least {SMALLEST}, --seed "
-            f"of at least 0 and --prevalence-floor between 0 and 0.3."
+            f"Phantoms need --images of at least {FEWEST} and at most {MOST:,}, --size of at least "
+            f"{SMALLEST} and at most {LARGEST}, --seed of at least 0 and --prevalence-floor "
+            "between 0 and 0.3."
         )
     settings = {
         "dataset": dataset,

@@ -26,8 +26,8 @@ def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
         for tap in range(4):
             at = span + tap - 1
             weights[span, :, at % count if closed else min(max(at, 0), count - 1)] += basis[:, tap]
-    weights = weights.reshape(-1, count)
-    return weights if closed else np.vstack([weights, np.eye(count)[-1]])
+    rows = weights.reshape(-1, count)
+    return rows if closed else np.vstack([rows, np.eye(count)[-1]])
 
 
 def curve(points, closed: bool = False, steps: int = 8) -> np.ndarray:
@@ -54,8 +54,8 @@ class Canvas:
         shrink = int(pixels // 2)
         if shrink < 2:
             return cv2.GaussianBlur(mask, (0, 0), pixels)
-        small = (max(4, self.side // shrink),) * 2
-        small = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
+        side = max(4, self.side // shrink)
+        small = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
         small = cv2.GaussianBlur(small, (0, 0), sigma * small.shape[0])
         return cv2.resize(small, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -122,7 +122,7 @@ class Pose:
     def matrix(self) -> np.ndarray:
         """(2, 3): canonical to posed coordinates, both in image fractions."""
         turn = cv2.getRotationMatrix2D((0.5, 0.5), self.angle, self.scale)
-        turn[:, 2] += self.shift
+        turn[:, 2] += np.array(self.shift)
         return turn
 
 

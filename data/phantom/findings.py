@@ -23,7 +23,7 @@ def heart(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def heart_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.heart *= 1.06 + rng.uniform(0.13, 0.27) * strength
+    shape.mediastinum.heart *= 1.06 + rng.uniform(0.13, 0.27) * strength
 
 
 def mediastinum(film: Film, rng: Rng, strength: float) -> Masks:
@@ -31,13 +31,13 @@ def mediastinum(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def mediastinum_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.mediastinum *= 1.15 + rng.uniform(0.25, 0.6) * strength
-    shape.aorta += rng.uniform(0, 1)
+    shape.mediastinum.width *= 1.15 + rng.uniform(0.25, 0.6) * strength
+    shape.mediastinum.aorta += rng.uniform(0, 1)
 
 
 def hernia(film: Film, rng: Rng, strength: float) -> Masks:
     """A stomach behind the heart: a round rim with gas over fluid."""
-    center = np.array([rng.normal(0.53, 0.025), np.mean(film.shape.domes) - 0.06])
+    center = np.array([rng.normal(0.53, 0.025), np.mean(film.shape.thorax.domes) - 0.06])
     radii = rng.uniform(0.065, 0.095, 2) * (1.15, 0.9)
     mask = film.blob(center, radii, hard=0.8)
     level = np.arange(film.side)[:, None] / film.side > center[1] + 0.1 * radii[1]

@@ -53,7 +53,7 @@ def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndar
     strength = np.clip(rng.normal(0.88, 0.28, truth.shape), 0.3, 1.4)
     age = np.clip(rng.normal(58, 15, len(sizes)), 18, 90).astype(int)[patient] + number
     female = (rng.random(len(sizes)) < 0.45)[patient]
-    return Visits(patient, number, female, age, split[patient], truth, strength)
+    return Visits(patient, number, female, age, split[patient], truth, strength=strength)
 
 
 def _findings(dataset: str, visits: Visits) -> list[tuple[tuple[str, float], ...]]:
@@ -153,7 +153,8 @@ def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
         f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
         for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
     ]
-    shots, rows = [], []
+    shots: list[Shot] = []
+    rows = []
     for i, study in enumerate(studies):
         for position in range(1 + lateral[i]):
             name = f"{study}/view{position + 1}_{('frontal', 'lateral')[position]}.jpg"

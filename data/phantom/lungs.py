@@ -158,14 +158,14 @@ def edema(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def edema_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.heart *= 1 + 0.03 * strength
-    shape.vessels *= 1 + 0.2 * strength
-    shape.hila = [hilum * (1 + 0.2 * strength) for hilum in shape.hila]
+    shape.mediastinum.heart *= 1 + 0.03 * strength
+    shape.lungs.vessels *= 1 + 0.2 * strength
+    shape.lungs.hila = [hilum * (1 + 0.2 * strength) for hilum in shape.lungs.hila]
 
 
 def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
     """Plates across the lower zone of the lung that lost volume."""
-    side, masks = int(np.argmax(film.shape.lost)), []
+    side, masks = int(np.argmax(film.shape.thorax.lost)), []
     for _ in range(rng.choice([1, 2, 2, 3])):
         start = film.lungs[side].at(rng.uniform(0.1, 0.35), rng.uniform(0.72, 0.97))
         turn, length = rng.uniform(-0.35, 0.2), rng.uniform(0.12, 0.2)
@@ -179,8 +179,8 @@ def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
 
 def _shrink(shape: Shape, side: int, amount: float) -> None:
     """A lung that loses volume pulls its diaphragm up."""
-    shape.lost[side] += amount
-    shape.domes[side] -= amount
+    shape.thorax.lost[side] += amount
+    shape.thorax.domes[side] -= amount
 
 
 def atelectasis_shape(shape: Shape, rng: Rng, strength: float) -> None:
@@ -189,7 +189,7 @@ def atelectasis_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 def collapse(film: Film, rng: Rng, strength: float) -> Masks:
     """A lobe without air: a wedge from the hilum to the raised diaphragm."""
-    side = int(np.argmax(film.shape.lost))
+    side = int(np.argmax(film.shape.thorax.lost))
     lung = film.lungs[side]
     corner = lung.at(rng.uniform(0.6, 0.85), 1.05)
     wedge = [lung.hilum, lung.at(0.3, 0.75), corner, np.add(corner, (0, 0.06)), lung.at(0, 1.15)]
@@ -218,11 +218,11 @@ def emphysema(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def emphysema_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.air *= 1 + 0.08 * strength
-    shape.flat = min(1, shape.flat + 0.5 * strength)
-    shape.domes = [dome + 0.03 * strength for dome in shape.domes]
-    shape.heart *= 1 - 0.06 * strength
-    shape.vessels *= 1 - 0.3 * strength
+    shape.lungs.air *= 1 + 0.08 * strength
+    shape.thorax.flat = min(1, shape.thorax.flat + 0.5 * strength)
+    shape.thorax.domes = [dome + 0.03 * strength for dome in shape.thorax.domes]
+    shape.mediastinum.heart *= 1 - 0.06 * strength
+    shape.lungs.vessels *= 1 - 0.3 * strength
 
 
 def pneumothorax(film: Film, rng: Rng, strength: float) -> Masks:
@@ -313,7 +313,7 @@ def fibrosis(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def fibrosis_shape(shape: Shape, rng: Rng, strength: float) -> None:
-    shape.domes = [dome - 0.015 * strength for dome in shape.domes]
+    shape.thorax.domes = [dome - 0.015 * strength for dome in shape.thorax.domes]
 
 
 def _strands(film: Film, rng: Rng, center, count: int, length: float, toward=None) -> np.ndarray:

@@ -142,6 +142,8 @@ def main() -> int:
         "--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none"
     )
     options = parser.parse_args()
+    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
+        parser.error("a flag lacks its value")
     if bool(options.data_dir) != bool(options.dataset):
         parser.error("--data-dir and --dataset go together: a folder, and what it holds")
     findings = []

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import DataError, images, label_tree, labels, splits
+from data import BadImage, DataError, images, label_tree, labels, splits
 from data.phantom import drawing
 from data.phantom import labels as drawn_labels
 from evaluation import published
@@ -109,13 +109,13 @@ def closure(frame: pd.DataFrame, dataset: str) -> Finding:
 
 def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     """The share of positives of each label beside that of the whole released dataset."""
-    names, tree = LABELS[dataset]
+    names = LABELS[dataset][0]
     positive = (frame[list(names)] == 1).sum()
     known = pd.Series(drawn_labels.prevalences(dataset), drawn_labels.NAMES[dataset])
     if dataset == "chexpert":  # of inner labels it counts what the released ones leave out
         uncertain = pd.Series(drawn_labels.UNCERTAIN, labels.CHEXPERT)
         known = known - drawn_labels.UNCERTAIN_BUT_TRUE * uncertain
-        known = known.drop([names[label] for label in label_tree.inner(tree)])
+        known = known.drop([names[label] for label in label_tree.inner(label_tree.CHEXPERT)])
     known = known.reindex(names)
     share = positive / len(frame)
     far = (np.abs(np.log(share.clip(1e-9) / known)) > np.log(FAR)) & (known * len(frame) > RARE)
@@ -152,7 +152,7 @@ def decoding(folder: Path, frame: pd.DataFrame, size: int) -> Finding:
     def why_not(path: str) -> str | None:
         try:
             images.read_gray(Path(folder) / path, size)
-        except images.BadImage as error:
+        except BadImage as error:
             return f"{path} {error.reason}"
         return None
 
@@ -219,13 +219,13 @@ def _need(script: ModuleType, paper: str, dataset: str, frame: pd.DataFrame | No
     return Need(
         paper,
         dataset,
-        total,
-        sum(row.fit.epochs for row in trained),
-        any(row.fit.stop is not to_the_end for row in trained),
-        training,
-        config.size,
-        total * getattr(config, "resize", config.size) ** 2,
-        len(trained) * parameters * STATE_BYTES,
+        images=total,
+        epochs=sum(row.fit.epochs for row in trained),
+        may_stop=any(row.fit.stop is not to_the_end for row in trained),
+        training=training,
+        pixels=config.size,
+        cache=total * getattr(config, "resize", config.size) ** 2,
+        results=len(trained) * parameters * STATE_BYTES,
     )
 
 

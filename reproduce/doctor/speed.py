@@ -52,7 +52,7 @@ def training_speed(seconds: float, backend: str, gpu: bool) -> dict:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, SIZE, SIZE, 1), np.uint8)
     targets = rng.integers(0, 2, (batch, 14)).astype(np.float32)
-    took = []
+    took: list[float] = []
     model.train_on_batch(images, targets)  # makes the optimizer's variables, and the graph if any
     while sum(took) < seconds:
         began = time.perf_counter()

@@ -3,6 +3,7 @@
 import importlib
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 from models import ModelError, backbones, weights
 from reproduce.doctor.dataset import handful
@@ -22,7 +23,9 @@ def look(paper: str, dataset: str, reach: Callable | None = None) -> Finding:
 
 
 def _finding(paper: str, setting: str, names: list[str], reach: Callable) -> Finding:
-    there, online, missing = [], [], []
+    there: list[tuple[str, str, str | Path]] = []
+    missing: list[tuple[str, str, str | Path]] = []
+    online = []
     for name in dict.fromkeys(names):
         value = backbones.weights_of(setting, name)
         if value == "none":

@@ -120,7 +120,8 @@ def decode(
     elif not attrs["complete"] or cache.skipped:
         reason = f"subset of {len(decoded):,} images"
     centre = functools.cache(lambda: decode(options, frame, attrs, another_split, size, None))
-    return Data(decoded, cache, facts, reason, attrs["folder"], size, template, centre)
+    origin = reason, attrs["folder"], size
+    return Data(decoded, cache, facts, *origin, template=template, centre=centre)
 
 
 def _bytes_of(frame: pd.DataFrame) -> bytes:

@@ -26,7 +26,7 @@ from reproduce.engine.rows import Data, Fit, Row, Run
 
 
 def train(
-    run: Run, weights: Path | None, data: Data, config, options, *, record: dict, left: TimeLeft
+    run: Run[Row], weights: Path | None, data: Data, config, options, *, record, left: TimeLeft
 ) -> None:
     """Train a row to its last epoch, from where it stands, and predict the test set."""
     row, task, fit = run.row, run.row.task, run.row.fit
@@ -39,7 +39,7 @@ def train(
     history, best = ([], {}) if trained else resume(model, run, left)
     chunk = record["chunk"]
     if chunk is None:
-        chunk = chunk_images(data.cache)
+        chunk = chunk_images(data.pixels)
         state.add_to_record(run.folder, chunk=chunk)
 
     # training images without any known target are dropped
@@ -64,6 +64,8 @@ def train(
             callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, rate, images_of)],
         )
         logits = predict(model, data, "val", config, inference.single_pass, seed)[0]
+        if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
+            raise not_finite(run, "NaN", epoch, rate, images_of(-1))
         val_loss = float(keras.ops.mean(model.loss(task.targets[val_set], logits)))
         probabilities = row.readout.probabilities(logits)
         score = float(fit.select(task.truth[val_set], probabilities, val_loss))
@@ -110,7 +112,7 @@ def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> 
     fast.build_optimizer(model)
 
 
-def resume(model: keras.Model, run: Run, left: TimeLeft) -> tuple[list[dict], dict]:
+def resume(model: keras.Model, run: Run[Row], left: TimeLeft) -> tuple[list[dict], dict]:
     """Set every variable to what it was after the last whole epoch; the history, and the best."""
     shapes = [tuple(variable.shape) for variable in variables(model)]
     arrays, history, best = state.load_epoch(run, shapes)
@@ -130,13 +132,13 @@ def variables(model: keras.Model) -> list:
 
 
 def epoch_batches(
-    run: Run, epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
+    run: Run[Row], epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
 ):
     """The training batches of an epoch, and which images a batch holds."""
     images = data.frame["image_path"].iloc[train_set]
-    indices = data.cache.indices(images)
+    indices = data.pixels.indices(images)
     batches = pipeline.train_batches(
-        data.cache,
+        data.pixels,
         indices,
         run.row.task.targets[train_set],
         batch_size=config.batch_size,
@@ -148,19 +150,20 @@ def epoch_batches(
     )
 
     def images_of(batch: int) -> pd.Series:
-        order = pipeline.epoch_order(indices, seed, epoch, chunk)[0]
-        return images.iloc[order[batch * config.batch_size : (batch + 1) * config.batch_size]]
+        order, size = pipeline.epoch_order(indices, seed, epoch, chunk)[0], config.batch_size
+        batch %= max(1, len(order) // size)  # -1 is the last
+        return images.iloc[order[batch * size : (batch + 1) * size]]
 
     return batches, images_of
 
 
 def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -> np.ndarray:
     """(passes, images, outputs): the logits of a set's images."""
-    indices = data.cache.indices(data.frame["image_path"][_in(data, name)])
+    indices = data.pixels.indices(data.frame["image_path"][_in(data, name)])
 
     def batches(**draw):
         return pipeline.ordered_batches(
-            data.cache,
+            data.pixels,
             indices,
             batch_size=config.batch_size,
             crop=config.size,
@@ -171,7 +174,7 @@ def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -
     return passes(model, batches, config.batch_size)
 
 
-def write_predictions(model, run: Run, data: Data, name: str, config, seed: int) -> None:
+def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed: int) -> None:
     """Write the row's probabilities of a test set."""
     row, in_set = run.row, _in(data, name)
     passes = predict(model, data, name, config, row.readout.passes, seed)
@@ -197,7 +200,7 @@ def write_predictions(model, run: Run, data: Data, name: str, config, seed: int)
 class ProgressBar(keras.callbacks.Callback):
     """A progress bar over the batches of an epoch, on a terminal."""
 
-    def __init__(self, run: Run, epoch: int):
+    def __init__(self, run: Run[Row], epoch: int):
         super().__init__()
         self.title = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}"
 
@@ -216,21 +219,25 @@ class ProgressBar(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Stops training on a NaN or infinite loss, and lists the images of that batch."""
 
-    def __init__(self, run: Run, epoch: int, rate: float, images_of: Callable):
+    def __init__(self, run: Run[Row], epoch: int, rate: float, images_of: Callable):
         super().__init__()
         self.run, self.epoch, self.rate, self.images_of = run, epoch, rate, images_of
 
     def on_train_batch_end(self, batch, logs=None):
         if math.isfinite(logs["loss"]):
             return
-        listing = self.run.folder / "bad-batch.txt"
-        files.write(listing, "\n".join(self.images_of(batch)) + "\n")
         kind = "NaN" if math.isnan(logs["loss"]) else "infinite loss"
-        raise state.RowFailed(
-            f"{kind} in epoch {self.epoch + 1}",
-            f"It came in batch {batch + 1} at a learning rate of {self.rate:g}: lower "
-            f"--learning-rate, or look at the images of that batch, listed in {listing}.",
-        )
+        raise not_finite(self.run, kind, self.epoch, self.rate, self.images_of(batch))
+
+
+def not_finite(run: Run, kind: str, epoch: int, rate: float, images: pd.Series) -> state.RowFailed:
+    """The failure of a row whose loss or outputs became NaN or infinite at these images."""
+    listing = files.write(run.folder / "bad-batch.txt", "\n".join(images) + "\n")
+    return state.RowFailed(
+        f"{kind} in epoch {epoch + 1}",
+        f"It came at a learning rate of {rate:g}: lower --learning-rate, or look at the images of "
+        f"that batch, listed in {listing}.",
+    )
 
 
 def _in(data: Data, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
 from reproduce import RunError
-from reproduce.engine import backend, plan, spread, state
+from reproduce.engine import backend, plan, search, spread, state
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
 from reproduce.engine.search import Candidate, Chosen, config_of
 
@@ -44,11 +44,12 @@ class Work(NamedTuple):
         return {name: self.runs[name, run.seed] for name in plan.parents(run.row)}
 
 
-def train(paper: str, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
-    """Every wanted row with every seed: trained, found finished, or failed."""
+def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
+    """Every wanted row of a script with every seed: trained, found finished, or failed."""
     folder = paper_folder(paper, options, data)
     _save_split(data, folder)
-    runs = plan.make(folder, wanted(rows, options.rows), data, config, options)
+    table = search.table(rows, config, data, options)
+    runs = plan.make(folder, wanted(table, options.rows), data, config, options)
     try:
         due = _due(runs, options)
         left = TimeLeft(sum(run.row.fit.epochs for run in due if isinstance(run.row, Row)))
@@ -152,7 +153,7 @@ def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
         return
     chunk = _chunk_of_table(work)
     if chunk is None:
-        chunk = chunk_images(plan.data_of(due[0].row, work.data).cache)
+        chunk = chunk_images(plan.data_of(due[0].row, work.data).pixels)
     for run in due:
         with files.lock(run.folder / ".lock") as held:
             record = state.readable_record(run.folder) if held else None
@@ -226,7 +227,7 @@ def _recipe(work: Work, run: Run, data: Data) -> dict:
     }
 
 
-def _combine(run: Run, parts: Sequence[Run]) -> None:
+def _combine(run: Run[Combined], parts: Sequence[Run]) -> None:
     """The row's probabilities of every test set that all its parts have."""
     names = [{path.name for path in state.test_sets(part.folder)} for part in parts]
     for name in sorted(set.intersection(*names), key=len, reverse=True):  # predictions.npz last
@@ -240,7 +241,7 @@ def _combine(run: Run, parts: Sequence[Run]) -> None:
         )
 
 
-def _choose(run: Run, candidates: Sequence[Run]) -> None:
+def _choose(run: Run[Chosen], candidates: Sequence[Run]) -> None:
     """Copy the candidate whose best epoch scored highest on validation."""
     scores = [float(state.history(candidate.folder)["val"].max()) for candidate in candidates]
     best = max(range(len(scores)), key=scores.__getitem__)

@@ -60,7 +60,8 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
         raise ValueError(f"{row.name} ignores {', '.join(unknown)}, which Config does not have")
     settings["seed"] += row.fit.reseed
     kept = {name: value for name, value in fields.items() if name not in row.ignores}
-    kept["weights"] = _weights_of(row, fields["weights"])
+    if "weights" in kept:
+        kept["weights"] = _weights_of(row, kept["weights"])
     return settings | kept | row.network | row.settings
 
 
@@ -150,10 +151,10 @@ def _changes(known: dict, settings: dict) -> str:
         before, now = known.get(field), settings.get(field)
         if before == now:
             continue
-        if field == "data" and isinstance(before, dict):
+        if field == "data" and isinstance(before, dict) and isinstance(now, dict):
             parts = [part for part in {**before, **now} if before.get(part) != now.get(part)]
             changes.append(f"the data's {', '.join(parts)} changed")
-        elif field == "from":
+        elif field == "from" and now:
             changes.append(f"what {', '.join(now)} was made with changed")
         else:
             changes.append(f"{field} changed from {_short(before)} to {_short(now)}")

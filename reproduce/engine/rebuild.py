@@ -8,9 +8,9 @@ import argparse
 import dataclasses
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,15 +21,15 @@ from evaluation import inference
 from evaluation.predictions import Predictions
 from reproduce import ROOT, RunError
 from reproduce.engine import backend, ranges, state
-from reproduce.engine.rows import Combined, Data, Row
+from reproduce.engine.rows import AnyRow, Combined, Data, Row
 
 
-class Rebuilt(NamedTuple):
+class Rebuilt(NamedTuple, Generic[AnyRow]):
     """One run: what it predicts, from which pixels, and of which other runs it is made."""
 
     folder: Path
     script: str
-    row: Row | Combined
+    row: AnyRow
     config: Any  # the script's Config
     options: argparse.Namespace
     seed: int
@@ -101,10 +101,10 @@ def load(folder: Path) -> Rebuilt:
         config,
         options,
         seed,
-        resized,
-        state.template_of(folder),
-        {name: load(path) for name, path in parts.items()},
-        phantom,
+        resized=resized,
+        template=state.template_of(folder),
+        parts={name: load(path) for name, path in parts.items()},
+        phantom=phantom,
     )
 
 
@@ -121,7 +121,7 @@ def _runs_below(folder: Path) -> str:
     return f" Below it lie {', '.join(map(str, below))}." if below else ""
 
 
-def network(run: Rebuilt):
+def network(run: Rebuilt[Row]):
     """The run's trained Keras network; a row of 0 epochs has the weights that it starts from."""
     from models import classifier
     from reproduce.engine import fit
@@ -157,7 +157,7 @@ def seen(run: Rebuilt, image: np.ndarray, zoom: int = 1) -> np.ndarray:
 
 
 def predictions(
-    run: Rebuilt, models: dict[Path, Any], images: dict[Path, Sequence[np.ndarray]], ids, passes
+    run: Rebuilt, models: dict[Path, Any], images: Mapping[Path, Sequence[np.ndarray]], ids, passes
 ) -> Predictions:
     """A run's predictions of images from `read`, by networks and images of each run's folder.
 
@@ -188,7 +188,7 @@ def _cut(batch, run: Rebuilt, drawn: augment.Augment, draw: int, index: np.ndarr
     return augment.apply(batch, run.config.size, drawn, run.seed, draw, index)
 
 
-def heads(run: Rebuilt, outputs: int) -> list[list[int]]:
+def heads(run: Rebuilt[Row], outputs: int) -> list[list[int]]:
     """The logits that are each label's own: several where the network has as many heads.
 
     What a label's probability does not depend on is left out; what it depends on besides, such as
@@ -203,7 +203,9 @@ def heads(run: Rebuilt, outputs: int) -> list[list[int]]:
     ]
 
 
-def heatmaps(run: Rebuilt, models: dict[Path, Any], images, labels: Sequence[int]) -> np.ndarray:
+def heatmaps(
+    run: Rebuilt, models: dict[Path, Any], images, labels: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """(images, labels, h, w) Grad-CAM of the labels; the mean of an ensemble's, each at most 1.
 
     Networks of different grids are brought to the finest.

@@ -8,7 +8,7 @@ trained, `Readout` how its outputs become probabilities.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,10 @@ PHANTOMS = "drawn phantoms"
 
 def mean_auc(truth: np.ndarray, probabilities: np.ndarray, loss: float) -> float:
     """Select the epoch with the highest exact mean AUC; Keras' metric is of binned scores."""
-    return metrics.macro_mean(metrics.auroc(truth, probabilities))
+    return float(metrics.macro_mean(metrics.auroc(truth, probabilities)))
 
 
-def mean_auc_of(columns: Sequence[int]) -> Callable:
+def mean_auc_of(columns: Sequence[int] | np.ndarray) -> Callable:
     """Select the epoch with the highest mean AUC of some labels."""
     return lambda truth, probabilities, loss: mean_auc(
         truth[:, columns], probabilities[:, columns], loss
@@ -146,14 +146,23 @@ class Data(NamedTuple):
         return self.facts["dataset"]
 
     @property
+    def pixels(self) -> Cache:
+        """The decoded images, where they are wanted."""
+        assert self.cache is not None
+        return self.cache
+
+    @property
     def phantom(self) -> bool:
         return self.not_comparable == PHANTOMS
 
 
-class Run(NamedTuple):
+AnyRow = TypeVar("AnyRow", bound=Row | Combined)
+
+
+class Run(NamedTuple, Generic[AnyRow]):
     """A row with one seed, and the folder that is or will be its own."""
 
-    row: Row | Combined
+    row: AnyRow
     seed: int
     folder: Path
     settings: dict  # everything that decides what its numbers are

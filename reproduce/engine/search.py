@@ -43,7 +43,7 @@ def parse(config: Any, texts: Sequence[str]) -> dict[str, list]:
             raise RunError(
                 f"--search {text}: give SETTING=VALUE,VALUE, such as learning_rate=1e-4,3e-4."
             )
-        kind = type(getattr(config, field))
+        kind: Callable[[str], Any] = type(getattr(config, field))
         if kind is bool or get_origin(hints[field]) is Literal:
             kind = {str(each): each for each in get_args(hints[field]) or (True, False)}.__getitem__
         try:

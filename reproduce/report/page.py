@@ -155,7 +155,8 @@ def across(sets: list[results_folder.ResultSet], numbers: itertools.count) -> li
         same = [each for each in scored if each.name == name]
         frames = []
         for each in same:
-            labels = each.values[~each.values["group"].map(published.is_average)]
+            values = pd.DataFrame(each.values)
+            labels = values[~values["group"].map(published.is_average)]
             links = {"row": each.paper + " · " + labels["row"], "paper": each.paper}
             frames.append(labels[labels["metric"] == "AUC"].assign(**links, runs=""))
         cells = pd.concat(frames)

@@ -66,12 +66,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     own.add_argument("--ge", action="store_true", help="adds W-, D- and N-AUC of Ge et al. 2018")
     options = parser.parse_args(arguments)
+    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
+        parser.error("a flag lacks its value")
     if bool(options.paper) == bool(options.predictions):
         parser.error("name a paper (pham2019, asadi2025), or --predictions FILE")
     if options.paper and not options.released:
         parser.error(f"say with --released DIR where the files of {options.paper} lie, or belong")
-    for_own = (options.truth, options.compare, options.tree, options.labels, options.ge)
-    for_own += (options.id_column, options.patient_column)
+    for_own = [options.truth, options.compare, options.tree, options.labels, options.ge]
+    for_own += [options.id_column, options.patient_column]
     if options.paper and any(for_own):
         parser.error("flags for anyone's predictions do not go with a paper's released ones")
     for_paper = (options.released, options.download, options.base_url, options.write_docs)

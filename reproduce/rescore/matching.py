@@ -141,8 +141,8 @@ def _shared_labels(
             f"{examples(true.names.values())} against {examples(sheets[0].names.values())}."
         )
     names = [label.name for label in shared]
-    if twice := [label for label in shared if names.count(label.name) > 1]:
-        both = " and ".join(repr(true.names[label.true]) for label in twice[:2])
+    if same := [label for label in shared if names.count(label.name) > 1]:
+        both = " and ".join(repr(true.names[label.true]) for label in same[:2])
         raise EvaluationError(f"{true.path}: {both} are both the truth of one label; keep one.")
     _warn_of_columns(true, sheets, shared, None if wanted else not_labels, warnings)
     return shared

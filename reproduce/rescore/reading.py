@@ -11,7 +11,7 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Sheet(NamedTuple):
     path: Path
     ids: list[str]
     names: dict[str, str]  # key -> column name as written
-    columns: dict[str, Sequence]  # key -> one value a row; of predictions (members, rows)
+    columns: Mapping[str, Sequence | np.ndarray]  # key -> a value a row, or (members, rows)
     patients: Sequence[str] | None = None  # where the file has them without a flag
     warnings: Sequence[str] = ()
 
@@ -171,11 +171,8 @@ def _with_findings(sheet: Sheet) -> Sheet:
                 )
             if (row := row_of[finding]) is not None:
                 targets[row, image] = 1
-    return sheet._replace(
-        names=by_key,
-        columns={name: targets[[row]] for row, name in enumerate(by_key)}
-        | {name: cells for name, cells in sheet.columns.items() if name not in by_key},
-    )
+    found = {name: targets[[row]] for row, name in enumerate(by_key)}
+    return sheet._replace(names=by_key, columns={**found, **sheet.columns})
 
 
 def find_column(path: Path, keys: Sequence[str], name: str, flag: str) -> int:

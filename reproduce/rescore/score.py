@@ -67,7 +67,7 @@ def rescore_paper(
     row, groups, _ = PAPERS[paper]
     scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
-    ours = bootstrap.table(*arrays, groups, resamples, seed)
+    ours = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
     ours = ours[ours["metric"] == "AUC"]
     if released.decisions:
         below = radiologists.below_curve(scored, released.decisions, resamples, seed)
@@ -144,7 +144,7 @@ def released_command(options: argparse.Namespace) -> None:
         released.predictions.mean,
         released.predictions.labels,
         released.decisions,
-        PAPERS[paper].title,
+        title=PAPERS[paper].title,
     )
     text = tables.to_text(one_line_each(ours), text_width())
     print(f"{PAPERS[paper].title}\n\n{text}\n{notes(ours)}")
@@ -159,7 +159,9 @@ def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, see
     """Long form: every label and group, then calibration and what the uncertainty tells."""
     members = data.models[0]
     mean = members.mean(axis=0)
-    table = bootstrap.table(data.targets, mean, data.labels, data.patients, groups, resamples, seed)
+    table = bootstrap.table(
+        data.targets, mean, data.labels, data.patients, groups, resamples=resamples, seed=seed
+    )
     if mean.min() < 0 or mean.max() > 1:
         return table
     extra = {
@@ -217,9 +219,8 @@ def notes(table: pd.DataFrame) -> str:
 def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
     """Paired differences with bootstrap intervals, and DeLong's test of every label's AUC."""
     first, second = (model.mean(axis=0) for model in data.models)
-    frame = bootstrap.compare(
-        data.targets, first, second, data.labels, data.patients, groups, resamples, seed
-    )
+    arrays = data.targets, first, second, data.labels, data.patients
+    frame = bootstrap.compare(*arrays, groups, resamples=resamples, seed=seed)
     tested = delong.table(data.targets, first, second, data.labels)
     tested = tested.rename(columns={"label": "group"}).assign(metric="AUC")
     columns = ["group", "metric", "p", "p_holm", "p_bh"]
@@ -229,7 +230,7 @@ def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, s
 def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame[["group", "metric", "first", "second"]].copy()
     cells = frame[["difference", "low", "high"]].to_numpy()
-    shown["second − first"] = [tables.interval(*cell, decimals=4) for cell in cells]
+    shown["second − first"] = [tables.interval(value, low, high, 4) for value, low, high in cells]
     for column, heading in (("p", "DeLong p"), ("p_holm", "Holm"), ("p_bh", "BH")):
         shown[heading] = ["" if np.isnan(p) else f"{p:.2g}" for p in frame[column]]
     return shown
@@ -244,7 +245,8 @@ def own_command(options: argparse.Namespace) -> None:
         patient_column=options.patient_column,
         labels=options.labels,
     )
-    groups, violated = metrics.ASADI, None
+    groups: tuple[Group, ...] = metrics.ASADI
+    violated = None
     if options.ge:
         groups += metrics.GE[1:]  # the mean is there
     if options.tree:
@@ -325,7 +327,7 @@ def write_own(
     means = [model.mean(axis=0) for model in data.models]
     figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:
-        tested = delong.table(data.targets, *means, data.labels)
+        tested = delong.table(data.targets, means[0], means[1], data.labels)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
     print(f"Written to {out}.")

@@ -54,7 +54,9 @@ def write(
     scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed_rows(runs))
     means = [group.name for group in (*metrics.ASADI, *OF_14)]
     parents = label_tree.parent_matrix(label_tree.ASADI)
-    write_penalty_tables(folder, scored, labels.ASADI, parents, means, baseline, (dropped, paper))
+    write_penalty_tables(
+        folder, scored, labels.ASADI, parents, means, baseline=baseline, dropped=(dropped, paper)
+    )
     phantom = data.phantom
     if paper in scored:
         found = scored[paper].predictions[0]
@@ -121,16 +123,16 @@ def effect(scored: dict[str, Scored], baseline: str, group: str = "mean") -> pd.
         pairs = zip(of_row.predictions, of_baseline.predictions, strict=True)
         places = zip(of_row.folders, of_baseline.folders, strict=True)
         for (found, plain), (folder, beside) in zip(pairs, places, strict=True):
-            histories = [_history(folder), _history(beside)]
-            if list(found.labels) != list(plain.labels) or any(each is None for each in histories):
+            own, others = _history(folder), _history(beside)
+            if list(found.labels) != list(plain.labels) or own is None or others is None:
                 continue
-            kept = [int(each["val"].idxmax()) + 1 for each in histories]
+            kept = [int(each["val"].idxmax()) + 1 for each in (own, others)]
             auc = [metrics.macro_mean(metrics.auroc(p.targets, p.mean)) for p in (found, plain)]
             frames.append(
                 {
                     "row": row,
                     "run": folder.name,
-                    "same until": _same_until(*histories),
+                    "same until": _same_until(own, others),
                     "epoch kept": kept[0],
                     f"{baseline} kept": kept[1],
                     "largest |Δp|": float(np.abs(found.mean - plain.mean).max()),
@@ -181,6 +183,7 @@ def write_penalty_tables(
     names: Sequence[str],
     parents: np.ndarray,
     means: Sequence[str],
+    *,
     baseline: str,
     dropped: tuple[str, str],
 ) -> None:

@@ -65,7 +65,7 @@ def figure_3(folder: Path, scored: dict, names, inner: Sequence[str], phantom: b
     tables.to_csv(compared, folder / "figure-3.csv")  # with Holm's and Benjamini-Hochberg's p
     title = "Chen et al. 2019, Figure 3"
     figure = figures.auc_comparison(
-        folder / "figure-3.svg", compared, (BASELINE, OURS), inner, title, phantom
+        folder / "figure-3.svg", compared, (BASELINE, OURS), inner, title=title, phantom=phantom
     )
     print(f"Figure 3: {figure}")
     return compared

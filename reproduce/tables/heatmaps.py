@@ -39,7 +39,7 @@ def of_one_image(
         found.labels[order],
         found.mean[image][order],
         uncertainty.spread(found.probabilities)[image][order],
-        found.labels[found.targets[image] == 1],
+        true=found.labels[found.targets[image] == 1],
         title=title,
     )
 
@@ -53,7 +53,7 @@ def of_examples(path: Path, run: Run, data: Data, labels: Sequence[str], title: 
     columns = [column for column in columns if (found.targets[:, column] == 1).any()]
     present = found.targets[:, columns] == 1
     images = np.where(present, found.mean[:, columns], -1).argmax(axis=0)
-    decoded = data.cache.images(data.cache.indices(found.ids[images]))
+    decoded = data.pixels.images(data.pixels.indices(found.ids[images]))
     networks = rebuild.networks(rebuilt)
     heat = rebuild.heatmaps(rebuilt, networks, dict.fromkeys(networks, decoded), columns)
     pixels = augment.apply(decoded, rebuilt.config.size)[..., 0]  # (examples, size, size)

@@ -14,7 +14,7 @@ import pandas as pd
 from data import DataError, chexpert, files, label_tree, policies
 from data.labels import CHEXPERT
 from data.labels import CHEXPERT_COMPETITION as FIVE
-from evaluation import figures, metrics, predictions, tables
+from evaluation import Names, figures, metrics, predictions, tables
 from evaluation.predictions import Predictions
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
@@ -64,7 +64,8 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
     views(folder, [run for run in runs if run.finished], study_of)
     found = only_five(scored[best].predictions[0])
     curves = found.targets, found.mean, FIVE
-    figures.roc_curves(folder / "figure-4.svg", *curves, None, f"{TITLE} 4: {best}", phantom)
+    title = f"{TITLE} 4: {best}"
+    figures.roc_curves(folder / "figure-4.svg", *curves, title=title, phantom=phantom)
     single = next((run for run in runs if run.row.name == best_first[-1]), None)
     if single and single.finished:
         title = f"{TITLE} 5: {single.row.name}"
@@ -158,11 +159,12 @@ def beside_radiologists(
     files.write(folder / "public.md", page)
     tables.to_csv(scoring.values(scored), folder / "public.csv")
     print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))) + note)
-    figures.roc_curves(folder / "figure-4-public.svg", *curves, FIVE, decisions, title, phantom)
+    path = folder / "figure-4-public.svg"
+    figures.roc_curves(path, *curves, FIVE, decisions, title=title, phantom=phantom)
     return table
 
 
-def of_studies(name: str, decisions: pd.DataFrame, studies: Sequence[str]) -> np.ndarray:
+def of_studies(name: str, decisions: pd.DataFrame, studies: Names) -> np.ndarray:
     """A radiologist's decisions on the five labels, in the order of the studies."""
     missing = [study for study in studies if study not in decisions.index]
     if missing:

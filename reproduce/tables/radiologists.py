@@ -70,7 +70,7 @@ def one_line_each(table: pd.DataFrame) -> pd.DataFrame:
     """A table of values as one line a label or group, with a column a metric, for people."""
     cells = [
         tables.interval(
-            *cell[["value", "low", "high"]], decimals=1 if cell["metric"] == BELOW else 4
+            cell["value"], cell["low"], cell["high"], decimals=1 if cell["metric"] == BELOW else 4
         )
         for _, cell in table.iterrows()
     ]

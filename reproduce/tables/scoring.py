@@ -51,9 +51,9 @@ def score(
     of one seed covers other patients; that of several covers other seeds too (`over_seeds`).
     """
     scored = {}
-    finished = [run for run in runs if run.finished]
-    for name, row_runs in itertools.groupby(finished, key=lambda run: run.row.name):
-        row_runs = list(row_runs)
+    finished = [run for run in runs if (run.folder / f"{stem}.npz").exists()]
+    for name, same_row in itertools.groupby(finished, key=lambda run: run.row.name):
+        row_runs = list(same_row)
         predictions = [
             view(state.load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
         ]
@@ -66,7 +66,7 @@ def score(
                 labels,
                 predicted.patients,
                 groups(labels),
-                resamples,
+                resamples=resamples,
             )
             metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
             tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)

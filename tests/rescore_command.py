@@ -1,0 +1,11 @@
+"""Running `python -m reproduce.rescore` in this process."""
+
+from reproduce.rescore import __main__ as command
+
+
+def rescore(*arguments) -> int:
+    """The exit code of the command."""
+    try:
+        return command.main([*map(str, arguments)])
+    except SystemExit as end:
+        return end.code
