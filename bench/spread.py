@@ -8,6 +8,7 @@ something on a quiet machine alone; its load is printed beside it.
 
 import argparse
 import filecmp
+import importlib
 import os
 import random
 import re
@@ -23,7 +24,7 @@ import pandas as pd
 from bench import machine, publish
 from data import labels
 from data.progress import TimeLeft
-from reproduce import ROOT, pham2019
+from reproduce import ROOT
 from reproduce.engine import spread
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
 
@@ -46,6 +47,7 @@ def pham_runs(folder: Path, seeds: int) -> list[Run]:
     """The runs of Pham et al.'s tables, parents first."""
     columns = ["image_path", "patient_id", "view", "split", *labels.CHEXPERT]
     frame = pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+    pham2019 = importlib.import_module("reproduce.pham2019")  # a script, as rebuild.py loads it
     rows = pham2019.rows(pham2019.Config(), Data(frame, None, {"dataset": "chexpert"}))
     return [
         Run(row, seed, folder / f"{number}-{seed}", {})

@@ -214,7 +214,7 @@ def test_chunks_are_read_as_runs_and_shown_mixed(count, chunk):
 
 def test_small_caches_are_shuffled_as_a_whole(cache, monkeypatch):
     assert chunk_images(cache) == 0
-    monkeypatch.setattr(pipeline.os, "sysconf", lambda name: 100)  # a machine with 10 kB
+    monkeypatch.setattr("os.sysconf", lambda name: 100)  # a machine with 10 kB
     assert chunk_images(cache) == (1 << 20) // SIZE**2
 
 

@@ -333,18 +333,20 @@ def hold() -> None:
 
 def wait_for(address: str, hosts: int, seconds: float = 300) -> None:
     """Wait until so many hosts have joined the cluster that is being started at an address."""
-    began, host, port = time.monotonic(), *address.split(":")
-    while time.monotonic() - began < seconds:
-        with contextlib.suppress(OSError):
-            socket.create_connection((host, int(port)), timeout=10).close()
-            break
-        time.sleep(1)
-    with cluster(address) as ray:
-        while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
-            if time.monotonic() - began > seconds:
-                print(f"{joined} of {hosts} hosts joined Ray in time; going on with them.")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with cluster(address) as ray:
+                while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
+                    if time.monotonic() > deadline:
+                        print(f"{joined} of {hosts} hosts joined Ray in time; going on with them.")
+                        return
+                    time.sleep(1)
                 return
-            time.sleep(1)
+        except RunError:  # it is not up yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(2)
 
 
 if __name__ == "__main__":
