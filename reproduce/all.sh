@@ -48,9 +48,9 @@ for name in sorted(names, key=lambda name: (name[-4:], name)):  # by year
 PY
 )
 
-_run() { # a paper, its output with its name in front where several run at once
+_command() { # what a paper runs, as an array: its process is then a child of this shell
     local data=${folder[${dataset[$1]}]}
-    "$PYTHON" -m "reproduce.$1" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}"
+    command=("$PYTHON" -m "reproduce.$1" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}")
 }
 
 _all_at_once() { # every paper's rows wait in one queue, that of Ray
@@ -62,15 +62,21 @@ _all_at_once() { # every paper's rows wait in one queue, that of Ray
         read -r RAY_ADDRESS <&"${ray[0]}" || _stop "Ray could not be started; its reason stands above."
         export RAY_ADDRESS
     fi
-    trap 'stopped=130' INT
+    # what runs in the background never hears Ctrl-C
+    trap 'stopped=130; kill "${running[@]}" 2>/dev/null' INT
     trap 'stopped=143; kill "${running[@]}" 2>/dev/null' TERM
     for paper in "${papers[@]}"; do
-        _run "$paper" > >(sed -u "s/^/$paper: /") 2> >(sed -u "s/^/$paper: /" >&2) &
+        _command "$paper"
+        "${command[@]}" > >(sed -u "s/^/$paper: /") 2> >(sed -u "s/^/$paper: /" >&2) &
         running+=($!)
     done
     for paper in "${!papers[@]}"; do
         code=0
-        while ! wait "${running[paper]}" || code=$?; ((stopped && code > 128)); do code=0; done
+        wait "${running[paper]}" || code=$?
+        while kill -0 "${running[paper]}" 2>/dev/null; do # a signal ended the first wait
+            code=0
+            wait "${running[paper]}" || code=$?
+        done
         ((code == 0)) || failed=1
         summary+=("$(printf '%-10s %s' "${papers[paper]}" "$( ((code)) && echo 'failed; its reason stands above' || echo done)")")
     done
@@ -85,7 +91,8 @@ fi
 for paper in "${papers[@]}"; do
     echo "=== $paper"
     began=$SECONDS code=0
-    _run "$paper" || code=$?
+    _command "$paper"
+    "${command[@]}" || code=$?
     minutes="$(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
     if ((code >= 128)); then exit "$code"; fi # stopped by Ctrl-C or a signal, as the rest should be
     if ((code)); then failed=1 ending="failed; its reason stands above"; else ending=done; fi
