@@ -15,6 +15,7 @@ from data import DataError
 
 VERSION = 2
 _NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
+_CHUNK_BYTES = 1 << 20  # of neighbouring images that are shuffled together
 _BLOCK = 1 << 20  # bytes that are checked in one call, outside the interpreter lock
 # Shards whose checksum was compared in this process: path -> (device, inode, bytes, time, checksum)
 _compared: dict[str, tuple] = {}
@@ -99,6 +100,18 @@ class Cache:
             raise DataError(f"{file} is missing or cut short; prepare the cache again.")
         with file.open("rb") as opened:
             return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), count
+
+
+def chunk_images(cache: Cache, limit: int | None = None) -> int:
+    """The `chunk` for train_batches: 0 where the cache has at most `limit` bytes.
+
+    Without a limit it is half of this machine's memory. As the order of the images hangs on it, it
+    is to be chosen once for a run and recorded.
+    """
+    if limit is None:
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    image = cache.size**2
+    return 0 if len(cache) * image <= limit else max(1, _CHUNK_BYTES // image)
 
 
 def fingerprint(index: dict) -> str:

@@ -7,7 +7,6 @@ batch per call, and depend on (seed, epoch, index) alone: any parallelism gives 
 
 import atexit
 import math
-import os
 import threading
 import time
 import weakref
@@ -21,7 +20,6 @@ from data.cache import Cache
 
 _PARALLEL_CALLS = 4
 _READ_AHEAD = 8  # batches
-_CHUNK_BYTES = 1 << 20
 _WINDOW_CHUNKS = 256
 
 
@@ -42,7 +40,7 @@ def train_batches(
     """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of its arguments.
 
     Neither the machine nor its memory or threads change a batch. chunk 0 shuffles all images; see
-    `chunk_images` for caches that are larger than memory.
+    `cache.chunk_images` for caches that are larger than memory.
     """
     order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
     batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
@@ -96,18 +94,6 @@ def ordered_batches(
         epoch=draw,
         floats=floats,
     )
-
-
-def chunk_images(cache: Cache, limit: int | None = None) -> int:
-    """The `chunk` for train_batches: 0 where the cache has at most `limit` bytes.
-
-    Without a limit it is half of this machine's memory. As the order of the images hangs on it, it
-    is to be chosen once for a run and recorded.
-    """
-    if limit is None:
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    image = cache.size**2
-    return 0 if len(cache) * image <= limit else max(1, _CHUNK_BYTES // image)
 
 
 def epoch_order(

@@ -2,6 +2,7 @@
 # Every paper one after another, then the report. What is finished stays; run again to go on.
 #   bash reproduce/all.sh                                  the demos, on drawn phantoms
 #   bash reproduce/all.sh --plco DIR --chexpert DIR --chestxray14 DIR    the papers' settings
+#   bash reproduce/all.sh --on ray                         all papers at once on the GPUs there are
 # A paper whose dataset has no folder runs its demo; every other flag goes to every script.
 set -euo pipefail
 source "${0%"${0##*/}"}./env.sh" # from the folder of this script
@@ -11,7 +12,7 @@ flags=() results=()
 while (($#)); do
     [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
-        --help | -h) sed -n '2,5s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
+        --help | -h) sed -n '2,6s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
         --plco | --chexpert | --chestxray14)
             [[ -d ${2:-} ]] || _stop "$1 needs the folder of the dataset, and '${2:-}' is none."
             folder[${1#--}]=$2
@@ -47,12 +48,51 @@ for name in sorted(names, key=lambda name: (name[-4:], name)):  # by year
 PY
 )
 
+_command() { # what a paper runs, as an array: its process is then a child of this shell
+    local data=${folder[${dataset[$1]}]}
+    command=("$PYTHON" -m "reproduce.$1" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}")
+}
+
+_all_at_once() { # every paper's rows wait in one queue, that of Ray
+    local paper running=() stopped=0
+    if [[ " ${flags[*]} " != *" --address"* && -z ${RAY_ADDRESS:-} ]]; then
+        "$PYTHON" -c 'import ray' 2>/dev/null ||
+            _stop "--on ray needs Ray: run '$PYTHON -m pip install -r $ROOT/requirements-cluster.txt'."
+        coproc ray { exec "$PYTHON" -m reproduce.engine.spread --hold; }
+        read -r RAY_ADDRESS <&"${ray[0]}" || _stop "Ray could not be started; its reason stands above."
+        export RAY_ADDRESS
+    fi
+    # what runs in the background never hears Ctrl-C
+    trap 'stopped=130; kill "${running[@]}" 2>/dev/null' INT
+    trap 'stopped=143; kill "${running[@]}" 2>/dev/null' TERM
+    for paper in "${papers[@]}"; do
+        _command "$paper"
+        "${command[@]}" > >(sed -u "s/^/$paper: /") 2> >(sed -u "s/^/$paper: /" >&2) &
+        running+=($!)
+    done
+    for paper in "${!papers[@]}"; do
+        code=0
+        wait "${running[paper]}" || code=$?
+        while kill -0 "${running[paper]}" 2>/dev/null; do # a signal ended the first wait
+            code=0
+            wait "${running[paper]}" || code=$?
+        done
+        ((code == 0)) || failed=1
+        summary+=("$(printf '%-10s %s' "${papers[paper]}" "$( ((code)) && echo 'failed; its reason stands above' || echo done)")")
+    done
+    ((stopped == 0)) || exit "$stopped"
+}
+
 summary=() failed=0
+if [[ " ${flags[*]} " == *" --on ray "* || " ${flags[*]} " == *" --on=ray "* ]]; then
+    _all_at_once
+    papers=()
+fi
 for paper in "${papers[@]}"; do
     echo "=== $paper"
-    data=${folder[${dataset[$paper]}]}
     began=$SECONDS code=0
-    "$PYTHON" -m "reproduce.$paper" ${data:+--data-dir "$data"} "${results[@]}" "${flags[@]}" || code=$?
+    _command "$paper"
+    "${command[@]}" || code=$?
     minutes="$(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
     if ((code >= 128)); then exit "$code"; fi # stopped by Ctrl-C or a signal, as the rest should be
     if ((code)); then failed=1 ending="failed; its reason stands above"; else ending=done; fi

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from data import DataError, pipeline
 from data.augment import Augment
-from data.cache import Cache
-from data.pipeline import chunk_images, epoch_order, ordered_batches, train_batches
+from data.cache import Cache, chunk_images
+from data.pipeline import epoch_order, ordered_batches, train_batches
 from data.prepare import prepare
 
 REPOSITORY = Path(__file__).parent.parent
@@ -214,7 +214,7 @@ def test_chunks_are_read_as_runs_and_shown_mixed(count, chunk):
 
 def test_small_caches_are_shuffled_as_a_whole(cache, monkeypatch):
     assert chunk_images(cache) == 0
-    monkeypatch.setattr(pipeline.os, "sysconf", lambda name: 100)  # a machine with 10 kB
+    monkeypatch.setattr("os.sysconf", lambda name: 100)  # a machine with 10 kB
     assert chunk_images(cache) == (1 << 20) // SIZE**2
 
 

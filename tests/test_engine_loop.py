@@ -46,12 +46,15 @@ def row(name: str, **settings) -> Row:
 def options_for(results: Path, **changes) -> argparse.Namespace:
     settings = {
         "results_dir": results,
+        "cache_dir": results / "cache",
         "dataset": "plco",
         "rows": None,
         "seeds": (0,),
         "device": "auto",
         "deterministic": False,
         "retry_failed": False,
+        "on": "here",
+        "only_train": None,
         "search": (),
     }
     return argparse.Namespace(**settings | changes)

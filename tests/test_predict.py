@@ -75,7 +75,7 @@ def made(tmp_path_factory):
         dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
-        phantoms=None, split_file=None, search=(),
+        phantoms=None, split_file=None, search=(), on="here", only_train=None,
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs

@@ -44,11 +44,16 @@ def check_choice() -> None:
         )
 
 
-def start(device: str, deterministic: bool = False) -> str:
-    """Import the backend and find the device that was asked for; its name."""
+def start(device: str, deterministic: bool = False, compiled: Path | None = None) -> str:
+    """Import the backend and find the device that was asked for; its name.
+
+    JAX keeps what it compiles for GPUs in the folder `compiled`.
+    """
     check_choice()
     if device == "cpu":
         os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    else:
+        _share_gpus(compiled)
     if deterministic:  # JAX reads this when it starts
         flags = os.environ.get("XLA_FLAGS", "")
         if "deterministic" not in flags:
@@ -68,6 +73,18 @@ def start(device: str, deterministic: bool = False) -> str:
     if device == "auto" and driver and not gpus:
         print(f"WARNING: there is an NVIDIA driver, but {advice}. Training on the CPU.", flush=True)
     return ", ".join(gpus) or "cpu"
+
+
+def _share_gpus(compiled: Path | None) -> None:
+    """Use one GPU, and no more of its memory than needed; read when a backend starts."""
+    for name, value in (
+        ("CUDA_VISIBLE_DEVICES", "0"),
+        ("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
+        ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),
+    ):
+        os.environ.setdefault(name, value)
+    if compiled and Path("/dev/nvidia0").exists():  # of processors, hosts may differ
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled.absolute()))
 
 
 def gpu_names() -> list[str]:

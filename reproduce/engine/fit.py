@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data import files, pipeline
+from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import inference, metrics, predictions
 from models import backbones, classifier, fast
@@ -88,7 +89,7 @@ def images_in_chunk(run: Run, data: Data, record: dict) -> int:
     """How many images are shuffled together: a stopped run goes on with what it began with."""
     chunk = record["chunk"]
     if chunk is None:
-        chunk = pipeline.chunk_images(data.pixels)
+        chunk = chunk_images(data.pixels)
         state.add_to_record(run.folder, chunk=chunk)
     return chunk
 

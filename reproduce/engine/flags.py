@@ -17,7 +17,7 @@ from data import DataError
 from evaluation import EvaluationError
 from models import ModelError
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, ranges
+from reproduce.engine import backend, ranges, spread
 
 YES_NO = argparse.BooleanOptionalAction
 
@@ -37,6 +37,7 @@ def arguments(
     )
     _add_how_to_run(parser.add_argument_group("how to run"), datasets)
     fields = [field.name for field in dataclasses.fields(config)]
+    _add_cluster(parser.add_argument_group("rows on several GPUs and hosts, docs/cluster.md"))
     _add_settings(
         parser.add_argument_group("settings, with the paper's value [the demo's] and its origin"),
         config,
@@ -48,6 +49,7 @@ def arguments(
     options = argparse.Namespace(**given)
     _refuse_ignored(options, chosen, only_for or {})
     backend.check_choice()
+    spread.check(options)
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
@@ -78,6 +80,15 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--skip-corrupt", action="store_true", help="go on without unreadable images")
     add("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
     add("--phantoms", type=_positive, metavar="N", help="images to draw for the demo")
+
+
+def _add_cluster(group) -> None:
+    add = group.add_argument
+    add("--on", choices=("here", "ray"), default="here", help="ray: rows at once; default: here")
+    add("--address", metavar="HOST:PORT", help="a running Ray cluster; default: RAY_ADDRESS, none")
+    add("--gpus-per-row", type=_share, metavar="N", help="default: 1, or 0 where there are none")
+    add("--cpus-per-row", type=_positive, metavar="N", help="default: the GPU's share of its host")
+    add("--only-train", help=argparse.SUPPRESS)  # what a task starts: DIGEST of the run
 
 
 def _add_settings(group, config: type, demo: dict) -> None:
@@ -135,6 +146,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not (0 <= share < 1 or (1 <= share < 1000 and share == int(share))):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of GPUs, or a part such as 0.5")
+    return share
 
 
 class Terminated(BaseException):

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import shutil
 import sys
 import time
@@ -19,13 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import files, splits
+from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
-from reproduce.engine import backend, plan, search, state
+from reproduce import RunError
+from reproduce.engine import backend, plan, search, spread, state
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
 from reproduce.engine.search import Candidate, Chosen, config_of
 
 PAUSE = 2  # seconds between two looks at runs that other processes hold
+LATE = 120  # seconds until a shared file system must show what another host has finished
 
 
 class Work(NamedTuple):
@@ -53,7 +57,14 @@ def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
         due = _due(runs, options)
         left = TimeLeft(sum(run.row.fit.epochs for run in due if isinstance(run.row, Row)))
         by_name = {(run.row.name, run.seed): run for run in runs}
-        _train_all(Work(paper, by_name, data, config, options, left), due)
+        work = Work(paper, by_name, data, config, options, left)
+        if options.only_train:
+            _train_only(work, options.only_train)
+        elif options.on == "ray":
+            _agree_on_shuffling(work, due)
+            spread.train_all(paper, due, lambda run: work.parents(run).values(), options, left)
+        else:
+            _train_all(work, due)
     finally:
         plan.release_claims(runs)
     return [run for run in runs if not isinstance(run.row, Candidate)]
@@ -93,7 +104,7 @@ def _save_split(data: Data, folder: Path) -> None:
 
 def _due(runs: Sequence[Run], options) -> list[Run]:
     """The runs that have to be trained or combined."""
-    if options.retry_failed:
+    if options.retry_failed and not options.only_train:
         for run in runs:
             (run.folder / state.FAILED).unlink(missing_ok=True)
     failed = plan.failures(runs)
@@ -119,6 +130,38 @@ def _train_all(work: Work, due: list[Run]) -> None:
             waiting = True
             time.sleep(PAUSE)
         due = held
+
+
+def _train_only(work: Work, digest: str) -> None:
+    """Train the one run that a driver asks for, whose parents are finished; then exit."""
+    run = next((run for run in work.runs.values() if run.digest == digest), None)
+    if run is None:
+        raise RunError(
+            f"{platform.node()} finds other images, labels or settings than the host where the "
+            "command was given: see that the suite, --data-dir and --weights are the same there."
+        )
+    began = time.monotonic()
+    while not all(parent.finished for parent in work.parents(run).values()):
+        if time.monotonic() - began > LATE:
+            raise RunError(f"{platform.node()} does not see the rows that {run.name} needs.")
+        time.sleep(PAUSE)
+    _train_all(work, [run])
+    raise SystemExit(not run.finished)
+
+
+def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
+    """Record how all rows shuffle, which hangs on a host's memory, before hosts train them."""
+    due = [run for run in due if isinstance(run.row, Row)]
+    if not due:
+        return
+    chunk = _chunk_of_table(work)
+    if chunk is None:
+        chunk = chunk_images(plan.data_of(due[0].row, work.data).pixels)
+    for run in due:
+        with files.lock(run.folder / ".lock") as held:
+            record = state.readable_record(run.folder) if held else None
+            if record is not None and record.get("chunk") is None:
+                state.write_record(run.folder, record | {"chunk": chunk})
 
 
 def _settle(work: Work, run: Run) -> bool:
@@ -157,7 +200,8 @@ def _make(work: Work, run: Run) -> None:
             _combine(run, parts)
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
-    device = backend.start(work.options.device, work.options.deterministic)
+    compiled = work.options.cache_dir / "compiled"
+    device = backend.start(work.options.device, work.options.deterministic, compiled)
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))

@@ -1,0 +1,232 @@
+"""Rows at once on Ray: what scheduling costs, what a second core gains, and what lost hosts cost.
+
+    python -m bench.spread [--only schedule demo kills] [--write]
+
+All hosts are simulated on this machine, by Ray's own test cluster. The demo's figure means
+something on a quiet machine alone; its load is printed beside it.
+"""
+
+import argparse
+import filecmp
+import importlib
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from bench import machine, publish
+from data import labels
+from data.progress import TimeLeft
+from reproduce import ROOT
+from reproduce.engine import spread
+from reproduce.engine.rows import Combined, Data, Row, Run, parents
+
+SECONDS_OF_AN_EPOCH = {  # a third of the network's GFLOP for an image of 224 px
+    "densenet121": 0.97,
+    "densenet169": 1.13,
+    "densenet201": 1.43,
+    "xception": 1.53,
+    "inceptionresnetv2": 2.17,
+    "nasnetlarge": 4.0,
+}
+DEMO = ["--phantoms", "600", "--resamples", "20"]
+QUICK = [
+    *("--phantoms", "150", "--size", "32", "--batch-size", "16", "--resamples", "20"),
+    *("--epochs", "3", "--finetune-epochs", "2", "--rows", "BR-leaf", "HLUP", "HLUP-finetune"),
+]
+
+
+def pham_runs(folder: Path, seeds: int) -> list[Run]:
+    """The runs of Pham et al.'s tables, parents first."""
+    columns = ["image_path", "patient_id", "view", "split", *labels.CHEXPERT]
+    frame = pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+    pham2019 = importlib.import_module("reproduce.pham2019")  # a script, as rebuild.py loads it
+    rows = pham2019.rows(pham2019.Config(), Data(frame, None, {"dataset": "chexpert"}))
+    return [
+        Run(row, seed, folder / f"{number}-{seed}", {})
+        for number, row in enumerate(rows)
+        for seed in range(seeds)
+    ]
+
+
+def seconds_of(run: Run) -> float:
+    """How long a run sleeps for its training."""
+    if isinstance(run.row, Combined):
+        return 0.0
+    return SECONDS_OF_AN_EPOCH[run.row.network["backbone"]] * max(run.row.fit.epochs, 1)
+
+
+def bound(runs: list[Run], needed, workers: int) -> float:
+    """No schedule is shorter: the longest chain, or all seconds spread evenly."""
+    ends: dict[Path, float] = {}
+    for run in runs:
+        begins = max((ends[parent.folder] for parent in needed(run)), default=0.0)
+        ends[run.folder] = begins + seconds_of(run)
+    return max(*ends.values(), sum(map(seconds_of, runs)) / workers)
+
+
+def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
+    """(runs, seconds, lower bound) of Pham's table with rows that sleep."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = pham_runs(Path(scratch), seeds)
+        by_name = {(run.row.name, run.seed): run for run in runs}
+
+        def needed(run: Run) -> list[Run]:
+            return [by_name[name, run.seed] for name in parents(run.row)]
+
+        seconds = {(run.row.name, run.seed): seconds_of(run) for run in runs}
+
+        def sleep(job: dict):
+            import time
+
+            time.sleep(seconds[job["row"], job["seed"]])
+            return {"ended": True, "problem": ""}
+
+        def warm_up(_job: dict):
+            import time
+
+            time.sleep(5)  # until every worker has started
+            return {"ended": True, "problem": ""}
+
+        with spread.cluster("", cpus=workers) as ray:
+            address = ray.get_runtime_context().gcs_address
+            options = SimpleNamespace(
+                address=address, on="ray", device="cpu", gpus_per_row=None, cpus_per_row=1,
+                results_dir=scratch, cache_dir=scratch, data_dir=None, split_file=None,
+            )  # fmt: skip
+            left = TimeLeft(1)
+            firsts = [run for run in runs if isinstance(run.row, Row) and not needed(run)]
+            many = [run._replace(seed=-number) for number, run in enumerate(firsts[:workers])]
+            spread.train_on(ray, "pham2019", many, lambda run: [], options, left, task=warm_up)
+            began = time.perf_counter()
+            spread.train_on(ray, "pham2019", runs, needed, options, left, task=sleep)
+            return len(runs), time.perf_counter() - began, bound(runs, needed, workers)
+
+
+def script(flags: list[str], folder: Path, cache: Path, log: Path) -> subprocess.Popen:
+    """chen2019 in a process of its own."""
+    own = ["--results-dir", str(folder), "--cache-dir", str(cache)]
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "reproduce.chen2019", *flags, *own],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finished(process: subprocess.Popen, log: Path) -> None:
+    if process.wait():
+        sys.exit(f"chen2019 ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+
+
+def unequal(one: Path, other: Path) -> tuple[int, list[str]]:
+    """How many files of predictions there are, and which of them are not equal."""
+    names = sorted(path.relative_to(one) for path in one.rglob("predictions*.npz"))
+    wrong = [
+        str(name)
+        for name in names
+        if not (other / name).exists() or not filecmp.cmp(one / name, other / name, shallow=False)
+    ]
+    return len(names), wrong
+
+
+def trained_twice(folder: Path) -> list[str]:
+    """The runs whose last epoch stands more than once in their log."""
+    twice = []
+    for log in folder.rglob("log.txt"):
+        ends = re.findall(r"  epoch (\d+/\d+)", log.read_text())
+        lasts = [end for end in ends if len({*end.split("/")}) == 1]
+        twice += [str(log.parent)] if len(lasts) > 1 else []
+    return twice
+
+
+def demo(flags: list[str]) -> tuple[float, float, int, list[str]]:
+    """Seconds in turn and at once of a demo whose cache is prepared; files, and unequal ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        at = Path(scratch)
+        first = [*flags, "--rows", "BR-leaf", "--epochs", "1"]
+        finished(script(first, at / "cached", at / "cache", at / "log"), at / "log")
+        seconds = []
+        for name, more in (("serial", []), ("ray", ["--on", "ray", "--cpus-per-row", "1"])):
+            began = time.perf_counter()
+            finished(script([*flags, *more], at / name, at / "cache", at / "log"), at / "log")
+            seconds.append(time.perf_counter() - began)
+        count, wrong = unequal(at / "serial", at / "ray")
+        return seconds[0], seconds[1], count, wrong
+
+
+def kills(draw: random.Random, longest_pause: float) -> tuple[int, list[str], list[str]]:
+    """Two of four hosts lost during a run: files, those unequal, and rows trained twice."""
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory() as scratch:
+        at = Path(scratch)
+        finished(script(QUICK, at / "serial", at / "cache", at / "log"), at / "log")
+        hosts = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        nodes = [hosts.add_node(num_cpus=1) for _ in range(4)]
+        hosts.wait_for_nodes()
+        flags = [*QUICK, "--on", "ray", "--address", hosts.address, "--cpus-per-row", "1"]
+        try:
+            process = script(flags, at / "ray", at / "cache", at / "log")
+            while not list((at / "ray").rglob("log.txt")):  # until rows are trained
+                if process.poll() is not None:
+                    break
+                time.sleep(0.5)
+            for node in draw.sample(nodes, 2):
+                time.sleep(draw.uniform(0, longest_pause))
+                hosts.remove_node(node, allow_graceful=False)
+                print("  a host is killed", file=sys.stderr, flush=True)
+            finished(process, at / "log")
+        finally:
+            hosts.shutdown()
+        count, wrong = unequal(at / "serial", at / "ray")
+        return count, wrong, trained_twice(at / "ray")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = ("schedule", "demo", "kills")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--quick", action="store_true", help="16 rows, a demo of minutes")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--write", action="store_true", help="put the table in the documentation")
+    options = parser.parse_args()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    load = os.getloadavg()[0]
+    lines = [
+        f"{machine()}, load {load:.1f} at the start; hosts are simulated on this machine.",
+        "",
+        "| | measured | against | goal |",
+        "|---|---|---|---|",
+    ]
+    if "schedule" in options.only:
+        count, taken, least = schedule(workers=4 if options.quick else 16, seeds=5)
+        lines.append(
+            f"| {count} rows that sleep, in the shape of Pham's tables, 16 workers | {taken:.1f} s "
+            f"| {least:.1f} s at least: {taken / least:.3f}× | ≤ 1.05× |"
+        )
+    if "demo" in options.only:
+        one, two, count, wrong = demo(QUICK if options.quick else DEMO)
+        lines.append(
+            f"| chen2019's demo, two workers of one core | {two:.0f} s | {one:.0f} s in turn: "
+            f"{two / one:.2f}×; {len(wrong)} of {count} files differ | ≤ 0.8×, equal bytes |"
+        )
+    if "kills" in options.only:
+        count, wrong, twice = kills(random.Random(options.seed), longest_pause=20)
+        lines.append(
+            f"| two of four hosts killed | {len(wrong)} of {count} files of predictions differ | "
+            f"{len(twice)} rows trained twice to their end | equal bytes, none |"
+        )
+    publish("spread", "\n".join(lines), options.write)
+
+
+if __name__ == "__main__":
+    main()

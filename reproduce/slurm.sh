@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A paper's rows on all hosts of a SLURM job, from the folder of the suite:
+#   sbatch --nodes 2 --gpus-per-node 8 reproduce/slurm.sh pham2019 --data-dir /shared/CheXpert-v1.0
+# NAME is a paper's script or "all", and its flags follow. Submitted again, it goes on. docs/cluster.md
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@60
+set -euo pipefail
+
+# SLURM runs a copy of this file, so that its own folder is not the suite's
+suite=${SLURM_SUBMIT_DIR:-.}
+if [[ ! -f $suite/reproduce/env.sh ]]; then
+    echo "$suite is not the folder of the suite: submit from there, sbatch reproduce/slurm.sh NAME." >&2
+    exit 2
+fi
+cd "$suite"
+source reproduce/env.sh
+
+name=${1:-}
+[[ -n ${SLURM_JOB_ID:-} ]] || _stop "This is a job of SLURM: sbatch reproduce/slurm.sh NAME [flags]."
+[[ -n $name && -f reproduce/$name.sh && -n ${name##*slurm*} ]] ||
+    _stop "'$name' is no script of a paper: sbatch reproduce/slurm.sh NAME [flags], or all for every paper."
+shift
+"$PYTHON" -c 'import ray' 2>/dev/null ||
+    _stop "$PYTHON has no Ray: run '$PYTHON -m pip install -r requirements-cluster.txt'."
+
+export RAY_USAGE_STATS_ENABLED=0
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# this shell runs on the first host; a name that resolves to 127.* says nothing to the others
+first=$(getent ahostsv4 "${hosts[0]}" | awk '!/^127\./ { print $1; exit }')
+first=${first:-$(hostname -I | awk '{ print $1 }')}
+[[ -n $first ]] || _stop "${hosts[0]}, the job's first host, has no address that others can reach."
+port=$((20000 + SLURM_JOB_ID % 10000)) # jobs that share a host must not share a port
+started=()
+_end() {
+    ((${#started[@]})) && kill "${started[@]}" 2>/dev/null
+    wait
+}
+trap _end EXIT
+
+"$PYTHON" -m ray.scripts.scripts start --head --block --node-ip-address "$first" --port "$port" \
+    --num-cpus "$SLURM_CPUS_ON_NODE" --include-dashboard false --disable-usage-stats >/dev/null 2>&1 &
+started+=($!)
+if ((${#hosts[@]} > 1)); then
+    # shellcheck disable=SC2016  # each host expands its own number of cores
+    srun --nodes $((${#hosts[@]} - 1)) --ntasks $((${#hosts[@]} - 1)) --exclude "${hosts[0]}" \
+        bash -c 'exec "$0" -m ray.scripts.scripts start --block --address "$1" --num-cpus "$SLURM_CPUS_ON_NODE"' \
+        "$PYTHON" "$first:$port" >/dev/null 2>&1 &
+    started+=($!)
+fi
+"$PYTHON" -m reproduce.engine.spread --wait "$first:$port" "${#hosts[@]}"
+
+# in the background, so that this shell passes on SLURM's warning before the time is up
+bash "reproduce/$name.sh" "$@" --on ray --address "$first:$port" &
+driver=$!
+trap 'kill -TERM "$driver" 2>/dev/null' TERM
+code=0
+wait "$driver" || code=$?
+((code > 128)) && { wait "$driver" || code=$?; } # the first wait ended with the signal
+exit "$code"
