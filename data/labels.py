@@ -86,3 +86,11 @@ CHESTXRAY14_HIERARCHY = (
     "Abnormal",
 )
 CHEXPERT_HIERARCHY = (*CHEXPERT[1:], "Abnormal")  # No Finding is what Abnormal = 0 says
+
+# Four findings that radiologists read anew on images of ChestX-ray14 (Majkowska et al. 2020), and
+# the labels of ChestX-ray14 that say the same; which of them are airspace opacities is our choice.
+FOUR_FINDINGS = {
+    "Pneumothorax": ("Pneumothorax",),
+    "Nodule or mass": ("Nodule", "Mass"),
+    "Airspace opacity": ("Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"),
+}  # their fourth, Fracture, is no label of ChestX-ray14

@@ -17,6 +17,7 @@ from data import DataError, files, reading
 NAMES = ("train", "val", "test")
 PUBLIC = "public"  # a second test set, Pham's of 500 studies
 CHEXNET_PATIENTS = Path(__file__).with_name("chexnet_patients.csv.gz")
+OFFICIAL_TEST_PATIENTS = Path(__file__).with_name("chestxray14_test_patients.csv.gz")
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
@@ -62,8 +63,7 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
     from the three image lists at https://github.com/arnoweng/CheXNet, which others published
     numbers and predictions on.
     """
-    table = reading.read_table(CHEXNET_PATIENTS, ("patient", "split"))
-    set_of_patient = dict(zip(table["patient"], table["split"], strict=True))
+    set_of_patient = chexnet_sets()
     split = frame["patient_id"].map(set_of_patient)
     unknown = frame.loc[split.isna(), "patient_id"].unique().tolist()
     if unknown:
@@ -77,6 +77,17 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
             f"into {lacking[0]}; use more data or choose another split."
         )
     return _checked(frame.assign(split=split))
+
+
+def chexnet_sets() -> dict[str, str]:
+    """Patient -> train, val or test of the CheXNet split."""
+    table = reading.read_table(CHEXNET_PATIENTS, ("patient", "split"))
+    return dict(zip(table["patient"], table["split"], strict=True))
+
+
+def official_test_patients() -> set[str]:
+    """The 2,797 patients of ChestX-ray14's test_list.txt; all others are in train_val_list.txt."""
+    return {*reading.read_table(OFFICIAL_TEST_PATIENTS, ("patient",))["patient"]}
 
 
 def carve(

@@ -57,6 +57,18 @@ def each(
     return np.array([statistic(np.repeat(every, counts[patient].astype(int))) for counts in drawn])
 
 
+def totals(
+    values: np.ndarray, patients: Names | None = None, resamples: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Sums over the images (first axis) of every resample, for the same draws as `scores`."""
+    values = np.asarray(values, float)
+    patient = _patient_index(patients, len(values))
+    by_patient = np.zeros((int(patient.max()) + 1, int(np.prod(values.shape[1:]))))
+    np.add.at(by_patient, patient, values.reshape(len(values), -1))
+    drawn = [weights.T @ by_patient for weights in _weights(patient, resamples, seed, BLOCK)]
+    return np.concatenate(drawn).reshape(resamples, *values.shape[1:])
+
+
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """The percentile interval of the resamples (first axis) that have a value; else NaN."""
     known = np.asarray(values)[~np.isnan(values)]

@@ -206,6 +206,74 @@ def auc_comparison(
     return _save(figure, path, title, phantom)
 
 
+@literal_text
+def reliability(
+    path: str | Path, bins: pd.DataFrame, title: str = "", phantom: bool = False
+) -> Path:
+    """Reliability diagrams, a panel a label: observed share against mean probability.
+
+    `bins`: group, variant, observed, predicted, images. Markers grow with the images of a bin.
+    """
+    labels, variants = bins["group"].unique(), bins["variant"].unique()
+    columns = min(5 if len(labels) <= 10 else 7, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure((PANEL * columns, PANEL * rows + 1.0), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(labels) :]:
+        panel.set_axis_off()
+    styles = dict(zip(variants, (("o", BLUE), ("s", ORANGE)), strict=False))
+    for place, (name, panel) in enumerate(zip(labels, panels, strict=False)):
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+        for variant, (marker, colour) in styles.items():
+            drawn = bins[(bins["group"] == name) & (bins["variant"] == variant)]
+            sizes = 6 + 6 * np.log10(drawn["images"].to_numpy(float))
+            panel.plot(drawn["predicted"], drawn["observed"], color=colour, linewidth=1)
+            panel.scatter(drawn["predicted"], drawn["observed"], sizes, colour, marker=marker)
+        panel.set_title(name, fontsize=8)
+        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        panel.tick_params(labelsize=7)
+        if place % columns == 0:
+            panel.set_ylabel("observed share", fontsize=7)
+        if place + columns >= len(labels):
+            panel.set_xlabel("mean probability", fontsize=7)
+    handles = [
+        matplotlib.lines.Line2D([], [], marker=marker, color=colour)
+        for marker, colour in styles.values()
+    ]
+    _legend(figure, handles, list(styles), ncols=len(styles), fontsize=7)
+    return _save(figure, path, title, phantom)
+
+
+@literal_text
+def subgroups(
+    path: str | Path, values: pd.DataFrame, title: str = "", phantom: bool = False
+) -> Path:
+    """AUC, false negative and false positive rate of each subgroup, means over labels.
+
+    `values`: by, subgroup, group (only "mean" is drawn), metric, value, low, high, images.
+    """
+    mean = values[values["group"] == "mean"]
+    names = mean.drop_duplicates(["by", "subgroup"])
+    ticks = [f"{row.by}: {row.subgroup} (n = {row.images:,})" for row in names.itertuples()]
+    drawn = mean["metric"].unique()
+    figure = Figure((3.0 * len(drawn) + 1.5, 0.3 * len(ticks) + 1.2), layout="constrained")
+    panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False).ravel()
+    colours = dict(zip(names["by"].unique(), itertools.cycle((BLUE, ORANGE, GREEN)), strict=False))
+    for panel, metric in zip(panels, drawn, strict=True):
+        lines = mean[mean["metric"] == metric]
+        for place, line in enumerate(lines.itertuples()):
+            style = {"color": colours[line.by], "linewidth": 1.3}
+            panel.plot([line.low, line.high], [place, place], **style)
+            panel.plot(line.value, place, "o", markersize=4, color=colours[line.by])
+        panel.set_title(f"{metric}, mean over labels", fontsize=8)
+        panel.tick_params(axis="x", labelsize=7)
+        panel.grid(axis="x", color="#dddddd", linewidth=0.6)
+    panels[0].set_yticks(np.arange(len(ticks)), ticks, fontsize=8)
+    panels[0].invert_yaxis()
+    return _save(figure, path, title, phantom)
+
+
 _P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
 
 

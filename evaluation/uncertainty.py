@@ -33,6 +33,64 @@ def calibration_error(
     return errors
 
 
+def reliability(
+    target: np.ndarray, probability: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One label's reliability diagram: observed share, mean probability and images of each bin.
+
+    Bins have equal width and are those of scikit-learn's calibration_curve: a probability on the
+    border of two bins belongs to the lower one. Empty bins are left out.
+    """
+    targets, probabilities = _checked(np.asarray(target)[:, None], np.asarray(probability)[:, None])
+    known = ~np.isnan(targets[:, 0])
+    outcome, predicted = targets[known, 0], probabilities[known, 0]
+    bin_of = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], predicted)
+    images = np.bincount(bin_of, minlength=bins)
+    filled = images > 0
+    observed, mean = (
+        np.bincount(bin_of, values, minlength=bins)[filled] / images[filled]
+        for values in (outcome, predicted)
+    )
+    return observed, mean, images[filled]
+
+
+LOGIT_LIMIT = 1e-12  # probabilities of 0 and 1 count as this far from them
+
+
+def temperature(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature that makes the mean log-likelihood largest over all known targets.
+
+    Guo et al. 2017: every logit is divided by it, so no ranking and no AUC changes. Fit it on
+    validation images. The slope of the likelihood falls with 1 / temperature, so bisection finds
+    its zero; the limits are 1/100 and 100.
+    """
+    targets, probabilities = _checked(targets, probabilities)
+    known = ~np.isnan(targets)
+    outcome, logits = targets[known].astype(float), _logits(probabilities[known])
+    if not len(outcome):
+        raise EvaluationError("A temperature needs at least one image with a known target.")
+    low, high = -np.log(100), np.log(100)  # of 1 / temperature
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = ((outcome - _sigmoid(np.exp(middle) * logits)) * logits).sum()
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2))
+
+
+def cooled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """The probabilities after their logits are divided by the temperature."""
+    return _sigmoid(_logits(np.asarray(probabilities, float)) / temperature)
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    inside = np.clip(np.asarray(probabilities, float), LOGIT_LIMIT, 1 - LOGIT_LIMIT)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(logits / 2))
+
+
 def spread(probabilities: np.ndarray) -> np.ndarray:
     """The standard deviation over members (first axis); 0 for a single member."""
     return np.asarray(probabilities, float).std(axis=0)

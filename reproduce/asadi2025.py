@@ -3,23 +3,23 @@
 Asadi, Sodoké, Gerard, Kersten-Oertel. 2025. The AUROC of the abstract, Figures 2 and 3.
 
     bash reproduce/asadi2025.sh                                  on drawn phantoms, minutes
-    bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, up to 15 GPU days *
+    bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, up to 17 GPU days *
+    * estimated: ten rows of at most 100 epochs of 223,000 images of 320 px at 150 a second.
 
-* estimated: ten rows of at most 100 epochs of 191,000 images of 320 px at 150 a second.
-
-HBCE adds a penalty to binary cross-entropy wherever a child is called present and its parent
-absent. As released, the penalty is a step: its gradient is zero, and the network learns what plain
-BCE teaches. It acts only where the loss's value does: early stopping, the learning rate, and which
-epoch is kept. So each penalty is run as released and in a differentiable form, which is ours.
+HBCE adds a penalty to binary cross-entropy wherever a child is predicted present and its parent
+absent. As released, the penalty is a constant: its gradient is zero, so the network trains as with
+plain BCE. It changes the loss's value alone, and through it early stopping, the learning rate and
+which epoch is kept. So each penalty is run as released and in a differentiable form, which is ours.
 
 Deviations, each explained in docs/papers/asadi2025.md:
 1. Validation images are not augmented; the released loader augments them.
 2. Pixels are normalised as DenseNet121's are everywhere here, instead of by 1/255 alone.
-3. Dropout passes leave batch normalisation as it was trained (--mc-batchnorm: as released).
+3. Dropout passes use the trained BatchNorm statistics (--mc-batchnorm: each image's, as released).
 4. Without CheXpert's test set, its validation set is the test and 1/10 of training validates.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from evaluation import inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Rate
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss
 from reproduce.tables import asadi2025 as tables
 
@@ -38,7 +38,17 @@ MC = f"{PAPER} (MC dropout)"
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """What the paper and its released code leave open."""
+
+    mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
+    labels: Literal["visualchexbert", "chexpert"] = "visualchexbert"  # abstract; the other has -1
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for --labels chexpert
+    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
+
+
+@dataclass(frozen=True)
+class Config(Readings):
     backbone: Backbone = "densenet121"  # abstract
     weights: str = "none"  # released code
     size: Pixels = 320  # released code
@@ -48,25 +58,15 @@ class Config:
     patience: Count = 10  # released code, epochs of early stopping
     dropout: Dropout = 0.5  # released code
     passes: Count = 10  # Figure 3, of Monte-Carlo dropout
-    mc_batchnorm: bool = False  # ours; released code: passes normalise by each image alone
-    labels: str = "visualchexbert"  # abstract; "chexpert" has the labeller's own, with -1
-    uncertain: str = "ones"  # ours, of --labels chexpert: zeros, ones or ignore
-    precision: str = "float32"  # unstated; ours
-    released: str = "none"  # ours: a folder with the authors' predictions, to stand beside ours
+    precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {
-    "backbone": "tiny",
-    "size": 64,
-    "batch_size": 32,
-    "epochs": 8,
-    "learning_rate": 2e-3,
-    "patience": 3,
-}
+DEMO = {"backbone": "tiny", "size": 64, "batch_size": 32,
+        "epochs": 8, "learning_rate": 2e-3, "patience": 3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why what is scored on them compares with no published number."""
+    """The sets, and why their scores cannot be compared with published ones."""
     if not (frame["split"] == "test").any():
         return splits.held_out(frame, 0.1, seed=0, test="valid"), "the validation set"
     other = "" if config.labels == "visualchexbert" else "CheXpert's own training labels"
@@ -89,21 +89,14 @@ def rows(config: Config, data: Data) -> list[Row]:
         stop=schedules.patience(config.patience),
     )
     network = {"backbone": config.backbone, "head": "asadi2025", "dropout": config.dropout}
-    never = ["released"] if config.labels == "chexpert" else ["released", "uncertain"]
-
-    def row(name, task, loss, **more) -> Row:
-        return Row(
-            name,
-            task,
-            loss,
-            fit,
-            network=network,
-            ignores=[*never, "passes", "mc_batchnorm"],
-            **more,
-        )
+    unused = ["released"] if config.labels == "chexpert" else ["released", "uncertain"]
 
     def bce():
         return losses.masking.MaskedBCE("mean")
+
+    def row(name, task, loss, **more) -> Row:
+        ignores = [*unused, "passes", "mc_batchnorm"]
+        return Row(name, task, loss, fit, network=network, ignores=ignores, **more)
 
     def hbce(name, weights) -> tuple[Row, Row]:
         def loss(form):
@@ -113,15 +106,12 @@ def rows(config: Config, data: Data) -> list[Row]:
             f"{labels.ASADI[parent]} > {labels.ASADI[child]}": round(weights[child, parent], 6)
             for child, parent in np.argwhere(parents > 0)
         }
-        released, ours = (
-            {"form": form, "penalties": penalties} for form in ("as_released", "differentiable")
-        )
-        note = "a penalty with a gradient, ours"
+        released = {"form": "as_released", "penalties": penalties}
+        ours = {"form": "differentiable", "penalties": penalties}
+        more = {"settings": ours, "note": "a penalty with a gradient, ours"}
         return (
             row(name, of_21, loss("as_released"), settings=released),
-            row(
-                f"{name} (differentiable)", of_21, loss("differentiable"), settings=ours, note=note
-            ),
+            row(f"{name} (differentiable)", of_21, loss("differentiable"), **more),
         )
 
     fixed, of_data = losses.penalties.fixed, losses.penalties.data_driven
@@ -132,16 +122,11 @@ def rows(config: Config, data: Data) -> list[Row]:
         *hbce("HBCE fixed 0.5", fixed(parents, 0.5)),
         *hbce(PAPER, of_data(truth[train], parents, 0.5)),
         *hbce(f"{PAPER} 1.0", of_data(truth[train], parents, 1.0)),
-        Row(
-            MC,
-            of_21,
-            bce,
-            replace(fit, epochs=0),
-            Readout(passes=inference.dropout_passes(config.passes, config.mc_batchnorm)),
-            start_from=PAPER,
-            network=network,
-            ignores=never,
-            note=f"mean of {config.passes} passes with dropout",
+        replace(
+            row(MC, of_21, bce, start_from=PAPER, note=f"mean of {config.passes} dropout passes"),
+            fit=replace(fit, epochs=0),
+            readout=Readout(passes=inference.dropout_passes(config.passes, config.mc_batchnorm)),
+            ignores=unused,
         ),
     ]
 

@@ -3,21 +3,19 @@
 Chen, Miao, Xu, Hager, Harrison. MIDL 2019. Tables 1 and 2, Figure 3.
 
     bash reproduce/chen2019.sh                          on drawn phantoms, minutes on a laptop
-    bash reproduce/chen2019.sh --data-dir PLCO          the paper's, about 8 GPU hours *
+    bash reproduce/chen2019.sh --data-dir PLCO          the paper's, about 7 GPU hours *
     bash reproduce/chen2019.sh --data-dir PLCO --search learning_rate=3e-5,1e-4,3e-4
     bash reproduce/chen2019.sh --dataset chexpert --data-dir CheXpert-v1.0-small
+    * estimated: 105 epochs of 62,000 images at 300 DenseNet-121 images a second, and validation.
 
-* estimated: 115 epochs of 62,000 images at 300 DenseNet-121 images a second, and validation.
-
-Every label's logit is that of its probability given its parent; the chain rule makes them
-unconditional. Stage 1 (HLCP) trains a label where its parent is positive, stage 2 (HLUP-finetune)
-trains the product along its path on all images, with a loss that no logit makes unstable.
+A logit is that of a label's probability given its parent; the chain rule makes it unconditional.
+Stage 1 (HLCP) trains a label on the images with a positive parent. Stage 2 (HLUP-finetune) trains
+the product of probabilities along the path on all images, with a loss that is stable in float32.
 
 Deviations, each explained in docs/papers/chen2019.md:
 1. The paper states no training settings: one recipe for all rows, marked "unstated" below.
 2. HLUP is computed in time linear in the path, equal to the paper's power set (--hlup powerset).
-3. "Same budget" rows train every one-stage row as long as the two-stage rows, with their decay;
-   claims are judged a second time with them in the place of the rows that they continue.
+3. "Same budget" rows train one-stage rows as long as two-stage ones (claims-equal-budget.md).
 4. On ChestX-ray14 and CheXpert the hierarchies are ours, and nothing compares with the paper.
 """
 
@@ -32,7 +30,7 @@ from data import label_tree, plco, policies, splits
 from data.augment import Augment
 from evaluation import hierarchy, inference
 from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
@@ -42,7 +40,16 @@ ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one datas
 
 
 @dataclass(frozen=True)
-class Config:
+class Readings:
+    """Which form of HLUP, and which labels."""
+
+    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
+    deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
+
+
+@dataclass(frozen=True)
+class Config(Readings):
     backbone: Backbone = "densenet121"  # §2.1
     weights: str = "imagenet"  # §3
     size: Pixels = 224  # unstated; ours
@@ -52,31 +59,19 @@ class Config:
     learning_rate: Rate = 1e-4  # unstated; ours, Adam
     finetune_epochs: Count = 5  # unstated; ours, all layers
     finetune_learning_rate: Rate = 1e-5  # unstated; ours
-    precision: str = "float32"  # unstated; ours
-    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
-    deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
-    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
+    precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {
-    "backbone": "tiny",
-    "weights": "none",
-    "size": 64,
-    "resize": 72,
-    "epochs": 5,
-    "learning_rate": 2e-3,
-    "finetune_epochs": 3,
-    "finetune_learning_rate": 5e-4,
-}
+DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "resize": 72, "epochs": 5,
+        "learning_rate": 2e-3, "finetune_epochs": 3, "finetune_learning_rate": 5e-4}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why what is scored on them compares with no published number."""
-    released = frame.attrs["dataset"]
-    if released == "plco":  # §3: 70/10/20 by patient, as the authors drew it later
+    """The sets, and why their scores cannot be compared with published ones."""
+    if frame.attrs["dataset"] == "plco":  # §3: 70/10/20 by patient, as the authors drew it later
         test = (frame["split"] == "test").sum()
         return splits.as_released(frame), f"another split of PLCO: {test:,} test images, not 39,600"
-    if released == "chestxray14":
+    if frame.attrs["dataset"] == "chestxray14":
         return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), "chestxray14, not PLCO"
     frontal = frame[frame["view"].str.startswith("Frontal")]
     return splits.held_out(frontal, 0.1, seed=0, test="valid"), "chexpert, not PLCO"
@@ -96,9 +91,6 @@ def rows(config: Config, data: Data) -> list[Row]:
     def chain_rule(logits: np.ndarray, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
         return hierarchy.path_product(floor + (1 - floor) * inference.sigmoid(logits), ancestors)
 
-    def chain_rule_rescaled(logits: np.ndarray) -> np.ndarray:  # §3: multiplicands in [0.02, 1]
-        return chain_rule(logits, floor=0.02)
-
     def bce():  # BR: binary relevance
         return losses.masking.MaskedBCE()
 
@@ -108,23 +100,23 @@ def rows(config: Config, data: Data) -> list[Row]:
     def hlup(form: str):  # eqs. 4-7, and §3's naive and rescaled forms
         return lambda: losses.hierarchical.HLUP(ancestors, form)
 
+    exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
     every = Task(names, targets, truth)
-    leaves = Task(np.array(names)[leaf].tolist(), targets[:, leaf], truth[:, leaf])
-    rate, slow = map(schedules.constant, (config.learning_rate, config.finetune_learning_rate))
-    crop = Augment(random_crop=True)
-    first = Fit(config.epochs, rate, mean_auc_of(leaf), crop)  # §3: what the searches optimised
-    finetune = replace(first, epochs=config.finetune_epochs, learning_rate=slow)
-    flat, chain, rescaled = Readout(), Readout(chain_rule), Readout(chain_rule_rescaled)
-    never = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
+    leaves = Task([names[label] for label in leaf], targets[:, leaf], truth[:, leaf])
+    rate, lower = map(schedules.constant, (config.learning_rate, config.finetune_learning_rate))
+    select = mean_auc_of(leaf)  # §3: what the searches optimised
+    first = Fit(config.epochs, rate, select, Augment(random_crop=True))
+    finetune = replace(first, epochs=config.finetune_epochs, learning_rate=lower)
+    flat, chain, network = Readout(), Readout(chain_rule), {"backbone": config.backbone}
+    rescaled = Readout(lambda logits: chain_rule(logits, 0.02))  # §3: multiplicands in [0.02, 1]
+    unused = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
 
     def row(name, task, loss, fit, readout, start_from="") -> Row:
-        ignores = ("finetune_epochs", "finetune_learning_rate", *never)
+        ignores = ("finetune_epochs", "finetune_learning_rate", *unused)
         if start_from:  # the row that it starts from has the others
-            ignores = ("epochs", "learning_rate", *never)
-        network = {"backbone": config.backbone}
+            ignores = ("epochs", "learning_rate", *unused)
         return Row(name, task, loss, fit, readout, start_from, network=network, ignores=ignores)
 
-    exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
     table = [
         row("BR-leaf", leaves, bce, replace(first, select=mean_auc), flat),
         row("BR-all", every, bce, first, flat),
@@ -138,8 +130,7 @@ def rows(config: Config, data: Data) -> list[Row]:
     ]
     for each in [each for each in table if not each.start_from]:
         fit = replace(finetune, select=each.fit.select)
-        name, again = each.name + TWIN, (each.task, each.loss, fit, each.readout, each.name)
-        table.append(row(name, *again))
+        table.append(row(each.name + TWIN, each.task, each.loss, fit, each.readout, each.name))
     return table
 
 

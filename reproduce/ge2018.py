@@ -4,15 +4,14 @@ Ge, Mahapatra, Sedai, Garnavi, Chakravorty. 2018. Tables 1 to 3.
 
     bash reproduce/ge2018.sh                               on drawn phantoms, minutes on a laptop
     bash reproduce/ge2018.sh --data-dir ChestX-ray14       the paper's, about 12 GPU hours *
+    * estimated: 99 epochs of 78,500 images, half of them through two networks, at 300 a second.
 
-* estimated: 99 epochs of 78,500 images, half of them through two networks, at 300 a second.
-
-BL pools a network's last map with itself (outer products, averaged over positions). F-MSML pools
-two copies of a network that are kept apart by losses of their own: cross-entropy over the first
-(CE), the multi-label softmax loss over the second (MSML), cross-entropy over both pooled (FCE).
+BL pools a network's last feature map with itself (outer products, averaged over positions). F-MSML
+pools the maps of two copies of a network, each trained by a loss of its own: cross-entropy (CE) on
+the first, the multi-label softmax loss (MSML) on the second, cross-entropy on both pooled (FCE).
 
 Deviations, each explained in docs/papers/ge2018.md:
-1. Eq. (2) lacks its -log, without which it teaches the opposite (--msml as_printed).
+1. Eq. (2) lacks its -log, without which it trains the opposite (--msml as_printed).
 2. The width of the 1x1 convolution is unstated: 512 on 512 channels, 128 on DenseNet's 1024.
 3. VGG is VGG-16 without batch normalisation; the paper does not say which VGG it took.
 4. F-MSML is read at FCE. It is scored alone, with its own CE head, and with a separate R18 or D121,
@@ -74,54 +73,41 @@ class Config(Readings, Networks):
     step: Count = 3  # §3: epochs until the rate is divided by 10
     alpha: Weight = 0.2  # eq. 5
     beta: Weight = 0.6  # eq. 5
-    precision: str = "float32"  # unstated; ours
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # unstated; ours
 
 
-# three small networks in the place of ResNet-18, DenseNet-121 and VGG-16
-DEMO = {
-    "resnet": "tiny_residual",
-    "densenet": "tiny",
-    "vgg": "tiny_plain",
-    "weights": "none",
-    "size": 64,
-    "resize": 72,
-    "epochs": 4,
-    "learning_rate": 1e-3,
-    "projection": 64,
-    "projection_densenet": 64,
-    "reduce": 64,
-}
+DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
+    "resnet": "tiny_residual", "densenet": "tiny", "vgg": "tiny_plain", "weights": "none",
+    "size": 64, "resize": 72, "epochs": 4, "learning_rate": 1e-3,
+    "projection": 64, "projection_densenet": 64, "reduce": 64,
+}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why what is scored on them compares with no published number."""
+    """The sets, and why their scores cannot be compared with published ones."""
     if config.split == "random":
         return splits.by_patient(frame, seed=0), ""
     if config.split == "chexnet":
         return splits.chexnet(frame), "another 70/10/20 split by patient, CheXNet's"
-    return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), "another split"
+    return splits.held_out(
+        frame, 1 / 8, seed=0, train="train_val"
+    ), "another split, the official lists"
 
 
 def rows(config: Config, data: Data) -> list[Row | Combined]:
     """Tables 1 and 2, the readings of F-MSML and the control of deviation 4."""
     truth = data.frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
     task = Task(labels.CHESTXRAY14, truth, truth)
-    fit = Fit(
-        config.epochs,
-        schedules.steps(config.learning_rate, 0.1, config.step),
-        augment=Augment(random_crop=True),
-    )
+    rate = schedules.steps(config.learning_rate, 0.1, config.step)
+    fit = Fit(config.epochs, rate, augment=Augment(random_crop=True))
     backbones = {"R18": config.resnet, "D121": config.densenet, "VGG": config.vgg}
 
     def ce():
         return losses.masking.MaskedBCE(config.over_labels)
 
     def fine_grained(alpha: float, beta: float):  # eq. 5
-        def loss():
-            msml = config.msml, config.over_labels
-            return losses.multilabel_softmax.FineGrained(alpha, beta, *msml)
-
-        return loss
+        msml = config.msml, config.over_labels
+        return lambda: losses.multilabel_softmax.FineGrained(alpha, beta, *msml)
 
     def head(*wanted: int) -> Readout:
         def probabilities(outputs: np.ndarray) -> np.ndarray:
@@ -146,11 +132,9 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
     flat = Readout()
     networks = ("resnet", "densenet", "vgg")
-    of_loss, of_pooling = (
-        ("alpha", "beta", "msml"),
-        ("projection", "projection_densenet", "reduce", "sketch"),
-    )
-    of_fine = fine_grained(config.alpha, config.beta)
+    loss_settings = ("alpha", "beta", "msml")
+    pooling_settings = ("projection", "projection_densenet", "reduce", "sketch")
+    global_loss = fine_grained(config.alpha, config.beta)
 
     def row(name, loss=ce, fit=fit, readout=flat, ignores=(), **more) -> Row:
         backbone = backbones[name.partition("-")[0].partition(" ")[0]]
@@ -159,12 +143,12 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
         return Row(name, task, loss, fit, readout, network=network, ignores=ignores, **more)
 
     def plain(name, **more) -> Row:
-        return row(name, ignores=(*of_pooling, *of_loss), **more)
+        return row(name, ignores=(*pooling_settings, *loss_settings), **more)
 
     def pooled(name) -> Row:
-        return row(name, build=bilinear(1), ignores=of_loss)
+        return row(name, build=bilinear(1), ignores=loss_settings)
 
-    def two_streams(name, loss=of_fine, readout=None, frozen=False, **more) -> Row:
+    def two_streams(name, loss=global_loss, readout=None, frozen=False, **more) -> Row:
         return row(name, loss, readout=readout or head(FCE), build=bilinear(2, frozen), **more)
 
     def own_ce(name) -> Row:

@@ -4,11 +4,10 @@ Wang, Peng, Lu, Lu, Bagheri, Summers. CVPR 2017. The 14-label baseline, as other
 
     bash reproduce/wang2017.sh                               on drawn phantoms, minutes on a laptop
     bash reproduce/wang2017.sh --data-dir ChestX-ray14       the baseline, about 2 GPU hours *
+    * estimated: 20 epochs of 78,500 images at 300 ResNet-50 images a second, and validation.
 
-* estimated: 20 epochs of 78,500 images at 300 ResNet-50 images a second, and validation.
-
-Positives are rare, so their errors weigh more: one factor for all labels, from how many ones and
-zeros there are. The walk-through of docs/adding-a-paper.md is about this script.
+Positives are rare, so their errors weigh more: one factor for all labels, from the counts of
+positive and negative ones. The walk-through of docs/adding-a-paper.md is about this script.
 
 Deviations:
 1. The numbers are those that Mo 2019 and Ge 2018 quote, who say no more of the training than is
@@ -25,7 +24,7 @@ import losses
 from data import labels, splits
 from evaluation import metrics
 from reproduce.engine import dataset, flags, loop, plan, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Rate
+from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
 from reproduce.tables import scoring
 
@@ -38,14 +37,14 @@ class Config:
     batch_size: BatchSize = 32  # unstated; ours
     epochs: Count = 10  # unstated; ours
     learning_rate: Rate = 1e-4  # unstated; ours, Adam
-    precision: str = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
 
 
 DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learning_rate": 2e-3}
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why what is scored on them compares with no published number."""
+    """The sets, and why their scores cannot be compared with published ones."""
     return splits.by_patient(frame, seed=0), ""  # Ge 2018, §3: 70/10/20 at random, by patient
 
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from data import DataError, chestxray14, chexpert, plco, prepare
 from evaluation import EvaluationError, published
-from tests.faults import CASES, Outcome, World, case, run
+from tests.faults_world import Outcome, World, case, run
 
-__all__ = ["CASES"]
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 SCRIPTS = {"chestxray14": "wang2017", "chexpert": "asadi2025", "plco": "chen2019"}
 
@@ -294,6 +293,3 @@ for size, images in ((0, 60), (128, 0), (-5, 60), (10**9, 60)):
     def _(world, size=size, images=images):
         out = world.new() / "out"
         return run("data.phantom", "plco", "--out", out, f"--size={size}", f"--images={images}")
-
-
-from tests import faults_runs, faults_tables  # noqa: E402, F401  they register their cases

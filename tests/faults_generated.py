@@ -12,9 +12,9 @@ import pandas as pd
 
 from data import DataError
 from data.images import BadImage, read_gray, unlike_radiograph
-from tests.faults import Case, Outcome, World, run
 from tests.faults_cases import READERS, read_refused, table_of
 from tests.faults_tables import PREDICTED, TRUTH
+from tests.faults_world import Case, Outcome, World, run
 
 CHANGES = ("field more", "field less", "quote", "cut", "column twice", "byte", "line twice", "NUL")
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import ROOT, Outcome, World, case, run
+from tests.faults_world import ROOT, Outcome, World, case, run
 
 
 def break_child(change: Callable[[Path, Path], None]) -> Callable[[World], Outcome]:

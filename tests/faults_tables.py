@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.faults import ROOT, Outcome, World, case, run
+from tests.faults_world import ROOT, Outcome, World, case, run
 from tests.report_results import write_results
 
 TRUTH = "id,who,Edema,Mass\na,1,1,0\nb,2,0,1\nc,3,0,0\nd,3,1,1\n"

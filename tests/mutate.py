@@ -59,12 +59,12 @@ class Mutant(NamedTuple):
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """(expression to replace, what to put there) of one node."""
+    """(expression to replace, its replacement) of one node."""
     match node:
         case ast.Compare(left, operators, comparators):
-            for place, operator in enumerate(operators):
+            for position, operator in enumerate(operators):
                 changed = [*operators]
-                changed[place] = COMPARISONS[type(operator)]()
+                changed[position] = COMPARISONS[type(operator)]()
                 yield node, ast.Compare(left, changed, comparators)
         case ast.BinOp(left, operator, right):
             yield node, ast.BinOp(left, OPERATORS[type(operator)](), right)
@@ -134,7 +134,7 @@ def tests_of(module: str) -> list[str]:
 
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
-    """What a forked process says of the tests in the copy, as it stands."""
+    """Run the tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
     child = os.fork()
     if not child:
         os.setsid()  # so that what the tests start ends with them
@@ -172,12 +172,14 @@ def _end_group(child: int) -> None:
 
 def modules_in(folder: str, only: str) -> list[str]:
     """The modules of a folder that have tests of their own; the others are named."""
-    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
-    found = [module for module in found if only in module]
-    without = [each for each in found if not tests_of(each) and (ROOT / each).stat().st_size > 200]
+    modules = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
+    modules = [module for module in modules if only in module]
+    without = [
+        each for each in modules if not tests_of(each) and (ROOT / each).stat().st_size > 200
+    ]
     if without:
         print(f"without a test file of their own: {', '.join(without)}", flush=True)
-    return [module for module in found if tests_of(module)]
+    return [module for module in modules if tests_of(module)]
 
 
 def import_libraries(tests: set[str]) -> None:

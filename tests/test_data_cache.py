@@ -135,7 +135,7 @@ def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
     folder = prepared(root, names, tmp_path / "cache")
     before, pixels = contents(folder), Cache(folder).read(np.arange(COUNT))
     random_numbers = random.Random(0)
-    found = 0
+    refused = 0
     for _ in range(150):
         path = folder / random_numbers.choice(sorted(before))
         content = bytearray(before[path.name])
@@ -144,10 +144,10 @@ def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
         try:
             assert np.array_equal(Cache(folder).read(np.arange(COUNT)), pixels)
         except DataError:
-            found += 1
+            refused += 1
         prepared(root, names, tmp_path / "cache")
         assert contents(folder) == before
-    assert found > 80
+    assert refused > 80
 
 
 def test_a_folder_in_the_way_is_named_and_foreign_files_stay(films, tmp_path):

@@ -45,15 +45,15 @@ def csv_of(rows, header=HEADER, end="\n"):
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A small release in the flat layout; the images are empty, a reader opens none."""
-    home = tmp_path / "CXR8"
-    (home / "images").mkdir(parents=True)
+    release = tmp_path / "CXR8"
+    (release / "images").mkdir(parents=True)
     for name, *_ in ROWS:
-        (home / "images" / name).touch()
-    (home / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS))
-    (home / "test_list.txt").write_text("\n".join(TEST))
+        (release / "images" / name).touch()
+    (release / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS))
+    (release / "test_list.txt").write_text("\n".join(TEST))
     train = [name for name, *_ in ROWS if name not in TEST]
-    (home / "train_val_list.txt").write_text("\n".join(train) + "\n")
-    return home
+    (release / "train_val_list.txt").write_text("\n".join(train) + "\n")
+    return release
 
 
 def test_a_release_reads_label_for_label(folder):
@@ -81,9 +81,9 @@ def test_a_release_reads_label_for_label(folder):
 
 def test_numbered_folders_mix_with_the_flat_one(folder):
     for number, name in ((1, ROWS[0][0]), (12, ROWS[3][0])):
-        home = folder / f"images_{number:03d}" / "images"
-        home.mkdir(parents=True)
-        (folder / "images" / name).rename(home / name)
+        batch = folder / f"images_{number:03d}" / "images"
+        batch.mkdir(parents=True)
+        (folder / "images" / name).rename(batch / name)
     shutil.copy(folder / "images" / ROWS[1][0], folder / "images_001" / "images")  # twice
     assert chestxray14.read(folder)["image_path"].tolist() == [
         "images_001/images/00000001_000.png",
@@ -120,9 +120,9 @@ def test_either_label_file_reads_however_it_was_saved(folder, name, text):
     (folder / "Data_Entry_2017_v2020.csv").unlink()
     content = text.encode()
     (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    found = chestxray14.read(folder)
-    pd.testing.assert_frame_equal(found, expected)
-    assert next(iter(found.attrs["label_files"])) == name
+    frame = chestxray14.read(folder)
+    pd.testing.assert_frame_equal(frame, expected)
+    assert next(iter(frame.attrs["label_files"])) == name
 
 
 def test_columns_are_found_by_name(folder):

@@ -40,25 +40,25 @@ def public_test():
     return pd.DataFrame(rows, columns=["Path", *CHEXPERT])
 
 
-def touch(home: Path, *splits):
+def touch(folder: Path, *splits):
     for split in splits:
         for path, *_ in TEST if split == "test" else IMAGES[split]:
-            (home / path).parent.mkdir(parents=True, exist_ok=True)
-            (home / path).touch()
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
 
 
 @pytest.fixture
-def home(tmp_path) -> Path:
+def folder(tmp_path) -> Path:
     """CheXpert-v1.0-small with its CSVs inside, images empty."""
-    home = tmp_path / "CheXpert-v1.0-small"
-    touch(home, "train", "valid")
+    folder = tmp_path / "CheXpert-v1.0-small"
+    touch(folder, "train", "valid")
     for split in IMAGES:
-        table(split).to_csv(home / f"{split}.csv", index=False)
-    return home
+        table(split).to_csv(folder / f"{split}.csv", index=False)
+    return folder
 
 
-def test_the_small_release_reads_value_for_value(home):
-    frame = chexpert.read(home)
+def test_the_small_release_reads_value_for_value(folder):
+    frame = chexpert.read(folder)
     everything = [image for split in IMAGES for image in IMAGES[split]]
     assert frame["image_path"].tolist() == [path for path, *_ in everything]
     assert frame["split"].tolist() == ["train"] * 4 + ["valid"]
@@ -91,40 +91,40 @@ def below(frame, folder):
     return frame.assign(image_path=paths)
 
 
-def test_the_folder_around_reads_the_same(home):
-    inside, around = chexpert.read(home), chexpert.read(home.parent)
+def test_the_folder_around_reads_the_same(folder):
+    inside, around = chexpert.read(folder), chexpert.read(folder.parent)
     assert around["image_path"].str.startswith("CheXpert-v1.0-small/").all()
-    pd.testing.assert_frame_equal(below(around, home.name), inside)
+    pd.testing.assert_frame_equal(below(around, folder.name), inside)
 
 
 @pytest.mark.parametrize("from_around", [True, False])
-def test_the_csv_may_lie_beside_the_folder(home, from_around):
-    expected = chexpert.read(home)
+def test_the_csv_may_lie_beside_the_folder(folder, from_around):
+    expected = chexpert.read(folder)
     for split in IMAGES:
-        (home / f"{split}.csv").rename(home.parent / f"{split}.csv")
-    frame = chexpert.read(home.parent if from_around else home)
-    pd.testing.assert_frame_equal(below(frame, home.name), expected)
+        (folder / f"{split}.csv").rename(folder.parent / f"{split}.csv")
+    frame = chexpert.read(folder.parent if from_around else folder)
+    pd.testing.assert_frame_equal(below(frame, folder.name), expected)
 
 
-def test_an_archive_without_the_top_folder_reads(home):
+def test_an_archive_without_the_top_folder_reads(folder):
     """Kaggle's: Path starts with a folder that is not there."""
-    expected = chexpert.read(home)
-    frame = chexpert.read(home.rename(home.parent / "archive"))
+    expected = chexpert.read(folder)
+    frame = chexpert.read(folder.rename(folder.parent / "archive"))
     pd.testing.assert_frame_equal(frame, expected)
 
 
-def test_the_full_size_release_reads_from_its_batches(home):
-    expected = chexpert.read(home)
-    root = home.parent / "chexpertchestxrays-u20210408"
+def test_the_full_size_release_reads_from_its_batches(folder):
+    expected = chexpert.read(folder)
+    root = folder.parent / "chexpertchestxrays-u20210408"
     first = root / "CheXpert-v1.0 batch 1 (validate & csv)"
     first.mkdir(parents=True)
     for split in IMAGES:
         table(split, "CheXpert-v1.0").to_csv(first / f"{split}.csv", index=False)
-    (home / "valid").rename(first / "valid")
+    (folder / "valid").rename(first / "valid")
     for batch, patient in enumerate(["patient00001", "patient00002"], 2):
         part = root / f"CheXpert-v1.0 batch {batch} (train {batch - 1})"
         part.mkdir()
-        (home / "train" / patient).rename(part / patient)
+        (folder / "train" / patient).rename(part / patient)
     frame = chexpert.read(root)
     assert frame["image_path"].tolist()[3:] == [
         "CheXpert-v1.0 batch 3 (train 2)/patient00002/study1/view1_frontal.jpg",
@@ -133,19 +133,19 @@ def test_the_full_size_release_reads_from_its_batches(home):
     pd.testing.assert_frame_equal(frame.iloc[:, 1:], expected.iloc[:, 1:])
 
 
-def test_two_releases_side_by_side_are_ambiguous(home):
-    shutil.copytree(home, home.parent / "CheXpert-v1.0")
+def test_two_releases_side_by_side_are_ambiguous(folder):
+    shutil.copytree(folder, folder.parent / "CheXpert-v1.0")
     with pytest.raises(DataError, match=r"such as patient00001 lie both in CheXpert-v1.0/"):
-        chexpert.read(home.parent)
-    assert len(chexpert.read(home)) == 5
+        chexpert.read(folder.parent)
+    assert len(chexpert.read(folder)) == 5
 
 
-def test_visualchexbert_labels_replace_the_training_ones(home):
+def test_visualchexbert_labels_replace_the_training_ones(folder):
     other = table("train", "CheXpert-v1.0")
     other[list(CHEXPERT)] = 0.0
     other.loc[2, "Edema"] = 1.0
-    other[["Path", *sorted(CHEXPERT)]].to_csv(home / "train_visualCheXbert.csv")  # with an index
-    frame = chexpert.read(home, labels="visualchexbert")
+    other[["Path", *sorted(CHEXPERT)]].to_csv(folder / "train_visualCheXbert.csv")  # with an index
+    frame = chexpert.read(folder, labels="visualchexbert")
     assert frame.loc[frame["split"] == "train", list(CHEXPERT)].to_numpy().sum() == 1
     assert frame.loc[2, "Edema"] == 1
     assert frame["view"].tolist()[:4] == ["Frontal", "Lateral", "Frontal", "Frontal"]
@@ -153,50 +153,50 @@ def test_visualchexbert_labels_replace_the_training_ones(home):
     assert list(frame.attrs["label_files"]) == ["train_visualCheXbert.csv", "valid.csv"]
 
 
-def test_without_the_visualchexbert_file_the_error_says_so(home):
+def test_without_the_visualchexbert_file_the_error_says_so(folder):
     with pytest.raises(DataError, match=r"has no train_visualCheXbert.csv"):
-        chexpert.read(home, labels="visualchexbert")
+        chexpert.read(folder, labels="visualchexbert")
     with pytest.raises(DataError, match="no 'chexbert' labels; choose"):
-        chexpert.read(home, labels="chexbert")
+        chexpert.read(folder, labels="chexbert")
 
 
 @pytest.mark.parametrize("name", ["test.csv", "test_labels.csv"])
-def test_the_public_test_set_has_fewer_columns(home, name):
-    touch(home, "test")
-    public_test().to_csv(home / name, index=False)
-    frame = chexpert.read(home).query("split == 'test'")
+def test_the_public_test_set_has_fewer_columns(folder, name):
+    touch(folder, "test")
+    public_test().to_csv(folder / name, index=False)
+    frame = chexpert.read(folder).query("split == 'test'")
     assert frame["image_path"].tolist() == [path for path, _ in TEST]
     assert frame["view"].tolist() == ["Frontal", "Lateral", "Frontal"]
     np.testing.assert_array_equal(frame[list(CHEXPERT[:4])], [values for _, values in TEST])
 
 
-def test_one_row_a_study_stands_for_all_its_images(home):
-    touch(home, "test")
+def test_one_row_a_study_stands_for_all_its_images(folder):
+    touch(folder, "test")
     studies = public_test().drop(index=1)
     studies["Study"] = "CheXpert-v1.0/" + studies.pop("Path").str.rsplit("/", n=1).str[0]
-    studies.to_csv(home / "groundtruth.csv", index=False)
-    frame = chexpert.read(home).query("split == 'test'")
+    studies.to_csv(folder / "groundtruth.csv", index=False)
+    frame = chexpert.read(folder).query("split == 'test'")
     assert frame["image_path"].tolist() == [path for path, _ in TEST]
     np.testing.assert_array_equal(frame[list(CHEXPERT[:4])], [values for _, values in TEST])
-    shutil.rmtree(home / "test/patient64742")
+    shutil.rmtree(folder / "test/patient64742")
     with pytest.raises(DataError, match=r"missing .*test/patient64742/study1/view1_frontal.jpg"):
-        chexpert.read(home)
+        chexpert.read(folder)
 
 
-def test_chexlocalize_calls_its_validation_folder_val(home):
-    (home / "valid").rename(home / "val")
-    (home / "valid.csv").rename(home / "val_labels.csv")
-    frame = chexpert.read(home)
+def test_chexlocalize_calls_its_validation_folder_val(folder):
+    (folder / "valid").rename(folder / "val")
+    (folder / "valid.csv").rename(folder / "val_labels.csv")
+    frame = chexpert.read(folder)
     assert frame["image_path"].iloc[-1] == "val/patient64541/study1/view1_frontal.jpg"
     assert frame["split"].iloc[-1] == "valid"
 
 
-def test_missing_images_are_an_error_until_allowed(home):
-    shutil.rmtree(home / "train/patient00002")
-    (home / "train/patient00001/study2/view1_frontal.jpg").unlink()
+def test_missing_images_are_an_error_until_allowed(folder):
+    shutil.rmtree(folder / "train/patient00002")
+    (folder / "train/patient00001/study2/view1_frontal.jpg").unlink()
     with pytest.raises(DataError, match=r"2 of 5 .* train/patient00001/study2/view1_frontal.jpg, "):
-        chexpert.read(home)
-    frame = chexpert.read(home, allow_missing=True)
+        chexpert.read(folder)
+    frame = chexpert.read(folder, allow_missing=True)
     assert len(frame) == frame.attrs["images"] == 3
     assert frame.attrs["missing"] == [
         "train/patient00001/study2/view1_frontal.jpg",
@@ -222,37 +222,37 @@ def test_missing_images_are_an_error_until_allowed(home):
         (lambda t: t[:0], "has no rows"),
     ],
 )
-def test_a_wrong_csv_is_refused_whatever_is_allowed(home, change, message):
-    change(table("train")).to_csv(home / "train.csv", index=False)
+def test_a_wrong_csv_is_refused_whatever_is_allowed(folder, change, message):
+    change(table("train")).to_csv(folder / "train.csv", index=False)
     with pytest.raises(DataError, match=message):
-        chexpert.read(home, allow_missing=True)
+        chexpert.read(folder, allow_missing=True)
 
 
-def test_a_wrong_folder_shows_what_was_expected(home):
-    with pytest.raises(DataError, match=f"has no train.csv, .* Did you mean {home}") as error:
-        chexpert.read(home / "train")
+def test_a_wrong_folder_shows_what_was_expected(folder):
+    with pytest.raises(DataError, match=f"has no train.csv, .* Did you mean {folder}") as error:
+        chexpert.read(folder / "train")
     assert "\n  expected" in str(error.value)
-    (home.parent / "other").mkdir()
+    (folder.parent / "other").mkdir()
     with pytest.raises(DataError, match=r"\(nothing\)"):
-        chexpert.read(home.parent / "other")
+        chexpert.read(folder.parent / "other")
 
 
-def test_row_counts_of_the_whole_release_make_it_complete(home, monkeypatch):
+def test_row_counts_of_the_whole_release_make_it_complete(folder, monkeypatch):
     monkeypatch.setattr(chexpert, "COMPLETE", {"train": 4, "valid": 1, "test": 3})
-    assert chexpert.read(home).attrs["complete"]
-    touch(home, "test")
-    public_test()[:2].to_csv(home / "test.csv", index=False)
-    assert not chexpert.read(home).attrs["complete"]
-    public_test().to_csv(home / "test.csv", index=False)
-    assert chexpert.read(home).attrs["complete"]
-    (home / "test/patient64742/study1/view1_frontal.jpg").unlink()
-    assert not chexpert.read(home, allow_missing=True).attrs["complete"]
+    assert chexpert.read(folder).attrs["complete"]
+    touch(folder, "test")
+    public_test()[:2].to_csv(folder / "test.csv", index=False)
+    assert not chexpert.read(folder).attrs["complete"]
+    public_test().to_csv(folder / "test.csv", index=False)
+    assert chexpert.read(folder).attrs["complete"]
+    (folder / "test/patient64742/study1/view1_frontal.jpg").unlink()
+    assert not chexpert.read(folder, allow_missing=True).attrs["complete"]
 
 
-def test_drawn_images_are_known_from_the_folder_around_and_the_one_within(home):
-    (home.parent / "phantom.json").write_text("{}")
-    assert chexpert.read(home).attrs["phantom"]
-    assert chexpert.read(home.parent).attrs["phantom"]
+def test_drawn_images_are_known_from_the_folder_around_and_the_one_within(folder):
+    (folder.parent / "phantom.json").write_text("{}")
+    assert chexpert.read(folder).attrs["phantom"]
+    assert chexpert.read(folder.parent).attrs["phantom"]
 
 
 def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tmp_path):
@@ -297,33 +297,33 @@ def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tm
         (lambda t: t.assign(**{" Edema": 0.0}), "has the column Edema more than once"),
     ],
 )
-def test_a_csv_that_contradicts_itself_is_refused(home, change, message):
-    change(table("train")).to_csv(home / "train.csv", index=False)
+def test_a_csv_that_contradicts_itself_is_refused(folder, change, message):
+    change(table("train")).to_csv(folder / "train.csv", index=False)
     with pytest.raises(DataError, match=message):
-        chexpert.read(home)
+        chexpert.read(folder)
 
 
-def test_test_labels_are_never_blank(home):
-    touch(home, "test")
-    public_test().assign(Edema=[0, NAN, 1]).to_csv(home / "test.csv", index=False)
+def test_test_labels_are_never_blank(folder):
+    touch(folder, "test")
+    public_test().assign(Edema=[0, NAN, 1]).to_csv(folder / "test.csv", index=False)
     with pytest.raises(DataError, match="other than 1, 0 in column Edema: nan, first in line 3"):
-        chexpert.read(home)
+        chexpert.read(folder)
 
 
 @pytest.mark.parametrize("study", ["xx", "CheXpert-v1.0/test/patient64741/study1/view1.jpg"])
-def test_a_faulty_file_of_a_radiologist_is_refused_at_reading(home, study):
+def test_a_faulty_file_of_a_radiologist_is_refused_at_reading(folder, study):
     rows = pd.DataFrame([["test/patient64742/study1", *[0] * 14], [study, *[1] * 14]])
-    (home / "radiologists").mkdir()
-    rows.to_csv(home / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
+    (folder / "radiologists").mkdir()
+    rows.to_csv(folder / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
     with pytest.raises(DataError, match=rf"1 of 2 rows of .*bc6.csv .* {study} in line 3"):
-        chexpert.read(home)
-    rows[:1].to_csv(home / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
-    assert len(chexpert.read(home)) == 5
-    assert chexpert.radiologists(home)["bc6"].index.tolist() == ["patient64742/study1"]
+        chexpert.read(folder)
+    rows[:1].to_csv(folder / "radiologists" / "bc6.csv", index=False, header=["Study", *CHEXPERT])
+    assert len(chexpert.read(folder)) == 5
+    assert chexpert.radiologists(folder)["bc6"].index.tolist() == ["patient64742/study1"]
 
 
-def test_without_training_labels_the_split_says_so(home):
-    (home / "train.csv").unlink()
-    frame = chexpert.read(home)
+def test_without_training_labels_the_split_says_so(folder):
+    (folder / "train.csv").unlink()
+    frame = chexpert.read(folder)
     with pytest.raises(DataError, match=r"no images of the split train, .* only of valid"):
         splits.carve(frame, "train", "val", 0.1, seed=0)

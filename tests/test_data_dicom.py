@@ -59,6 +59,17 @@ def test_a_window_wider_than_the_image_is_not_stretched(tmp_path, ramp):
     assert read_gray(path, 64).max() == pytest.approx(1023 / 4095 * 255, abs=1.5)
 
 
+def test_a_look_up_table_has_its_own_white(tmp_path, ramp):
+    """The table's depth decides what is white, even where the image does not reach it."""
+    from pydicom.dataset import Dataset
+
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 10])
+    table.add_new("LUTData", "US", (np.arange(4096) // 8).tolist())  # to 511 of 1023
+    gray = read_gray(write(tmp_path / "a", ramp, VOILUTSequence=[table]), 64)[0].astype(float)
+    np.testing.assert_allclose(gray, (ramp[0] // 8) / 1023 * 255, atol=0.6)
+
+
 def test_monochrome1_is_inverted(tmp_path, ramp):
     plain, inverted = (
         read_gray(write(tmp_path / kind, ramp, kind, WindowCenter=2000, WindowWidth=3000), 64)

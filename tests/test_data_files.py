@@ -181,9 +181,9 @@ def test_a_file_system_without_locks_is_one_sentence(tmp_path, capsys, monkeypat
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with files.lock(tmp_path / ".lock", "waiting") as held:
         assert held
-    said = capsys.readouterr().err
-    assert said.startswith(f"The file system of {tmp_path} has no file locks: run one process")
-    assert len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"The file system of {tmp_path} has no file locks: run one process")
+    assert len(message.splitlines()) == 1
 
 
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data import BadImage, images
-from data.images import read_gray, resize
+from data.images import read_gray, resize, unlike_radiograph
 
 
 def encoded(array, kind="PNG", **options) -> bytes:
@@ -172,3 +172,48 @@ def test_the_depth_ladder_covers_every_16_bit_value():
     assert images._DEPTHS[-1] == 16
     for value in (0, 255, 256, 1023, 1024, 65535):
         assert images._to_8_bit(np.full((4, 4), value, np.uint16), 4).max() <= 255
+
+
+def test_why_an_image_is_no_radiograph(tmp_path):
+    random_numbers = np.random.default_rng(0)
+    images = {
+        "a.png": (random_numbers.integers(0, 256, (31, 32), np.uint8), "has 32 x 31 pixels; 32"),
+        "b.png": (random_numbers.integers(0, 256, (32, 65), np.uint8), "no chest radiograph's"),
+        "c.png": (np.full((64, 64), 7, np.uint8), "is a single shade of gray"),
+        "d.png": (random_numbers.integers(0, 256, (32, 64), np.uint8), ""),
+    }
+    for name, (image, reason) in images.items():
+        cv2.imwrite(str(tmp_path / name), image)
+        message = unlike_radiograph(tmp_path / name)
+        assert message.startswith(reason) if reason.startswith("has") else reason in message
+        assert bool(message) == bool(reason)
+        if reason:
+            with pytest.raises(BadImage):
+                read_gray(tmp_path / name, 16, radiograph=True)
+        assert read_gray(tmp_path / name, 16).shape == (16, 16)
+
+
+@pytest.mark.parametrize(("share", "in_colour"), [(0.04, False), (0.06, True)])
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_a_coloured_annotation_may_cover_a_small_share(tmp_path, share, in_colour, suffix):
+    gray = np.random.default_rng(0).integers(0, 200, (100, 100, 1), np.uint8)
+    image = np.repeat(gray, 3, axis=2)
+    image[: round(100 * share), :, 2] = image[: round(100 * share), :, 0] + 40  # above 12 % of 255
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), image)
+    assert ("is in colour" in unlike_radiograph(tmp_path / f"a.{suffix}")) == in_colour
+    image[: round(100 * share), :, 2] -= 15  # less colour than counts
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), image)
+    assert unlike_radiograph(tmp_path / f"a.{suffix}") == ""
+
+
+def test_only_images_that_may_be_coloured_are_decoded_twice():
+    """What the header says of a gray PNG or JPEG is enough; padding before a marker is allowed."""
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    for suffix, picture, channels in (("png", gray, 1), ("jpg", gray, 1), ("jpg", None, 3)):
+        picture = np.repeat(gray[..., None], 3, axis=2) if picture is None else picture
+        content = cv2.imencode(f".{suffix}", picture)[1].tobytes()
+        assert images._may_be_coloured(content) == (channels == 3)
+        if suffix == "jpg":
+            assert images._jpeg_channels(content) == channels
+            assert images._jpeg_channels(content[:2] + b"\xff\xff" + content[2:]) == channels
+            assert images._jpeg_channels(content[:20]) == 0

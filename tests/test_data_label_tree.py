@@ -172,8 +172,8 @@ def dags(draw):
     size = draw(st.integers(1, 7))
     order = draw(st.permutations(range(size)))
     parents = [()] * size
-    for place, label in enumerate(order):
-        parents[label] = tuple(draw(st.sets(st.sampled_from(order[:place])))) if place else ()
+    for position, label in enumerate(order):
+        parents[label] = tuple(draw(st.sets(st.sampled_from(order[:position])))) if position else ()
     return tuple(parents)
 
 
@@ -186,10 +186,10 @@ def dags_with_targets(draw):
 
 
 def ancestors_by_walking(dag, label):
-    found = {label}
+    result = {label}
     for parent in dag[label]:
-        found |= ancestors_by_walking(dag, parent)
-    return found
+        result |= ancestors_by_walking(dag, parent)
+    return result
 
 
 @settings(max_examples=100, deadline=None)
@@ -226,11 +226,11 @@ def test_closing_is_minimal_complete_and_done_in_one_go(case):
 @given(dags_with_targets())
 def test_violations_are_the_positives_below_a_known_negative(case):
     dag, targets = case
-    found = label_tree.violations(targets, dag)
+    result = label_tree.violations(targets, dag)
     for row in range(len(targets)):
         for label in range(len(dag)):
             above = targets[row, list(ancestors_by_walking(dag, label))]
-            assert found[row, label] == (targets[row, label] > 0.5 and np.any(above <= 0.5))
+            assert result[row, label] == (targets[row, label] > 0.5 and np.any(above <= 0.5))
 
 
 def test_every_row_of_chens_released_list_is_closed(shared_data):

@@ -64,8 +64,8 @@ def test_evaluation_is_ordered_and_complete(cache, rows, targets, batch_size):
     assert images.dtype == np.uint8
     assert images.shape == (90, SIZE, SIZE, 1)
     assert np.array_equal(images[..., 0], cache.read(rows))
-    found = np.concatenate([found for _, found in batches])
-    assert np.array_equal(found, targets, equal_nan=True)
+    values = np.concatenate([values for _, values in batches])
+    assert np.array_equal(values, targets, equal_nan=True)
 
 
 def test_evaluation_crops_the_centre_and_needs_no_targets(cache, rows):
@@ -76,7 +76,7 @@ def test_evaluation_crops_the_centre_and_needs_no_targets(cache, rows):
 def test_an_epoch_shows_every_image_once_with_its_own_target(cache, rows, targets):
     batches = collected(train_batches(cache, rows, targets, 30, seed=0, epoch=0))
     images = np.concatenate([images for images, _ in batches])[..., 0]
-    shown = np.concatenate([found for _, found in batches])[:, 0].astype(int)
+    shown = np.concatenate([values for _, values in batches])[:, 0].astype(int)
     assert sorted(shown) == sorted(rows)
     assert not np.array_equal(shown, rows)
     assert np.array_equal(images, cache.read(shown))

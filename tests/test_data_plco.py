@@ -33,10 +33,10 @@ def table(split, deleted=()):
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Three lists and their images, each kind of file in a folder of its own."""
-    home = tmp_path / "plco"
+    release = tmp_path / "plco"
     for split in IMAGES:
-        (home / split).mkdir(parents=True)
-        table(split).to_csv(home / f"{split}_set_delete0.0.csv", index=False)
+        (release / split).mkdir(parents=True)
+        table(split).to_csv(release / f"{split}_set_delete0.0.csv", index=False)
     for path in (
         "train/AD01_v2.png",
         "train/AD02_v2.TIF",
@@ -44,8 +44,8 @@ def folder(tmp_path) -> Path:
         "val/AD04_v2.tiff",
         "test/AD05_v2.jpg",
     ):
-        (home / path).touch()
-    return home
+        (release / path).touch()
+    return release
 
 
 def test_the_lists_read_label_for_label(folder):
@@ -84,11 +84,11 @@ def test_lists_with_deleted_labels_are_chosen_by_their_share(folder):
 
 def test_gzipped_lists_in_a_folder_of_their_own_read_the_same(folder):
     expected = plco.read(folder)
-    home = folder / "PLCO_incomplete_experiment_split"
-    home.mkdir()
+    release = folder / "PLCO_incomplete_experiment_split"
+    release.mkdir()
     for split in IMAGES:
         plain = folder / f"{split}_set_delete0.0.csv"
-        (home / f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        (release / f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
     pd.testing.assert_frame_equal(plco.read(folder), expected)
 

@@ -136,8 +136,8 @@ def test_21_targets_by_hand():
         "No Finding": [0, 0, 1, 0],
         "Support Devices": [0, 0, 1, 0],
     }
-    found = truth_of(released, "ones")
-    positive = [{labels.ASADI[k] for k in np.flatnonzero(of_image)} for of_image in found]
+    truth = truth_of(released, "ones")
+    positive = [{labels.ASADI[k] for k in np.flatnonzero(of_image)} for of_image in truth]
     assert positive == [
         {"Pneumonia", "Abnormal", "Opacity", "Fluid Accumulation"},
         {"Cardiomegaly", "Abnormal", "Cardiac"},
@@ -149,12 +149,12 @@ def test_21_targets_by_hand():
 def test_unknown_labels_leave_open_what_depends_on_them():
     nan = np.nan
     released = {"Edema": [-1, -1, -1], "Pneumonia": [0, 1, 0], "No Finding": [0, 0, 1]}
-    found = pd.DataFrame(truth_of(released, "ignore"), columns=labels.ASADI)
-    assert found["Fluid Accumulation"].tolist()[1] == 1
-    np.testing.assert_array_equal(found["Fluid Accumulation"], [nan, 1, nan])
-    np.testing.assert_array_equal(found["Uncertain"], [nan, 0, 0])
-    np.testing.assert_array_equal(found["Abnormal"], [nan, 1, 0])
-    np.testing.assert_array_equal(found["Cardiac"], [0, 0, 0])
+    truth = pd.DataFrame(truth_of(released, "ignore"), columns=labels.ASADI)
+    assert truth["Fluid Accumulation"].tolist()[1] == 1
+    np.testing.assert_array_equal(truth["Fluid Accumulation"], [nan, 1, nan])
+    np.testing.assert_array_equal(truth["Uncertain"], [nan, 0, 0])
+    np.testing.assert_array_equal(truth["Abnormal"], [nan, 1, 0])
+    np.testing.assert_array_equal(truth["Cardiac"], [0, 0, 0])
 
 
 def test_21_targets_are_those_that_the_authors_released(shared_data):

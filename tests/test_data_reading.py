@@ -20,7 +20,7 @@ def written_chestxray14(folder):
     test = set((folder / "test_list.txt").read_text().split())
     expected["split"] = ["test" if n in test else "train_val" for n in table["Image Index"]]
     for label in (*labels.CHESTXRAY14, "No Finding"):
-        expected[label] = [label in found.split("|") for found in table["Finding Labels"]]
+        expected[label] = [label in spelled.split("|") for spelled in table["Finding Labels"]]
     return expected
 
 
@@ -89,8 +89,8 @@ def test_each_directory_is_listed_once_however_many_images_it_holds(tmp_path, mo
         return list_names(directory)
 
     monkeypatch.setattr(reading, "list_names", counted)
-    found = reading.on_disk(tmp_path, ["a/one.png", "a/two.png", "b/one.png", "b/two.png"] * 50)
-    assert found == ["a/One.PNG", None, None, None] * 50
+    spelled = reading.on_disk(tmp_path, ["a/one.png", "a/two.png", "b/one.png", "b/two.png"] * 50)
+    assert spelled == ["a/One.PNG", None, None, None] * 50
     assert len(listed) == 2
 
 

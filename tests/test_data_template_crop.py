@@ -41,8 +41,8 @@ def test_planted_shifts_are_recovered_within_2_px(template):
         wanted = np.array([top + shift[1], left + shift[0]])
         if (wanted < 0).any() or (wanted > ROOM).any():
             continue  # the crop cannot follow so far
-        found = template_crop.locate(film(number, shift), template)
-        errors.append(np.abs(np.array(found) - wanted).max())
+        corner = template_crop.locate(film(number, shift), template)
+        errors.append(np.abs(np.array(corner) - wanted).max())
     assert len(errors) > 40
     assert np.mean(np.array(errors) <= 2) >= 0.95
 

@@ -259,3 +259,16 @@ def test_broken_predictions_are_one_sentence(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(EvaluationError, match="is no predictions file of this suite"):
         predictions.load(path)
+
+
+def test_a_run_of_an_earlier_version_stays_and_is_trained_again(train, capsys):
+    (before,) = train([row("HLCP")])
+    record = json.loads((before.folder / "config.json").read_text())
+    del record["sha256"]
+    (before.folder / "config.json").write_text(json.dumps(record))
+    (before.folder / "predictions.npz").write_bytes(b"of an earlier version")
+    capsys.readouterr()
+    (again,) = train([row("HLCP")])
+    assert again.folder.name.startswith("seed-0-")
+    assert (before.folder / "predictions.npz").read_bytes() == b"of an earlier version"
+    assert "config.json was made by an earlier version" in capsys.readouterr().out

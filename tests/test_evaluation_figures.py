@@ -46,9 +46,9 @@ def test_curves_name_their_label_and_exact_auc_and_say_what_is_undefined(tmp_pat
     targets, first, _ = arrays
     targets = np.column_stack([targets[:, :2], np.zeros(80)])
     first[:, 0] = targets[:, 0]
-    found = texts(figures.roc_curves(tmp_path / "roc.svg", targets, first, LABELS, title="A title"))
-    assert {"A title", "Edema", "AUC 1.000", "Abnormal", "AUC n/a", "one class only"} <= {*found}
-    assert "specificity" in " ".join(found)
+    shown = texts(figures.roc_curves(tmp_path / "roc.svg", targets, first, LABELS, title="A title"))
+    assert {"A title", "Edema", "AUC 1.000", "Abnormal", "AUC n/a", "one class only"} <= {*shown}
+    assert "specificity" in " ".join(shown)
 
 
 def test_readers_are_in_the_legend_and_filled_only_below_the_curve(tmp_path, arrays):

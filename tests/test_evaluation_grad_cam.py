@@ -27,16 +27,16 @@ def test_a_linear_head_gives_the_class_activation_map(images):
     maps = keras.ops.convert_to_numpy(features(images.astype("float32")))
     kernel = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
     expected = np.maximum(np.einsum("nhwk,kl->nlhw", maps, kernel)[:, [3, 1]], 0) / 16
-    found = grad_cam.heatmaps(model, images, [3, 1])
-    assert found.shape == (3, 2, 4, 4)
-    assert found.max() > 0
-    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max())
+    heat = grad_cam.heatmaps(model, images, [3, 1])
+    assert heat.shape == (3, 2, 4, 4)
+    assert heat.max() > 0
+    np.testing.assert_allclose(heat, expected, atol=1e-5 * expected.max())
 
 
 def test_a_deep_head_gives_the_gradient_that_differences_measure(images):
     keras.utils.set_random_seed(0)
     model = classifier.build("tiny", 3, 32, head="asadi2025", dropout=0.5)
-    found = grad_cam.heatmaps(model, images[:1], [2])[0, 0]
+    heat = grad_cam.heatmaps(model, images[:1], [2])[0, 0]
     features = model.get_layer("features").output
     above = keras.Model(features, model.output)
     maps = keras.ops.convert_to_numpy(
@@ -49,7 +49,7 @@ def test_a_deep_head_gives_the_gradient_that_differences_measure(images):
     alpha = (up - down) / (2 * step) / maps[0, ..., 0].size  # by h w α
     expected = np.maximum(maps[0] @ alpha, 0)
     assert expected.max() > 0
-    np.testing.assert_allclose(found, expected, atol=0.1 * expected.max())
+    np.testing.assert_allclose(heat, expected, atol=0.1 * expected.max())
 
 
 def test_layer_may_lie_beside_another_stream(images):
@@ -60,14 +60,14 @@ def test_layer_may_lie_beside_another_stream(images):
     right = keras.layers.Conv2D(2, 3, name="right")(image)
     product = keras.layers.GlobalAveragePooling2D()(keras.layers.Multiply()([left, right]))
     model = keras.Model(image, keras.layers.Dense(2, name="logits")(product))
-    found = grad_cam.heatmaps(model, images, [1], "left")
+    heat = grad_cam.heatmaps(model, images, [1], "left")
     both = keras.Model(image, [left, right])(images.astype("float32"))
     left, right = (keras.ops.convert_to_numpy(maps) for maps in both)
     kernel = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
     alpha = right.mean(axis=(1, 2)) / 30**2 * kernel[:, 1]
     expected = np.maximum(np.einsum("nk,nhwk->nhw", alpha, left), 0)
     assert expected.max() > 0
-    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(heat[:, 0], expected, atol=1e-4 * expected.max())
 
 
 def test_unknown_layer_is_named(images):
@@ -122,3 +122,5 @@ def test_an_overlay_has_five_colours_above_half_of_the_maximum():
         np.testing.assert_allclose(
             shown[inside], np.tile(50 + colour / 2, (inside.sum(), 1)), atol=1
         )
+    brightest = 255 * np.array(inferno(0.95)[:3])  # at the maximum itself no sixth colour
+    np.testing.assert_allclose(shown[-1], 50 + brightest / 2, atol=1)

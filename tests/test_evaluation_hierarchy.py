@@ -38,15 +38,15 @@ def test_violations_by_hand():
         ]
     )
     parents = label_tree.parent_matrix(TREE)
-    found = hierarchy.violations(probabilities, parents, "abcd").set_index(["parent", "child"])
-    assert found.index.tolist() == [("a", "b"), ("b", "c"), ("a", "d")]
-    assert found.loc[("a", "b"), "contradictions"] == 1
-    assert found.loc[("a", "b"), "exceeding"] == 2
-    assert found.loc[("a", "b"), "mean_excess"] == pytest.approx(0.125)
-    assert found.loc[("a", "b"), "largest_excess"] == pytest.approx(0.2)
-    assert found.loc[("b", "c"), ["contradictions", "exceeding"]].tolist() == [1, 1]
-    assert found.loc[("a", "d"), ["contradictions", "exceeding"]].tolist() == [0, 0]
-    assert found.loc[("a", "d"), "mean_excess"] == 0
+    broken = hierarchy.violations(probabilities, parents, "abcd").set_index(["parent", "child"])
+    assert broken.index.tolist() == [("a", "b"), ("b", "c"), ("a", "d")]
+    assert broken.loc[("a", "b"), "contradictions"] == 1
+    assert broken.loc[("a", "b"), "exceeding"] == 2
+    assert broken.loc[("a", "b"), "mean_excess"] == pytest.approx(0.125)
+    assert broken.loc[("a", "b"), "largest_excess"] == pytest.approx(0.2)
+    assert broken.loc[("b", "c"), ["contradictions", "exceeding"]].tolist() == [1, 1]
+    assert broken.loc[("a", "d"), ["contradictions", "exceeding"]].tolist() == [0, 0]
+    assert broken.loc[("a", "d"), "mean_excess"] == 0
 
 
 @pytest.mark.parametrize("tree", [label_tree.PLCO, label_tree.ASADI])
@@ -62,9 +62,9 @@ def test_the_chain_rule_leaves_no_violation(tree):
 
 
 def test_labels_without_a_hierarchy():
-    found = hierarchy.violations(np.zeros((2, 3)), np.zeros((3, 3)), "abc")
-    assert len(found) == 0
-    assert "contradictions" in found
+    broken = hierarchy.violations(np.zeros((2, 3)), np.zeros((3, 3)), "abc")
+    assert len(broken) == 0
+    assert "contradictions" in broken
 
 
 def test_errors():

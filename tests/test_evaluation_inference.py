@@ -24,17 +24,19 @@ def batches(images: np.ndarray, size: int = 4):
 
 
 def test_passes_differ_and_repeat(model, images):
-    found = inference.dropout_passes(3)(model, batches(images), 4)
-    assert found.shape == (3, 10, 3)
-    assert (found.std(axis=0) > 0).all()
-    np.testing.assert_array_equal(inference.dropout_passes(3)(model, batches(images), 4), found)
-    assert not np.array_equal(inference.dropout_passes(3, seed=1)(model, batches(images), 4), found)
+    outputs = inference.dropout_passes(3)(model, batches(images), 4)
+    assert outputs.shape == (3, 10, 3)
+    assert (outputs.std(axis=0) > 0).all()
+    np.testing.assert_array_equal(inference.dropout_passes(3)(model, batches(images), 4), outputs)
+    assert not np.array_equal(
+        inference.dropout_passes(3, seed=1)(model, batches(images), 4), outputs
+    )
 
 
 def test_an_image_gets_the_same_whatever_stands_beside_it(model, images):
-    found = inference.dropout_passes(2)(model, batches(images), 4)
+    outputs = inference.dropout_passes(2)(model, batches(images), 4)
     turned = inference.dropout_passes(2)(model, batches(images[::-1]), 4)
-    np.testing.assert_allclose(turned[:, ::-1], found, atol=1e-6)
+    np.testing.assert_allclose(turned[:, ::-1], outputs, atol=1e-6)
 
 
 def test_the_network_stays_as_it_was(model, images):
@@ -86,8 +88,8 @@ def test_augmented_passes_ask_for_a_draw_each(model, images):
         asked.append((augment, draw))
         return batches(images + np.uint8(draw))()
 
-    found = inference.augmented_passes("flip", 3)(model, draws, 4)
+    outputs = inference.augmented_passes("flip", 3)(model, draws, 4)
     assert asked == [("flip", 0), ("flip", 1), ("flip", 2)]
     for draw in range(3):
         expected = inference.single_pass(model, batches(images + np.uint8(draw)), 4)[0]
-        np.testing.assert_array_equal(found[draw], expected)
+        np.testing.assert_array_equal(outputs[draw], expected)

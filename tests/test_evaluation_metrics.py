@@ -292,8 +292,8 @@ def test_readers_under_random_curves_by_their_segments():
         for _ in range(12):
             decisions = (random.random(14) < random.random()).astype(float)
             alarms, hits = (int(decisions[target == value].sum()) for value in (0, 1))
-            found = metrics.under_curve(target[:, None], score[:, None], decisions[None, :, None])
-            assert found.item() == below_by_segments(false, true, alarms, hits)
+            result = metrics.under_curve(target[:, None], score[:, None], decisions[None, :, None])
+            assert result.item() == below_by_segments(false, true, alarms, hits)
 
 
 def test_a_reader_beside_a_model_that_ranks_everything_wrongly():

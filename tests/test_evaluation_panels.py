@@ -31,15 +31,30 @@ def test_panels_are_pictures_and_the_same_each_time(tmp_path):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 64)).astype(np.uint8)
     names, heat = [f"label {k}" for k in range(5)], random.random((5, 4, 4)).astype(np.float32)
-    found, parents = random.random(5), np.zeros((5, 5))
-    for spread in (None, found / 10):
+    probabilities, parents = random.random(5), np.zeros((5, 5))
+    for spread in (None, probabilities / 10):
         paths = [tmp_path / f"{number}.png" for number in range(3)]
         panels.activations(
-            paths[0], image, heat, names, found, spread, true=["label 1"], columns=3, title="title"
+            paths[0],
+            image,
+            heat,
+            names,
+            probabilities,
+            spread,
+            true=["label 1"],
+            columns=3,
+            title="title",
         )
         for path in paths[1:]:
             panels.prediction(
-                path, image, names, found, spread, shown=[4, 0], heat=heat[:2], parents=parents
+                path,
+                image,
+                names,
+                probabilities,
+                spread,
+                shown=[4, 0],
+                heat=heat[:2],
+                parents=parents,
             )
         assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
         assert paths[1].read_bytes() == paths[2].read_bytes()
@@ -48,17 +63,17 @@ def test_panels_are_pictures_and_the_same_each_time(tmp_path):
 
 def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
     image, heat = np.zeros((64, 64), np.uint8), np.ones((2, 4, 4), np.float32)
-    names, found, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
+    names, probabilities, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
     title = "$x^{$ caf\udce9.png"
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     panels.activations(
-        paths[0], image, heat, names, found, None, true=names, columns=2, title=title
+        paths[0], image, heat, names, probabilities, None, true=names, columns=2, title=title
     )
     panels.prediction(
         paths[1],
         image,
         names,
-        found,
+        probabilities,
         None,
         shown=[1, 0],
         heat=heat,
@@ -79,7 +94,7 @@ def drawn(monkeypatch):
 
 def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     names = [f"label {k}" for k in range(12)]
-    found = np.array([0.5, 0.97, 0.02, *np.linspace(0.1, 0.45, 9)])
+    probabilities = np.array([0.5, 0.97, 0.02, *np.linspace(0.1, 0.45, 9)])
     spread = np.array([0.1, 0.2, 0.05, *[0.01] * 9])
     parents = np.zeros((12, 12))
     parents[0, 1] = parents[2, 0] = 1
@@ -89,7 +104,7 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
         "",
         image,
         names,
-        found,
+        probabilities,
         spread,
         shown=[1, 0],
         heat=heat,
@@ -99,17 +114,17 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     )
     picture, bars, tree, *tiles = (axes for each in drawn[0].subfigs for axes in each.axes)
     assert picture.get_title(loc="left") == "a.png"
-    order = np.argsort(-found)[:10]
+    order = np.argsort(-probabilities)[:10]
     assert [text.get_text() for text in bars.get_yticklabels()] == [names[k] for k in order]
-    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], found[order])
+    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], probabilities[order])
     assert bars.get_xlim() == (0, 1)
     assert bars.get_xticks().tolist() == [0, 0.5, 1]
     low, high = sorted(bars.get_ylim())
     assert low < 0 < 9 < high  # every bar is inside
     (whiskers,) = bars.collections
     ends = np.array([segment[:, 0] for segment in whiskers.get_segments()])
-    np.testing.assert_allclose(ends[:, 0], np.maximum(found - spread, 0)[order])
-    np.testing.assert_allclose(ends[:, 1], np.minimum(found + spread, 1)[order])
+    np.testing.assert_allclose(ends[:, 0], np.maximum(probabilities - spread, 0)[order])
+    np.testing.assert_allclose(ends[:, 1], np.minimum(probabilities + spread, 1)[order])
     assert [text.get_text() for text in bars.texts[:2]] == ["97 ± 20 %", "50 ± 10 %"]
     shown = [text.get_text() for text in tree.texts]
     assert shown[shown.index("label 1") :][:6] == [
@@ -121,7 +136,7 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     assert [tile.axison for tile in tiles] == [True, True, False, False, False, False]
     assert tree.get_title(loc="left") == "Label tree"
     panels.prediction(
-        "", image, names, found, None, shown=[1], heat=heat, parents=np.zeros((12, 12))
+        "", image, names, probabilities, None, shown=[1], heat=heat, parents=np.zeros((12, 12))
     )
     assert drawn[1].subfigs[0].axes[2].get_title(loc="left") == "All labels"
     assert not drawn[1].subfigs[0].axes[1].collections  # one member has no spread
@@ -129,9 +144,17 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
 
 def test_tiles_name_their_label_and_true_ones_are_bold(drawn):
     heat, image = np.ones((3, 4, 4), np.float32), np.zeros((64, 64), np.uint8)
-    names, found = ["a", "b", "c"], np.array([0.1, 0.2, 0.3])
+    names, probabilities = ["a", "b", "c"], np.array([0.1, 0.2, 0.3])
     panels.activations(
-        "", image, heat, names, found, found / 10, true=["b"], columns=2, title="title"
+        "",
+        image,
+        heat,
+        names,
+        probabilities,
+        probabilities / 10,
+        true=["b"],
+        columns=2,
+        title="title",
     )
     tiles = drawn[0].axes
     assert [tile.get_title() for tile in tiles] == ["a\n10 ± 1 %", "b\n20 ± 2 %", "c\n30 ± 3 %", ""]

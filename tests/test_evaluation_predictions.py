@@ -70,12 +70,12 @@ def test_what_is_written_is_read_again(path):
 def test_order_survives_where_float32_makes_ties(tmp_path):
     """20,000 float32 logits N(18, 2): as many distinct probabilities as logits, in their order."""
     logits = np.random.default_rng(0).normal(18, 2, (20_000, 1)).astype(np.float32)
-    found = made(len(logits))._replace(
+    example = made(len(logits))._replace(
         labels=np.array(["Edema"]),
         targets=np.zeros((len(logits), 1), np.float32),
         probabilities=sigmoid(logits)[None],
     )
-    save(tmp_path / "a.npz", found)
+    save(tmp_path / "a.npz", example)
     stored = load(tmp_path / "a.npz").mean[:, 0]
     assert len(np.unique(stored)) == len(np.unique(logits))
     rising = np.argsort(logits[:, 0], kind="stable")
@@ -84,15 +84,15 @@ def test_order_survives_where_float32_makes_ties(tmp_path):
 
 
 def test_the_mean_over_members_is_of_probabilities():
-    found = made()._replace(probabilities=np.array([[[0.2]], [[0.6]]]))
-    np.testing.assert_allclose(found.mean, [[0.4]])
+    example = made()._replace(probabilities=np.array([[[0.2]], [[0.6]]]))
+    np.testing.assert_allclose(example.mean, [[0.4]])
 
 
 def test_files_of_before_are_read_where_no_digest_is_demanded(tmp_path):
     older = made().probabilities.astype(np.float32)
-    found = load(write(tmp_path / "old.npz", probabilities=older))
-    np.testing.assert_array_equal(found.probabilities, older)
-    assert found.probabilities.dtype == np.float64
+    example = load(write(tmp_path / "old.npz", probabilities=older))
+    np.testing.assert_array_equal(example.probabilities, older)
+    assert example.probabilities.dtype == np.float64
     message = refusal(tmp_path / "old.npz", require_digest=True)
     assert "no digest" in message
     assert "delete it and run the same command again" in message
@@ -149,12 +149,12 @@ def test_what_contradicts_itself_is_refused_by_name(tmp_path, changes, expected)
 def test_numbers_may_be_integers_and_bounds_are_probabilities(tmp_path):
     ends = np.zeros((1, 40, 3))
     ends[0, 0, 0] = 1
-    found = load(
+    example = load(
         write(tmp_path / "a.npz", ids=np.arange(40), targets=np.ones((40, 3), int),
               probabilities=ends)
     )  # fmt: skip
-    assert found.ids[3] == "3"
-    assert found.targets.dtype == np.float32
+    assert example.ids[3] == "3"
+    assert example.targets.dtype == np.float32
 
 
 def npy(array) -> bytes:
@@ -189,8 +189,8 @@ def test_300_flipped_bits_and_100_truncations_never_pass_with_other_numbers(path
     damaged = []
     for _ in range(300):
         content = bytearray(whole)
-        place = random.integers(len(content))
-        content[place] ^= 1 << int(random.integers(8))
+        position = random.integers(len(content))
+        content[position] ^= 1 << int(random.integers(8))
         damaged.append(bytes(content))
     damaged += [whole[: int(random.integers(len(whole)))] for _ in range(100)]
     for content in damaged:
@@ -211,52 +211,52 @@ def test_save_refuses_what_load_would(tmp_path):
 
 
 def test_truth_digest_knows_images_labels_and_targets_but_not_the_order_of_images():
-    found = made()
-    digest = truth_digest(found.ids, found.targets, found.labels)
-    turned = truth_digest(found.ids[::-1], found.targets[::-1].astype(float), [*LABELS])
+    example = made()
+    digest = truth_digest(example.ids, example.targets, example.labels)
+    turned = truth_digest(example.ids[::-1], example.targets[::-1].astype(float), [*LABELS])
     assert turned == digest
-    other = found.targets.copy()
+    other = example.targets.copy()
     other[5, 2] = 1 - other[5, 2]
-    unknown = found.targets.copy()
+    unknown = example.targets.copy()
     unknown[5, 2] = np.nan
     changed = {
-        truth_digest(found.ids, other, LABELS),
-        truth_digest(found.ids, unknown, LABELS),
-        truth_digest(found.ids[::-1], found.targets, LABELS),
-        truth_digest(found.ids, found.targets, LABELS[::-1]),
-        truth_digest(np.char.add(found.ids, "x"), found.targets, LABELS),
+        truth_digest(example.ids, other, LABELS),
+        truth_digest(example.ids, unknown, LABELS),
+        truth_digest(example.ids[::-1], example.targets, LABELS),
+        truth_digest(example.ids, example.targets, LABELS[::-1]),
+        truth_digest(np.char.add(example.ids, "x"), example.targets, LABELS),
         digest,
     }
     assert len(changed) == 6
 
 
 def test_pooled_studies_have_one_truth():
-    found = made(4)
+    example = made(4)
     studies = ["b", "a", "b", "a"]
     targets = np.array([[1, 0, 0], [0, 1, np.nan]] * 2, np.float32)
-    pooled = predictions.pooled(found._replace(targets=targets), studies)
+    pooled = predictions.pooled(example._replace(targets=targets), studies)
     assert pooled.ids.tolist() == ["a", "b"]
     np.testing.assert_array_equal(pooled.targets, targets[[1, 0]])
     np.testing.assert_allclose(
-        pooled.probabilities[:, 0], found.probabilities[:, [1, 3]].mean(axis=1)
+        pooled.probabilities[:, 0], example.probabilities[:, [1, 3]].mean(axis=1)
     )
-    largest = predictions.pooled(found._replace(targets=targets), studies, np.max)
+    largest = predictions.pooled(example._replace(targets=targets), studies, np.max)
     np.testing.assert_array_equal(
-        largest.probabilities[:, 1], found.probabilities[:, [0, 2]].max(axis=1)
+        largest.probabilities[:, 1], example.probabilities[:, [0, 2]].max(axis=1)
     )
-    assert pooled.patients.tolist() == found.patients[[1, 0]].tolist()
+    assert pooled.patients.tolist() == example.patients[[1, 0]].tolist()
     targets = targets.copy()
     targets[2, 0] = 0
     with pytest.raises(EvaluationError, match="different truths"):
-        predictions.pooled(found._replace(targets=targets), studies)
+        predictions.pooled(example._replace(targets=targets), studies)
 
 
 def test_scores_of_stored_predictions_are_those_of_the_logits(tmp_path):
     random = np.random.default_rng(3)
     logits = random.normal(18, 2, (500, 3)).astype(np.float32)
-    found = made(500)._replace(probabilities=sigmoid(logits)[None])
-    save(tmp_path / "a.npz", found)
+    example = made(500)._replace(probabilities=sigmoid(logits)[None])
+    save(tmp_path / "a.npz", example)
     stored = load(tmp_path / "a.npz")
     np.testing.assert_array_equal(
-        metrics.auroc(stored.targets, stored.mean), metrics.auroc(found.targets, logits)
+        metrics.auroc(stored.targets, stored.mean), metrics.auroc(example.targets, logits)
     )

@@ -139,6 +139,13 @@ def test_footnotes_keep_the_doubt_beside_the_number():
     assert not any("quoted" in note for note in notes)
 
 
+def test_only_the_first_of_several_names_is_left_out_below_itself():
+    one = pd.DataFrame({"AUC": [0.5, 0.6]}, index=["Edema", "Edema"])
+    assert tables.to_text(one).split().count("Edema") == 2
+    two = one.set_index(pd.MultiIndex.from_tuples([("Edema", "ours"), ("Edema", "theirs")]))
+    assert tables.to_text(two).split().count("Edema") == 1
+
+
 def test_any_other_frame_is_shown_as_it_is():
     plain = pd.DataFrame({"label": ["Edema", "Mass"], "AUC": [0.91234, np.nan], "images": [3, 12]})
     assert tables.to_text(plain).splitlines()[2].split() == ["Mass", "n/a", "12"]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from evaluation import EvaluationError, uncertainty
@@ -49,8 +50,8 @@ def test_errors_and_their_detection():
     np.testing.assert_array_equal(wrong, [[0, 1], [1, np.nan], [1, 0], [0, 0]])
     spread = np.array([[0.1, 0.3], [0.3, 0.0], [0.05, 0.1], [0.2, 0.4]])
     expected = roc_auc_score(wrong[:, 0], spread[:, 0])
-    found = uncertainty.error_detection(targets, probabilities, spread)
-    np.testing.assert_allclose(found, [expected, 0.5])
+    areas = uncertainty.error_detection(targets, probabilities, spread)
+    np.testing.assert_allclose(areas, [expected, 0.5])
 
 
 def test_uncertainty_near_the_threshold_finds_the_errors_of_a_calibrated_model():
@@ -70,6 +71,11 @@ def test_risk_coverage_by_hand():
     assert area == pytest.approx([np.mean(risk)])
 
 
+def test_one_known_image_is_covered_wholly():
+    coverage, risk = uncertainty.risk_coverage(np.array([np.nan, 1]), np.array([0.3, 0.2]))
+    assert (coverage.tolist(), risk.tolist()) == ([1], [1])
+
+
 def test_risk_coverage_area_ranks_useful_uncertainty_first():
     targets, probabilities = calibrated(2000)
     wrong = uncertainty.errors(targets, probabilities)
@@ -86,3 +92,28 @@ def test_risk_coverage_area_ranks_useful_uncertainty_first():
 def test_logits_are_refused():
     with pytest.raises(EvaluationError, match="apply the sigmoid"):
         uncertainty.brier(np.zeros((2, 1)), np.array([[0.2], [3.0]]))
+
+
+def test_reliability_is_scikit_learns_calibration_curve():
+    targets, probabilities = calibrated(2000)
+    observed, predicted, images = uncertainty.reliability(targets[:, 0], probabilities[:, 0])
+    expected = calibration_curve(targets[:, 0], probabilities[:, 0], n_bins=10)
+    np.testing.assert_allclose((observed, predicted), expected)
+    assert images.sum() == 2000
+    targets[:500, 0] = np.nan
+    assert uncertainty.reliability(targets[:, 0], probabilities[:, 0])[2].sum() == 1500
+
+
+def test_temperature_undoes_overconfidence_and_keeps_the_ranking():
+    targets, probabilities = calibrated()
+    assert uncertainty.temperature(targets, probabilities) == pytest.approx(1, abs=0.03)
+    sharp = uncertainty.cooled(probabilities, 0.5)  # logits twice as large
+    assert uncertainty.temperature(targets, sharp) == pytest.approx(2, abs=0.06)
+    before, after = (
+        uncertainty.calibration_error(targets, each).max()
+        for each in (sharp, uncertainty.cooled(sharp, uncertainty.temperature(targets, sharp)))
+    )
+    assert after < 0.02 < 0.09 < before
+    assert (np.argsort(sharp[:, 0]) == np.argsort(probabilities[:, 0])).all()
+    with pytest.raises(EvaluationError, match="at least one image"):
+        uncertainty.temperature(np.full((3, 1), np.nan), np.full((3, 1), 0.5))

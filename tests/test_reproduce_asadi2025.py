@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import claims, predictions
+from data.augment import Augment
+from evaluation import claims, inference, predictions
 from reproduce import asadi2025
 from reproduce.asadi2025 import MC, PAPER, Config
 from reproduce.engine import schedules
@@ -75,8 +76,72 @@ def test_claims_and_tables_find_their_rows():
     printed = claims.load_claims("asadi2025")
     assert {*printed["left_row"], *printed["right_row"]} <= rows.keys()
     assert list(rows["BCE on 14 labels"].task.labels) == list(labels.ASADI[:14])
-    augment = rows["BCE"].fit.augment
-    assert (augment.flip, augment.upside_down, augment.degrees) == (True, True, 360 * 0.05)
+
+
+def test_augmentation_is_that_of_the_released_loader():
+    """Flips both ways, brightness ±.1 and contrast .9 to 1.1; no rotation, zoom or shift."""
+    for row in rows_of(frame_of({"Edema": [0, 1]})).values():
+        assert row.fit.augment == Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1)
+
+
+# Monte-Carlo passes: BatchNorm as it was trained, or by each image alone as in the release
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """Image -> BatchNormalization -> mean over pixels -> Dropout -> one linear output."""
+    image = keras.Input((2, 2, 1))
+    x = keras.layers.BatchNormalization(epsilon=0.0)(image)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dropout(0.5)(x)
+    model = keras.Model(image, keras.layers.Dense(1, use_bias=False)(x))
+    # gamma, beta, moving mean, moving variance, weight of the output
+    model.set_weights([np.array([v], np.float32) for v in (2, 0, 3, 4)] + [np.ones((1, 1))])
+    return model
+
+
+IMAGES = np.array([[0, 0, 4, 4], [2, 2, 2, 6]], np.float32).reshape(2, 2, 2, 1)
+
+
+def passes_of(model, images, by_image, count=64) -> np.ndarray:
+    return inference.dropout_passes(count, by_image)(model, lambda: [images], 2)[..., 0]
+
+
+def test_passes_normalise_by_the_trained_statistics_by_hand(small_network):
+    # 2 (x - 3) / 2 is -3, -3, 1, 1 and -1, -1, -1, 3; ReLU and mean: .5 and .75; dropout: x2 or 0
+    found = passes_of(small_network, IMAGES, by_image=False)
+    assert {*found[:, 0].round(4)} == {0.0, 1.0}
+    assert {*found[:, 1].round(4)} == {0.0, 1.5}
+
+
+def test_passes_as_released_normalise_each_image_by_itself_by_hand(small_network):
+    # means 2 and 3, variances 4 and 3: 2 (x - 2) / 2 is -2, -2, 2, 2: ReLU and mean 1;
+    # 2 (x - 3) / sqrt 3 is negative but for 6 / sqrt 3: mean 1.5 / sqrt 3
+    found = passes_of(small_network, IMAGES, by_image=True)
+    assert {*found[:, 0].round(4)} == {0.0, 2.0}
+    np.testing.assert_allclose(np.unique(found[:, 1].round(4)), [0, 3 / 3**0.5], atol=1e-4)
+
+
+def test_passes_as_released_learn_nothing_and_see_no_other_image(small_network):
+    before = [weight.copy() for weight in small_network.get_weights()]
+    together = passes_of(small_network, IMAGES, by_image=True, count=8)
+    for weight, after in zip(before, small_network.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, after)
+    again = passes_of(small_network, IMAGES, by_image=True, count=8)
+    np.testing.assert_array_equal(together, again)  # no moving average has moved
+    alone = np.stack(
+        [passes_of(small_network, image[None], by_image=True, count=8)[:, 0] for image in IMAGES], 1
+    )
+    np.testing.assert_array_equal(together, alone)
+    turned = passes_of(small_network, IMAGES[::-1], by_image=True, count=8)
+    np.testing.assert_array_equal(together, turned[:, ::-1])
+
+
+def test_the_setting_touches_the_row_with_passes_alone():
+    rows = rows_of(frame_of({"Edema": [0, 1]}))
+    assert "mc_batchnorm" not in rows[MC].ignores
+    assert all("mc_batchnorm" in row.ignores for name, row in rows.items() if name != MC)
+    assert Config().mc_batchnorm is False
 
 
 @pytest.fixture(scope="module")

@@ -42,14 +42,57 @@ def column(name: str) -> int:
 
 def test_the_tables_rows_and_what_they_start_from():
     made = rows(plco_frame([{"Nodule": 1}]))
-    fine = {name for name, row in made.items() if row.start_from == "HLCP"}
-    assert fine == {
+    second_stage = {name for name, row in made.items() if row.start_from == "HLCP"}
+    assert second_stage == {
         "HLUP-finetune", "HLUP-finetune (naive)", "HLUP-finetune (rescale)", "HLCP, same budget"
     }  # fmt: skip
     assert len(made["BR-leaf"].task.labels) == 14
     assert made["BR-leaf"].task.targets.shape == (1, 14)
     assert made["HLUP-finetune"].fit.epochs == CONFIG.finetune_epochs
     assert made["HLUP"].fit.learning_rate(0, []) == CONFIG.learning_rate
+
+
+def rates(made: dict, row) -> list[float]:
+    """The learning rate of every epoch that led to a row's weights."""
+    before = rates(made, made[row.start_from]) if row.start_from else []
+    return before + [row.fit.learning_rate(epoch, []) for epoch in range(row.fit.epochs)]
+
+
+def test_every_one_stage_row_has_a_twin_with_the_epochs_and_rates_of_two_stages():
+    made = rows(plco_frame([{"Nodule": 1}]))
+    two_stages = rates(made, made["HLUP-finetune"])
+    assert two_stages == [1e-4] * 10 + [1e-5] * 5
+    one_stage = [name for name, row in made.items() if not row.start_from]
+    assert len(one_stage) == 6
+    for name in one_stage:
+        twin = made[name + chen2019.TWIN]
+        assert twin.start_from == name
+        assert rates(made, twin) == two_stages
+        assert twin.task is made[name].task
+        assert twin.loss is made[name].loss
+        assert twin.readout is made[name].readout
+        assert twin.fit.select is made[name].fit.select  # BR-leaf has other columns
+    assert len(made) == 9 + 6
+
+
+@pytest.mark.parametrize(
+    ("dataset", "reason"),
+    [
+        ("plco", "another split of PLCO: 2 test images, not 39,600"),
+        ("chestxray14", "chestxray14, not PLCO"),
+        ("chexpert", "chexpert, not PLCO"),
+    ],
+)
+def test_no_dataset_here_is_the_papers_split(dataset, reason):
+    sets = {"plco": ["train", "val", "test"], "chestxray14": ["train_val", "train_val", "test"],
+            "chexpert": ["train", "train", "valid"]}[dataset]  # fmt: skip
+    frame = pd.DataFrame({"split": np.repeat(sets, [40, 40, 2])})
+    frame["patient_id"] = frame["image_path"] = frame.index.astype(str)
+    frame["view"] = "Frontal"
+    frame.attrs["dataset"] = dataset
+    made, why = chen2019.split(frame, CONFIG)
+    assert why == reason
+    assert set(made["split"]) == {"train", "val", "test"}
 
 
 def test_probabilities_follow_the_chain_rule():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import labels
+from data import chestxray14, labels
 from evaluation import inference, predictions, published
 from evaluation.predictions import Predictions
 from reproduce import ge2018
@@ -80,7 +80,52 @@ def test_settings_touch_only_the_rows_that_use_them(frame):
     assert "projection" not in ignores["R18-BL"]
     assert {"alpha", "densenet"} <= ignores["R18-BL"]
     assert not {"alpha", "projection"} & ignores["VGG-F-MSML"]
-    assert rows(frame, vgg="vgg19")["VGG-F-MSML"].network == {"backbone": "vgg19"}
+    assert rows(frame, vgg="vgg19")["VGG-F-MSML"].network["backbone"] == "vgg19"
+
+
+def test_every_network_has_the_printed_outer_product_and_as_many_weights(frame):
+    """Section 2.2: p has d² entries. The 1x1 convolution is 512 wide on 512², 128 on 1024²."""
+    assert ge2018.Config().reduce == ge2018.Config().sketch == 0
+    sizes = {}
+    for name in ("R18-BL", "D121-BL"):
+        given = built_with(rows(frame)[name])
+        assert given["reduce"] == given["sketch"] == 0
+        channels = {"resnet18": 512, "densenet121": 1024}[given["backbone"]]
+        sizes[name] = channels**2 * given["projection"]
+    assert sizes == {"R18-BL": 134_217_728, "D121-BL": 134_217_728}
+
+
+def built_with(row: Row) -> dict:
+    """The arguments of models.bilinear.build for a row."""
+    given = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ge2018.models.bilinear, "build", given.update)
+        row.build(labels=14, size=224, **row.network)
+    return given
+
+
+def test_two_streams_get_one_reduction_and_one_normalisation(frame):
+    given = built_with(rows(frame, reduce=256, normalise="imagenet")["D121-F-MSML"])
+    assert (given["streams"], given["reduce"], given["normalise"]) == (2, 256, "imagenet")
+    assert ge2018.Config().normalise == "network"
+    trained = [row for row in rows(frame).values() if isinstance(row, Row)]
+    assert {row.network["normalise"] for row in trained} == {"network"}
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        ("random", ""),
+        ("chexnet", "another 70/10/20 split by patient, CheXNet's"),
+        ("official", "another split, the official lists"),
+    ],
+)
+def test_every_split_but_the_random_one_is_named_in_the_verdict(split, reason, shared_data):
+    released = chestxray14.read(shared_data / "chestxray14-64px", allow_missing=True)
+    made, why = ge2018.split(released, replace(ge2018.Config(), split=split))
+    assert why == reason
+    assert set(made["split"]) == {"train", "val", "test"}
+    assert made.groupby("patient_id")["split"].nunique().max() == 1
 
 
 def test_the_script_runs_on_phantoms(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import labels
+from data import chestxray14, labels
 from evaluation import published
 from reproduce import mo2019
 from reproduce.engine.rows import Data
@@ -75,6 +75,32 @@ def test_losses_are_the_readings_and_weigh_by_the_training_images_alone(frame):
     assert float(printed(target, start)) == pytest.approx(float(repaired(target, start)))
 
 
+def test_the_rate_stays_or_falls_at_every_plateau_as_in_chexnet(frame):
+    """Tenfold after an epoch without a loss lower by 1e-4, and never below 1e-7."""
+    history = [{"val_loss": loss} for loss in (0.5, 0.4, 0.40005, 0.3, 0.3, 0.3, 0.3, 0.3)]
+    rate = rows(frame)[mo2019.BASELINE].fit.learning_rate
+    assert {rate(epoch, history[:epoch]) for epoch in range(9)} == {1e-3}
+    rate = rows(frame, schedule="plateau")[mo2019.BASELINE].fit.learning_rate
+    np.testing.assert_allclose(
+        [rate(epoch, history[:epoch]) for epoch in range(9)],
+        [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-7],
+    )
+    fits = {id(row.fit) for row in rows(frame, schedule="plateau").values()}
+    assert len(fits) == 1  # every loss and network alike
+
+
+@pytest.mark.parametrize(("split", "test"), [("official", 170), ("chexnet", None)])
+def test_both_readings_of_7_1_2(shared_data, split, test):
+    released = chestxray14.read(shared_data / "chestxray14-64px")
+    made, reason = mo2019.split(released, replace(mo2019.Config(), split=split))
+    assert reason == ""  # either may be the paper's: the table names which it was
+    assert made.groupby("patient_id")["split"].nunique().max() == 1
+    assert set(made["split"]) == {"train", "val", "test"}
+    if test:
+        assert (made["split"] == "test").sum() == test
+        np.testing.assert_array_equal(made["split"] == "test", released["split"] == "test")
+
+
 @pytest.mark.parametrize("wrong", [["--classes", "13"], ["--factors", "negative"]])
 def test_senseless_settings_are_refused(monkeypatch, capsys, wrong):
     monkeypatch.setattr("sys.argv", ["mo2019", *wrong])
@@ -95,6 +121,7 @@ def test_the_script_runs_on_phantoms(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "drawn phantoms, not comparable" in done.stdout
     assert "Table I, DenseNet121 proposed loss: ours is reading A" in done.stdout
+    assert "All of ours: on the official test list, with 1/8 of the other" in done.stdout
     assert "with our repair in its place" in done.stdout
     folder = tmp_path / "results" / "mo2019" / "chestxray14-phantoms"
     table = pd.read_csv(folder / "table.csv")

@@ -15,9 +15,10 @@ from data import labels
 from data.phantom import drawing
 from evaluation import inference, predictions, published
 from evaluation.predictions import Predictions
-from reproduce import pham2019
+from reproduce import RunError, pham2019
+from reproduce.engine import ranges
 from reproduce.engine.rows import Data, Row
-from reproduce.pham2019 import BEST, CENTRE_CROP, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
+from reproduce.pham2019 import BEST, CENTRE_CROP, CLOSED, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
 
 ROOT = Path(__file__).parents[1]
 NAMES = labels.CHEXPERT
@@ -85,12 +86,16 @@ def test_uncertain_parents_follow_the_policy(frame):
     assert not learnt["Ignore+CT"][1]
 
 
-def test_a_positive_child_makes_its_parent_positive_under_ct_alone(frame):
+PARENT = "Enlarged Cardiomediastinum"  # blank, then uncertain, where Cardiomegaly is positive
+
+
+def test_a_positive_child_fills_its_blank_parent_under_ct_alone(frame):
     plan = rows(frame)
-    parent = "Enlarged Cardiomediastinum"  # blank or uncertain where Cardiomegaly is positive
-    np.testing.assert_array_equal(column(plan["U-Zeros"], parent), [0, 0, 0, 1])
-    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], parent), [1, 1, 0, 1])
-    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], "Cardiomegaly"), [1, 1, NO, 0])
+    np.testing.assert_array_equal(column(plan["U-Zeros"], PARENT), [0, 0, 0, 1])
+    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], PARENT), [1, 0, 0, 1])
+    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], "Cardiomegaly"), [1, NO, NO, 0])
+    np.testing.assert_array_equal(column(plan["U-Ones+CT"], PARENT), [1, 1, 0, 1])
+    np.testing.assert_array_equal(column(plan["Ignore+CT"], PARENT), [1, NO, 0, 1])
     for name in TABLE_1:  # step 2 learns the last layer again, from the same
         if name + STEP_1 in plan:
             np.testing.assert_array_equal(plan[name].task.targets, plan[name + STEP_1].task.targets)
@@ -133,7 +138,8 @@ def test_literal_variants_change_their_targets_alone(frame):
     )
     literal = rows(frame, own_parent=False)
     taught = ~np.isnan(literal["U-Zeros+CT" + STEP_1].task.targets).all(axis=1)
-    np.testing.assert_array_equal(taught, [True, False, False, True])  # 0: by its children
+    # all three parents are positive in image 0, where Cardiomegaly fills the blank one, and in 3
+    np.testing.assert_array_equal(taught, [True, False, False, True])
     np.testing.assert_array_equal(
         literal["U-Zeros+CT"].task.targets, usual["U-Zeros+CT"].task.targets
     )
@@ -144,7 +150,8 @@ def test_literal_variants_change_their_targets_alone(frame):
 def test_flags_leave_the_rows_alone_that_they_do_not_touch(frame):
     plan = rows(frame)
     variants = {"own_parent", "masked", "product", "warm_start"}
-    assert variants <= {*plan["U-Ones+LSR"].ignores}
+    assert {*variants, "close"} <= {*plan["U-Ones+LSR"].ignores}
+    assert "close" not in plan[BEST].ignores
     assert variants & {*plan[BEST + STEP_1].ignores} == {"masked", "product"}
     assert not variants & {*plan[BEST].ignores}
     assert "members" in plan[BEST].ignores
@@ -163,11 +170,59 @@ def test_the_ensemble_averages_final_probabilities(frame):
     assert of_one.network["backbone"] == "nasnetlarge"
 
 
-def test_a_wrong_member_is_named_before_anything_is_trained(frame):
-    from models import ModelError
+def test_a_wrong_member_is_named_before_anything_is_trained():
+    with pytest.raises(RunError, match="there is no backbone 'nasnet'; choose from"):
+        ranges.check(dataclasses.replace(Config(), members="densenet121,nasnet"))
 
-    with pytest.raises(ModelError, match="no backbone 'nasnet': choose one of"):
-        rows(frame, members="densenet121,nasnet")
+
+# Closing the tree: blanks, everything or nothing, and flat rows with the same labels
+
+
+@pytest.fixture
+def pneumonia() -> pd.DataFrame:
+    """Pneumonia over Consolidation, an explicit negative or a blank; Lung Opacity is blank."""
+    return frame_of({"Consolidation": [0, np.nan, 0], "Pneumonia": [-1, -1, 1]})
+
+
+def test_an_explicit_negative_stays_negative_above_an_uncertain_child(pneumonia):
+    """U-Ones calls the uncertain Pneumonia positive; Consolidation was released as 0."""
+    blanks, everything, nothing = (
+        rows(pneumonia, close=close)["U-Ones+CT"] for close in ("blanks", "all", "none")
+    )
+    # a label is trained where its parent is positive, so it shows what its parent became
+    np.testing.assert_array_equal(column(blanks, "Consolidation"), [0, 1, 0])
+    np.testing.assert_array_equal(column(blanks, "Pneumonia"), [NO, 1, NO])
+    np.testing.assert_array_equal(column(blanks, "Lung Opacity"), [1, 1, 1])
+    np.testing.assert_array_equal(column(everything, "Consolidation"), [1, 1, 1])
+    np.testing.assert_array_equal(column(everything, "Pneumonia"), [1, 1, 1])
+    np.testing.assert_array_equal(column(nothing, "Lung Opacity"), [0, 0, 0])
+    np.testing.assert_array_equal(column(nothing, "Pneumonia"), [NO, NO, NO])
+
+
+def test_controls_are_flat_rows_with_the_labels_of_ct(frame):
+    plan = rows(frame)
+    conditional = [name for name, (_, by_ct) in TABLE_1.items() if by_ct]
+    for name in conditional:
+        control = plan[name.replace("+CT", "") + CLOSED]
+        flat, ct = plan[name.replace("+CT", "")], plan[name]
+        trained = ~np.isnan(ct.task.targets)
+        np.testing.assert_array_equal(control.task.targets[trained], ct.task.targets[trained])
+        assert control.fit == flat.fit
+        assert control.readout == flat.readout
+        assert control.start_from == ""
+        assert "close" in flat.ignores
+        assert "close" not in control.ignores
+    closed = column(plan["U-Zeros" + CLOSED], PARENT)
+    np.testing.assert_array_equal(closed, [1, 0, 0, 1])  # U-Zeros has a 0 first
+    assert sum(name.endswith(CLOSED) for name in plan) == len(conditional) == 5
+
+
+def test_all_networks_normalise_as_the_text_says_or_as_their_weights_ask(frame):
+    for setting in ("imagenet", "network"):
+        plan = rows(frame, normalise=setting)
+        trained = [row for row in plan.values() if isinstance(row, Row)]
+        assert {row.network["normalise"] for row in trained} == {setting}
+    assert Config().normalise == "imagenet"
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ def repeat(name):
 
 def rename_ids(own):
     for row in own["predictions"][1:]:
-        row[0] = f"other/{row[0]}"
+        row[0] = f"other/picture {row[0]}"
 
 
 def only_names(own):
@@ -202,7 +202,7 @@ def without_rows(own):
         (put("predictions", 0, 0, ""), "may hold row numbers"),
         (put("predictions", 0, 0, "Unnamed: 0"), "may hold row numbers"),
         (put("predictions", 0, 2, "edema"), "'edema' as a column more than once"),
-        (rename_ids, "share no id: other/image 0"),
+        (rename_ids, "share no id: other/picture image 0"),
         (only_names, "share no label column: who, Edema, Pleural Effusion against Mass, Hernia"),
         (shorten, "line 5 has 2 values, but there are 3 columns"),
         (without_rows, "has no rows"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from evaluation.claims import load_claims
-from reproduce.tables import chen2019
+from reproduce.tables import chen2019, scoring
 
 LABELS = ["Abnormal", "Pulmonary", "Nodule", "Bone", "Fracture"]
 PARENTS = np.zeros((5, 5))
@@ -40,6 +40,36 @@ def test_the_note_names_the_labels():
     assert judged["our_note"] == (
         "by DeLong's p of the first seed; Fracture improves, its parent Bone not"
     )
+
+
+def scores_of(auc: float) -> scoring.Scored:
+    """A row with this leaf AUC and AP in every resample."""
+    keys = [("leaf", "AUC"), ("leaf", "AP")]
+    table = pd.DataFrame(keys, columns=["group", "metric"]).assign(
+        value=auc, low=auc, high=auc, positives=9, images=99, note=""
+    )
+    draws = pd.DataFrame(np.full((2, 20), auc), index=pd.MultiIndex.from_frame(table[scoring.KEYS]))
+    return scoring.Scored(table, draws, [])
+
+
+def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys):
+    scored = {
+        "HLCP": scores_of(0.70),
+        "HLCP, same budget": scores_of(0.80),
+        "BR-leaf": scores_of(0.60),  # its twin was not run
+        "HLUP-finetune": scores_of(0.75),
+    }
+    chen2019.claims_at_equal_budget(tmp_path, scored, {})
+    judged = pd.read_csv(tmp_path / "claims-equal-budget.csv").set_index("claim")
+    assert judged["ours"]["two-stages-boost"] == "does not hold"  # .75 against .80, not .70
+    assert float(judged["margin"]["two-stages-boost"]) == -0.05
+    assert judged["ours"]["finetune-beats-br-leaf"] == "not run"
+    assert "Claims at equal budget" in capsys.readouterr().out
+
+
+def test_without_twins_there_is_nothing_to_judge_again(tmp_path):
+    chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7)}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_claim_is_in_the_papers_list():

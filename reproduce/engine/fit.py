@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data import files, pipeline
 from data.cache import chunk_images
 from data.progress import TimeLeft
-from evaluation import inference, predictions
+from evaluation import inference, metrics, predictions
 from models import backbones, classifier, fast
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
@@ -37,10 +37,7 @@ def train(
     start(model, fit, weights, row.loss(), options)
     trained = state.is_trained(run, record)
     history, best = ([], {}) if trained else resume(model, run, left)
-    chunk = record["chunk"]
-    if chunk is None:
-        chunk = chunk_images(data.pixels)
-        state.add_to_record(run.folder, chunk=chunk)
+    chunk = images_in_chunk(run, data, record)
 
     # training images without any known target are dropped
     train_set = np.flatnonzero(_in(data, "train") & ~np.isnan(task.targets).all(axis=1))
@@ -86,6 +83,15 @@ def train(
     for name in sorted({*data.frame["split"]} - {"train", "val"}, key=lambda name: name == "test"):
         write_predictions(model, run, data, name, config, seed)  # test last: it means finished
     (run.folder / state.STATE).unlink(missing_ok=True)
+
+
+def images_in_chunk(run: Run, data: Data, record: dict) -> int:
+    """How many images are shuffled together: a stopped run goes on with what it began with."""
+    chunk = record["chunk"]
+    if chunk is None:
+        chunk = chunk_images(data.pixels)
+        state.add_to_record(run.folder, chunk=chunk)
+    return chunk
 
 
 def build_network(row: Row, config, options) -> keras.Model:
@@ -178,6 +184,9 @@ def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed:
     """Write the row's probabilities of a test set."""
     row, in_set = run.row, _in(data, name)
     passes = predict(model, data, name, config, row.readout.passes, seed)
+    probabilities = np.stack([row.readout.probabilities(logits) for logits in passes])
+    if metrics.collapsed(probabilities):
+        state.say(run, f"collapsed: (nearly) the same probabilities for every image of {name}")
     predictions.save(
         run.folder / state.file_of(name),
         predictions.Predictions(
@@ -185,7 +194,7 @@ def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed:
             patients=data.frame["patient_id"][in_set].to_numpy(),
             labels=np.asarray(row.task.labels),
             targets=row.task.truth[in_set],
-            probabilities=np.stack([row.readout.probabilities(logits) for logits in passes]),
+            probabilities=probabilities,
             meta={
                 "row": row.name,
                 "seed": seed,

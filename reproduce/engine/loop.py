@@ -7,6 +7,7 @@ Nothing here imports TensorFlow until a row has to be trained.
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import shutil
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from data import files, splits
 from data.cache import chunk_images
@@ -163,11 +166,13 @@ def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
 
 def _settle(work: Work, run: Run) -> bool:
     """Train or combine a run, unless it is done; False if another process has to end first."""
-    made_from = list(work.parents(run).values())
-    if run.finished or run.folder in plan.failures(list(work.runs.values())):
+    failed = plan.failures(list(work.runs.values()))
+    if run.finished or run.folder in failed:
         return True
-    if not all(parent.finished for parent in made_from):
-        return False
+    for parent in work.parents(run).values():
+        left_out = isinstance(run.row, Chosen) and parent.folder in failed
+        if not parent.finished and not left_out:
+            return False
     with files.lock(run.folder / ".lock") as held:
         if not held:
             return False
@@ -242,11 +247,17 @@ def _combine(run: Run[Combined], parts: Sequence[Run]) -> None:
 
 
 def _choose(run: Run[Chosen], candidates: Sequence[Run]) -> None:
-    """Copy the candidate whose best epoch scored highest on validation."""
-    scores = [float(state.history(candidate.folder)["val"].max()) for candidate in candidates]
-    best = max(range(len(scores)), key=scores.__getitem__)
-    chosen, values = candidates[best], run.row.values
-    texts = [f"{value}: {score:.4f}" for value, score in zip(values, scores, strict=True)]
+    """Copy the finished candidate whose best epoch scored highest on validation."""
+    values, scores, texts = run.row.values, [], []
+    for value, candidate in zip(values, candidates, strict=True):
+        by_epoch = state.history(candidate.folder).get("val", np.array([math.nan]))
+        scores.append(float(by_epoch.max()) if candidate.finished else math.nan)
+        texts.append(f"{value}: {scores[-1]:.4f}" if candidate.finished else f"{value}: failed")
+    if np.isnan(scores).all():
+        reason = f"no value of {len(values)} has a validation score"
+        raise state.RowFailed(reason, f"Give --search other values ({', '.join(texts)}).")
+    best = int(np.nanargmax(scores))
+    chosen = candidates[best]
     note = f"{values[best]}, chosen on validation of {len(values)} ({', '.join(texts)})"
     weights, record = state.weights_of(chosen.folder), state.record(chosen.folder) or {}
     with files.whole(run.folder / state.WEIGHTS) as path:

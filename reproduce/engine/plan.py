@@ -19,7 +19,7 @@ from models import backbones
 from reproduce import RunError
 from reproduce.engine import state
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
-from reproduce.engine.search import config_of
+from reproduce.engine.search import Chosen, config_of
 
 
 def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, options) -> list[Run]:
@@ -90,12 +90,15 @@ def _truth(row: Row | Combined, data: Data, runs: dict[tuple[str, int], Run]) ->
 
 
 def failures(runs: Sequence[Run]) -> dict[Path, str]:
-    """Why runs failed, by their folders: their own reason, or the row that they needed."""
+    """Why runs failed, by their folders: their own reason, or the row that they needed.
+
+    The chosen row of a search does without the candidates that failed.
+    """
     failed: dict[tuple[str, int], Run] = {}
     reasons = {}
     for run in runs:  # parents come first
         reason = state.failure(run)
-        if not run.finished and not reason:
+        if not run.finished and not reason and not isinstance(run.row, Chosen):
             needed = [name for name in parents(run.row) if (name, run.seed) in failed]
             reason = f"needs {needed[0]}" if needed else ""
         if reason:

@@ -5,7 +5,7 @@ Flags, a rebuilt run and the doctor use the same check.
 
 import dataclasses
 import math
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from models import backbones
 from reproduce import RunError
@@ -54,6 +54,7 @@ Dropout = Annotated[float, Range(0, 1, "a share from 0 to 1, 1 excluded", open_h
 Decay = Annotated[float, Range(0, 1, "a factor above 0 and up to 1", open_low=True)]
 Weight = Annotated[float, Range(0, 1e6, "a number from 0 to 1,000,000")]
 Dimensions = Annotated[int, Range(0, 1_000_000, "a whole number from 0 to 1,000,000")]
+Precision = Literal["float32", "bfloat16", "float16"]
 Backbone = Annotated[str, Networks()]
 Members = Annotated[str, Networks(several=True)]
 

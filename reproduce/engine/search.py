@@ -2,25 +2,30 @@
 
     --search learning_rate=3e-5,1e-4,3e-4
 
-Every row gets the same values of the settings that it does not ignore. Its candidates are rows of
-their own, in folders of their own; the row itself becomes a copy of the one whose best epoch scored
-highest on validation, and rows that start from it start from that one.
+Every row is trained at the same values of the settings that it does not ignore, for the same number
+of epochs. Each of these candidates is a row with a folder of its own. The row itself becomes a copy
+of the candidate whose best epoch scored highest on validation; rows that start from it start from
+that copy. A candidate that fails, such as on a NaN loss, is not chosen.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from reproduce import RunError
 from reproduce.engine import ranges
 from reproduce.engine.rows import Combined, Data, Row
 
+# What can be searched is how a row is trained. Not its epochs, which are the budget; nor its images
+# and its network, which must fit the rows that start from it.
+SEARCHABLE = (ranges.Rate, ranges.Decay, ranges.Weight, ranges.BatchSize)
+
 
 @dataclass(frozen=True)
 class Candidate(Row):
-    """A row at one value of what is searched."""
+    """A row at one of the searched values."""
 
     config: Any = None
     candidate_of: str = ""
@@ -35,28 +40,31 @@ class Chosen(Combined):
 
 def parse(config: Any, texts: Sequence[str]) -> dict[str, list]:
     """The values of every setting that --search names, as the setting's type and in its range."""
-    hints, found = get_type_hints(type(config)), {}
+    hints = get_type_hints(type(config), include_extras=True)
+    searchable = [field for field, kind in hints.items() if kind in SEARCHABLE]
+    searched: dict[str, list] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         field = name.strip().replace("-", "_")
-        if field not in hints or not equals:
+        if field not in searchable or not equals:
             raise RunError(
-                f"--search {text}: give SETTING=VALUE,VALUE, such as learning_rate=1e-4,3e-4."
+                f"--search {text}: give SETTING=VALUE,VALUE, such as learning_rate=1e-4,3e-4; "
+                f"what can be searched is {', '.join(searchable)}."
             )
-        kind: Callable[[str], Any] = type(getattr(config, field))
-        if kind is bool or get_origin(hints[field]) is Literal:
-            kind = {str(each): each for each in get_args(hints[field]) or (True, False)}.__getitem__
+        kind = type(getattr(config, field))
         try:
-            found[field] = [kind(value.strip()) for value in values.split(",")]
-        except (KeyError, ValueError) as error:
-            raise RunError(f"--search {text}: {error} is no value of {field}.") from error
-        for value in found[field]:
+            searched[field] = list(dict.fromkeys(kind(value) for value in values.split(",")))
+        except ValueError as error:
+            raise RunError(
+                f"--search {text}: give numbers separated by commas ({error})."
+            ) from error
+        for value in searched[field]:
             ranges.check(dataclasses.replace(config, **{field: value}))
-    return found
+    return searched
 
 
 def table(rows: Callable, config: Any, data: Data, options) -> list[Row | Combined]:
-    """The script's rows; those that are searched as candidates and the chosen one."""
+    """The script's rows; each that is searched as its candidates and the chosen one."""
     plain = rows(config, data)
     values = parse(config, options.search)
     if not values:

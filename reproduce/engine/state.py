@@ -54,6 +54,11 @@ def record(folder: Path) -> dict | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found["settings"], dict) or not isinstance(found["recipe"], dict):
             raise TypeError("settings or recipe are missing")
+        if "sha256" not in found:
+            raise RunError(
+                f"{path} was made by an earlier version (it holds no hashes): train that row again "
+                "in another --results-dir."
+            )
         if found.pop("sha256") != _digest_of(found):
             raise ValueError("it has changed since the run wrote it")
         return found

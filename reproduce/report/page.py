@@ -18,6 +18,11 @@ from reproduce.report import grids, html, results_folder
 
 TEMPLATES = Path(__file__).parent
 LEDGERS = ROOT / "docs" / "papers"
+TITLES = {  # of what is no paper
+    "evidence": "Released predictions, scored anew: docs/evidence.md in tables",
+    "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on its 500 studies",
+    "rescored": "Anyone's predictions, scored by reproduce.rescore",
+}
 LONGEST = 300  # lines shown of a further CSV
 
 
@@ -40,6 +45,7 @@ def paper(
             problems.append(str(error))
     return {
         "name": name,
+        "command": command(name),
         "title": title,
         "problems": problems,
         "sets": shown,
@@ -48,8 +54,17 @@ def paper(
     }
 
 
+def command(name: str) -> str:
+    """What runs a paper, or scores what was released where there is no script."""
+    if (ROOT / "reproduce" / f"{name}.py").is_file():
+        return f"bash reproduce/{name}.sh"
+    return f"python -m reproduce.rescore {name} --released DIR --download"
+
+
 def _title_and_ledger(name: str, out: Path, problems: list[str]) -> tuple[str, str]:
     """The paper's title and its document of deviations, as HTML."""
+    if name in TITLES:
+        return TITLES[name], ""
     document, script = LEDGERS / f"{name}.md", ROOT / "reproduce" / f"{name}.py"
     try:
         text = document.read_text(encoding="utf-8") if document.is_file() else ""

@@ -95,6 +95,8 @@ class ResultSet:
     @property
     def title(self) -> str:
         if self.name == RELEASED:
+            if self.paper in ("evidence", "leaderboard"):
+                return "Predictions that others released"
             return "The authors' released predictions"
         return f"{self.dataset}, drawn phantoms" if self.phantom else self.dataset
 

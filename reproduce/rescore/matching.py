@@ -12,12 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation import EvaluationError
-from reproduce.rescore import reading
+from reproduce.rescore import reading, row_audit
 from reproduce.rescore.reading import BLANK, PATIENTS, Sheet, examples, key, numbers
 
 PREDICTED = {
     *("prob", "probs", "proba", "probability", "p", "pred", "preds", "predicted", "prediction"),
     *("score", "scores", "logit", "logits"),
+}
+ABOUT = {  # columns about an image that are no label
+    "sex": ("patient gender", "patient sex", "gender", "sex"),
+    "age": ("patient age", "age"),
+    "view": ("view position", "ap/pa", "view"),
 }
 TRUE = {"gt", "true", "truth", "target", "label"}
 
@@ -30,6 +35,8 @@ class Matched(NamedTuple):
     targets: np.ndarray  # (images, labels), NaN where unknown
     models: list[np.ndarray]  # one or two (members, images, labels)
     warnings: list[str]
+    ids: list[str]
+    about: dict[str, list[str]]  # sex, age, view of each image, where the truth has them
 
 
 class Label(NamedTuple):
@@ -53,6 +60,7 @@ def match(
     if truth is None and predictions.suffix != ".npz" and not _has_truth(sheets[0]):
         raise EvaluationError(f"{predictions} holds no truth; name its file with --truth.")
     warnings = [*true.warnings]
+    sheets = [_by_file_name(sheet, true, warnings) for sheet in sheets]
     shared = _shared_labels(true, sheets, labels, patient_column, warnings)
     ids = _shared_ids(true, sheets, warnings)
     wanted = {*ids}
@@ -67,7 +75,32 @@ def match(
         _probabilities(sheet, [label.predicted[model] for label in shared], ids, names, warnings)
         for model, sheet in enumerate(sheets)
     ]
-    return Matched(names, patients, targets, models, warnings)
+    row_of = {name: row for row, name in enumerate(ids)}
+    in_file_order = [row_of[name] for name in sheets[0].ids if name in row_of]
+    whole = np.stack([numbers(true, label.true)[0] for label in shared], axis=-1)
+    scores = models[0].mean(axis=0)
+    misplaced = row_audit.sentence(scores[in_file_order], targets[in_file_order], true.ids, whole)
+    if misplaced:
+        warnings.append(f"{predictions}: {misplaced}")
+    about = {
+        name: [str(true.columns[column][int(row)]) for row in np.flatnonzero(scored)]
+        for name, columns in ABOUT.items()
+        for column in columns
+        if column in true.columns
+    }
+    return Matched(names, patients, targets, models, warnings, ids=ids, about=about)
+
+
+def _by_file_name(sheet: Sheet, true: Sheet, warnings: list[str]) -> Sheet:
+    """Ids without their folders where only so both files share some: images/1.png and 1.png."""
+    known = {*true.ids}
+    if not known.isdisjoint(sheet.ids):
+        return sheet
+    names = [name.rsplit("/", 1)[-1] for name in sheet.ids]
+    if len({*names}) < len(names) or known.isdisjoint(names):
+        return sheet
+    warnings.append(f"{sheet.path}: ids matched without their folders ({examples(sheet.ids, 1)})")
+    return sheet._replace(ids=names)
 
 
 # Labels

@@ -1,4 +1,4 @@
-"""Scores and tables of predictions that exist already; the command is in __main__.py."""
+"""Anyone's predictions: scores, differences between two models, tables and figures."""
 
 import argparse
 import hashlib
@@ -6,153 +6,26 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data import files, label_tree, labels
+from data import files, label_tree
 from evaluation import (
     EvaluationError,
     bootstrap,
     delong,
     hierarchy,
     metrics,
-    published,
     tables,
     uncertainty,
 )
 from evaluation.metrics import Group
-from reproduce import ROOT
-from reproduce.rescore import matching, reading
-from reproduce.tables import authors, radiologists
+from reproduce.rescore import details, lists, matching, reading
+from reproduce.rescore.sample import Sample, of_matched
 from reproduce.tables.radiologists import one_line_each
 
-RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
 SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
-START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
-
-
-class Paper(NamedTuple):
-    row: str  # under which the paper prints the model
-    groups: tuple[Group, ...]
-    title: str
-
-
-PAPERS = {
-    "pham2019": Paper(
-        "Ours (test)",
-        (Group("mean"),),
-        "Pham et al. 2019: released predictions, 500 studies of the CheXpert test set",
-    ),
-    "asadi2025": Paper(
-        "HBCE",
-        (
-            *metrics.ASADI,
-            Group("mean of the 14 CheXpert labels", labels.CHEXPERT),
-            Group("weighted mean of the 14 CheXpert labels", labels.CHEXPERT, mean="positives"),
-        ),
-        "Asadi et al. 2025: released predictions, 668 images of the CheXpert test set",
-    ),
-}
-
-
-# What authors released
-
-
-def rescore_paper(
-    paper: str, released: authors.Released, resamples: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The released predictions' numbers beside the published ones with verdicts, and alone."""
-    row, groups, _ = PAPERS[paper]
-    scored = released.predictions
-    arrays = scored.targets, scored.mean, scored.labels, scored.patients
-    ours = bootstrap.table(*arrays, groups, resamples=resamples, seed=seed)
-    ours = ours[ours["metric"] == "AUC"]
-    if released.decisions:
-        below = radiologists.below_curve(scored, released.decisions, resamples, seed)
-        ours = pd.concat([ours, below])
-    printed = published.load(paper)
-    printed = printed[(printed["row"] == row) & (printed["split"] == "test")]
-    return published.compare(printed, ours.assign(row=row)), ours
-
-
-def summary(side: pd.DataFrame) -> str:
-    """The numbers that the paper prints, to four decimals."""
-    compared = side[side["verdict"].isin(["within", "above", "below"])]
-    return "\n".join(
-        f"- {cell['column']} {cell['metric']}: "
-        f"{tables.interval(cell['ours'], cell['low'], cell['high'], decimals)}, published "
-        f"{cell['printed']}: {VERDICTS[cell['verdict']]}"
-        for cell in compared.to_dict("records")
-        for decimals in [len(cell["printed"].partition(".")[2]) + 1]
-    )
-
-
-VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
-
-
-def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame) -> str:
-    """What table.md and docs/papers show."""
-    printed = tables.to_markdown(side[side["verdict"] != "not published"])
-    by_label = f"### Every label\n\n{tables.to_markdown(one_line_each(ours))}\n{notes(ours)}"
-    return (
-        "\n\n".join([f"{PAPERS[paper].title}.", summary(side), printed.strip(), by_label]).strip()
-        + "\n"
-    )
-
-
-def front_page(paper: str, side: pd.DataFrame) -> str:
-    """What README.md shows."""
-    return f"{PAPERS[paper].title}:\n\n{summary(side)}\n"
-
-
-def write_docs(paper: str, side: pd.DataFrame, text: str) -> None:
-    """Put the page into docs/papers and its summary on the front page, between their markers."""
-    _fill(DOCS / f"{paper}.md", START, END, text)
-    start, end = front_markers(paper)
-    _fill(README, start, end, front_page(paper, side))
-
-
-def front_markers(paper: str) -> tuple[str, str]:
-    return f"<!-- generated:{paper} -->", f"<!-- /generated:{paper} -->"
-
-
-def _fill(path: Path, start: str, end: str, text: str) -> None:
-    before, _, rest = path.read_text(encoding="utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    files.write(path, f"{before}{start}\n{text}{end}{after}")
-
-
-def released_command(options: argparse.Namespace) -> None:
-    paper = options.paper
-    if options.download:
-        authors.download(paper, options.released, options.base_url)
-    released = authors.read(paper, options.released)
-    side, ours = rescore_paper(paper, released, options.resamples, options.seed)
-    text = page(paper, side, ours)
-    out = (options.results_dir or RESULTS) / paper / "released"
-    tables.to_csv(side, out / "table.csv")
-    files.write(out / "table.md", text)
-    if options.write_docs:
-        write_docs(paper, side, text)
-    from evaluation import figures  # Matplotlib takes half a second
-
-    figures.roc_curves(
-        out / "roc.svg",
-        released.predictions.targets,
-        released.predictions.mean,
-        released.predictions.labels,
-        released.decisions,
-        title=PAPERS[paper].title,
-    )
-    text = tables.to_text(one_line_each(ours), text_width())
-    print(f"{PAPERS[paper].title}\n\n{text}\n{notes(ours)}")
-    print(f"Beside the published values\n{summary(side)}\n")
-    print(f"Written to {out}: table.csv, table.md, roc.svg.")
-
-
-# Anyone's predictions
 
 
 def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
@@ -265,14 +138,33 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Images without a finding among the negatives"] = normal_share(
             frames["table"], data.targets
         )
+    sample, validation = of_matched(data), _validation(options, data.labels)
+    if which := lists.describe(data.ids):
+        print(which)
+    more, shown, remarks = details.further(sample, options, validation)
+    parts |= shown
     if violated is not None:
         frames["violations"] = parts["Children above their parents"] = violated
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for title, part in parts.items():
         print(tables.titled(title, tables.to_text(part, text_width())))
+    for remark in remarks:
+        print(remark)
     if options.results_dir:
-        write_own(options, data, frames, parts)
+        write_own(options, data, frames | more, parts)
+
+
+def _validation(options: argparse.Namespace, wanted: list[str]) -> Sample | None:
+    """The same model on the images of --validation, with the truth of --truth."""
+    if options.validation is None:
+        return None
+    truth = None if options.validation.suffix == ".npz" else options.truth
+    columns = {"id_column": options.id_column, "patient_column": options.patient_column}
+    data = matching.match(options.validation, truth, labels=wanted, **columns)
+    for warning in data.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return of_matched(data)
 
 
 def text_width() -> int:
@@ -317,7 +209,8 @@ def write_own(
     from evaluation import figures  # Matplotlib takes half a second
 
     out = own_folder(options.results_dir, options.predictions, options.compare)
-    (out / "violations.csv").unlink(missing_ok=True)  # of an earlier command with --tree
+    for name in ("violations", *details.CSVS):  # of an earlier command with more flags
+        (out / f"{name}.csv").unlink(missing_ok=True)
     for name, frame in frames.items():
         tables.to_csv(frame, out / f"{name}.csv")
     pages = [f"## {title}\n\n{tables.to_markdown(part)}" for title, part in parts.items()]
@@ -330,4 +223,5 @@ def write_own(
         tested = delong.table(data.targets, means[0], means[1], data.labels)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
+    details.draw(frames, out, str(options.predictions))
     print(f"Written to {out}.")

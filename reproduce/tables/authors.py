@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import files, labels
+from data import chestxray14, files, labels
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 
@@ -36,14 +36,17 @@ class File(NamedTuple):
 
 
 class Source(NamedTuple):
-    repository: str  # on github.com
+    repository: str  # on github.com; for a person's download where there is no commit
     commit: str
     files: tuple[File, ...]
+    licence: str
 
     @property
     def base_url(self) -> str:
         return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/"
 
+
+NO_LICENCE = "none in the repository; the terms of CheXpert (Stanford AIMI) apply to its labels"
 
 SOURCES = {
     "pham2019": Source(
@@ -71,6 +74,7 @@ SOURCES = {
                 "90bd6f9454d4904d248c214d57a62f613b7d481e7d9f0381f5032232a316a7b9",
             ),
         ),
+        NO_LICENCE,
     ),
     "asadi2025": Source(
         "the-mercury/CIHMLC",
@@ -82,8 +86,77 @@ SOURCES = {
                 "b7f21b58b6261fc0ae03df73bb42678c6499ffc460a3acdee88d5c4e9dd53a14",
             ),
         ),
+        "MIT",
+    ),
+    "zech2018": Source(
+        "jrzech/reproduce-chexnet",
+        "a011a9ab108cb03a533aeab52dc934b02a823ac8",
+        (
+            File(
+                "pretrained/preds.csv",
+                "303332d593f56dc3c8191f2a903f09043c93f7205179d03189f3eaaf6247ad40",
+            ),
+            File(
+                "pretrained/aucs.csv",
+                "281cd22d37290a1a799ea79d311007d6f45bfc324dc9fabddbc1ae3e057cf337",
+            ),
+        ),
+        "BSD-3-Clause, Copyright (c) 2018, John Zech",
+    ),
+    "experts": Source(
+        "",
+        "",
+        (
+            File(
+                "all_findings_expert_labels/test_labels.csv",
+                "2602080132c8a2366ff428adfef98b79c809f5be8cfcde9cc237c62561c7ae40",
+            ),
+            File(
+                "all_findings_expert_labels/test_individual_readers.csv",
+                "e6193ea748d66857ea2db11765c961eb1f8b21829df73dc9dfc11e9c63caa16c",
+            ),
+            File(
+                "four_findings_expert_labels/test_labels.csv",
+                "11de130facbebf91ffb0a08225bf7823747255fecacdef2fc84bead5d08b309c",
+            ),
+            File(
+                "four_findings_expert_labels/validation_labels.csv",
+                "d52d29031684e67e7f06bfdd2b9aa9187dd23c945356111ade1ad8c755a4ed1f",
+            ),
+            File(
+                "four_findings_expert_labels/individual_readers.csv",
+                "d91c58ba1fd6a97cdc59dd37e47500f6a7c243e9a593855ab9aa519baf657bd6",
+            ),
+        ),
+        "research and education only, with citation of Majkowska et al., Radiology 2020 (four "
+        "findings) and Nabulsi et al., Scientific Reports 2021 (all findings)",
     ),
 }
+EXPERTS_FROM = (
+    "the Google Cloud bucket gcs-public-data--healthcare-nih-chest-xray-labels (see "
+    "cloud.google.com/healthcare-api/docs/resources/public-datasets/nih-chest#additional_labels)"
+)
+
+PHAM_FILE = "hieupham"
+MODELS = {  # of the CheXpert leaderboard, in the same repository and commit as Pham's
+    "desmond": "62e46bfefe05b8fe3a7c44f5c090a858d9790adf819a26583a666fea69473ba2",
+    "drnet": "23e41262846ddef569182e1be90ed43a33694df772c3c97061545ee6af6e666d",
+    PHAM_FILE: "2a4bcc8e29aabd358b74b3205bf4ba3608ab69ac9a865f270d3025f38a096c9f",
+    "ihil": "f9e308f444711e8ae7cc13bb3911c965bacffc0bb5c2148644917d7f3aace2ce",
+    "jfaboy": "0d81be5c2d2fdbdbaf1db763657f2c2d4d9ad5629f682c100818794a4fd85425",
+    "ngango2": "b728649449c8e60a9d120bd415cf4b6c8579600667fe90ec72a2f352f8d5cf1d",
+    "ngango3": "ad35c236742b81d4301203b4167771de76bf34a793251566ac33aa033a52e522",
+    "sensexdr": "ad07189095c6f758ca93bc1648ad6030638a6c631e3f7bd479606c76cb38a658",
+    "uestc": "3998f8948c602dbdfe9d4f17bc37336120f501b0167845487a516c23bd217e7b",
+    "yww211": "18645ac8ab3e58d2f22ba1109f8a0fff99fbc0c5208dd7a38a0cb68c6123e38f",
+}
+MODELS_FOLDER = "example_models/predictions/standard"
+SOURCES["leaderboard"] = SOURCES["pham2019"]._replace(
+    files=(
+        SOURCES["pham2019"].files[0],
+        *(File(f"{MODELS_FOLDER}/{name}_predictions.csv", sha) for name, sha in MODELS.items()),
+    )
+)
 
 
 class Released(NamedTuple):
@@ -91,12 +164,34 @@ class Released(NamedTuple):
 
     predictions: Predictions  # of images or studies, with their truth
     decisions: dict[str, np.ndarray]  # radiologist -> 0/1 like the targets, where there are any
+    about: dict[str, list[str]] = {}  # noqa: RUF012 - sex, age, view of each image, where known
+    own_auc: dict[str, float] = {}  # noqa: RUF012 - by label, as the authors computed it
 
 
-def read(paper: str, folder: Path) -> Released:
-    """The paper's released predictions from the files somewhere in `folder`."""
+def read(paper: str, folder: Path, label_file: Path | None = None) -> Released:
+    """The paper's released predictions from the files somewhere in `folder`.
+
+    Those of zech2018 need the label file of ChestX-ray14, which the NIH provides.
+    """
     paths = find(paper, folder)
+    if paper == "zech2018":
+        return _read_zech(paths, label_file or find_label_file(folder))
     return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](paths)
+
+
+def find_label_file(folder: Path) -> Path:
+    """ChestX-ray14's label file anywhere below a folder, the corrected version first.
+
+    Of several the largest: a part of the dataset comes with a shorter one.
+    """
+    for name in chestxray14.LABEL_FILES:
+        if paths := [path for path in sorted(folder.rglob(f"{name}*")) if path.is_file()]:
+            return max(paths, key=lambda path: path.stat().st_size)
+    raise EvaluationError(
+        f"{folder} has no {chestxray14.LABEL_FILES[0]} (or .csv.gz), which holds the truth of "
+        "ChestX-ray14; get it from https://nihcc.app.box.com/v/ChestXray-NIHCC, or name it with "
+        "--truth FILE."
+    )
 
 
 def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "Run":
@@ -108,6 +203,17 @@ def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "R
     theirs = theirs._replace(ids=np.arange(len(theirs.ids)), meta={"row": row.name})
     predictions.save(run_folder / "predictions.npz", theirs)
     return Run(row, 0, run_folder, {})
+
+
+def label_file_of(folder: Path) -> Path:
+    """The label file directly in the folder of ChestX-ray14."""
+    names = [name + ending for name in chestxray14.LABEL_FILES for ending in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise EvaluationError(
+        f"{folder} has no {names[0]} (or .gz); give the folder with ChestX-ray14's label file."
+    )
 
 
 def _read_pham(paths: list[Path]) -> Released:
@@ -132,6 +238,27 @@ def _read_asadi(paths: list[Path]) -> Released:
     return Released(_predictions(frame.index, patients, labels.ASADI, targets, probabilities), {})
 
 
+def _read_zech(paths: list[Path], label_file: Path) -> Released:
+    predicted = pd.read_csv(paths[0], index_col="Image Index")
+    try:
+        truth = pd.read_csv(label_file, index_col="Image Index", dtype=str)
+        truth = truth.loc[predicted.index]
+        findings, patients = truth["Finding Labels"].str.get_dummies("|"), truth["Patient ID"]
+        columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
+        about = {name: truth[column].tolist() for name, column in columns.items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            f"{label_file} is not ChestX-ray14's whole label file ({error}); get "
+            f"{chestxray14.LABEL_FILES[0]} from the NIH."
+        ) from error
+    names = labels.CHESTXRAY14
+    targets = findings.reindex(columns=list(names), fill_value=0).to_numpy(float)
+    probabilities = predicted[[f"prob_{name}" for name in names]].to_numpy(float)
+    made = _predictions(predicted.index, patients.to_numpy(), names, targets, probabilities)
+    own_auc = pd.read_csv(paths[1], index_col="label")["auc"].to_dict()
+    return Released(made, {}, about, own_auc)
+
+
 def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
     """Of one model, a member of its own."""
     arrays = np.asarray(ids), patients, np.asarray(names), targets, probabilities[None]
@@ -140,10 +267,14 @@ def _predictions(ids, patients, names, targets, probabilities) -> Predictions:
 
 def find(paper: str, folder: Path) -> list[Path]:
     """The paths of the released files in the order of SOURCES, anywhere below `folder`."""
+    return _find(paper, SOURCES[paper].files, folder)
+
+
+def _find(paper: str, wanted: tuple[File, ...], folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}. {_hint(paper, folder)}")
     paths, missing, changed = [], [], []
-    for file in SOURCES[paper].files:
+    for file in wanted:
         named_alike = folder.rglob(f"*{Path(file.path).name}")
         candidates = sorted(path for path in named_alike if path.is_file())
         match = next((path for path in candidates if files.sha256(path) == file.sha256), None)
@@ -163,13 +294,23 @@ def find(paper: str, folder: Path) -> list[Path]:
     return paths
 
 
+def find_file(paper: str, name: str, folder: Path) -> Path:
+    """One released file, anywhere below `folder`."""
+    source = SOURCES[paper]
+    only = tuple(file for file in source.files if Path(file.path).name == name)
+    return _find(paper, only, folder)[0]
+
+
 def _hint(paper: str, folder: Path) -> str:
-    return f"Add --download to fetch it. {_by_hand(paper, folder)}"
+    download_first = "Add --download to fetch it. " if SOURCES[paper].repository else ""
+    return f"{download_first}{_by_hand(paper, folder)}"
 
 
 def _by_hand(paper: str, folder: Path) -> str:
     """Which files to put where."""
     source = SOURCES[paper]
+    if not source.repository:
+        return f"The experts' labels are free at {EXPERTS_FROM}; put both folders into {folder}."
     listed = "".join(f"\n  {file.path}\n    SHA-256 {file.sha256}" for file in source.files)
     return (
         f"Without a network, put these files of github.com/{source.repository} anywhere in "

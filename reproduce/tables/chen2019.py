@@ -44,11 +44,15 @@ def write(runs: Sequence[Run], data: Data, hierarchy: str, options) -> None:
 
 
 def claims_at_equal_budget(folder: Path, scored: dict, failed: dict[str, str]) -> None:
-    """The claims with every one-stage row replaced by its twin of the same budget."""
+    """The claims with every one-stage row replaced by its twin of the same budget.
+
+    A one-stage row without a twin is left out: claims on it are "not run".
+    """
     twins = {name.removesuffix(TWIN): name for name in scored if name.endswith(TWIN)}
     if not twins:
         return
-    replaced = scored | {name: scored[twin] for name, twin in twins.items()}
+    replaced = {name: scored[name] for name in scored if "finetune" in name}
+    replaced |= {name: scored[twin] for name, twin in twins.items()}
     named = replaced | {
         name: replaced[row] for name, row in PRINTED_NAMES.items() if row in replaced
     }

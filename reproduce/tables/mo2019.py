@@ -8,12 +8,20 @@ from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import scoring
 
-FIGURE_1 = "weighted CE"  # what its baselines' names end with
+FIGURE_1 = "weighted CE"  # ends the names of its baselines
+SPLITS = {  # which of the two "7:1:2" splits was scored, below the table
+    "official": "on the official test list, with 1/8 of the other images for validation",
+    "chexnet": "on the public 7:1:2 split by patient, CheXNet's",
+}
 
 
-def write(runs: Sequence[Run], data: Data, options, proposed: str, ours: str) -> None:
-    """Every table and figure; claims of the `proposed` row also with `ours` in its place."""
+def write(
+    runs: Sequence[Run], data: Data, options, proposed: str, ours: str, split: str = "official"
+) -> None:
+    """Every table and figure; claims on the `proposed` row are also judged with `ours` instead."""
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
+    if not options.split_file:  # that split is named in the verdict
+        scored = {name: _with_note(row, SPLITS[split]) for name, row in scored.items()}
     folder = paper_folder("mo2019", options, data)
     scoring.write("mo2019", folder, scored, data, failed=failed_rows(runs))
     if not scored:
@@ -23,10 +31,15 @@ def write(runs: Sequence[Run], data: Data, options, proposed: str, ours: str) ->
         heading = f"Claims of the proposed loss with our repair in its place ({ours})"
         scoring.write_claims("mo2019", folder, repaired, "claims-ours", proposed, heading)
     drawn = {
-        name: of_row.predictions[0]
-        for name, of_row in scored.items()
+        name: row_scores.predictions[0]
+        for name, row_scores in scored.items()
         if name.endswith(FIGURE_1) or name in (proposed, ours)
     }
     phantom = data.phantom
     figure = figures.roc_by_row(folder / "figure-1.svg", drawn, "Mo et al. 2019, Figure 1", phantom)
     print(f"Figure 1: {figure}")
+
+
+def _with_note(row: scoring.Scored, note: str) -> scoring.Scored:
+    notes = ["; ".join(filter(None, (own, note))) for own in row.table["note"]]
+    return row._replace(table=row.table.assign(note=notes))

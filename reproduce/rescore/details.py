@@ -1,0 +1,250 @@
+"""Operating points, calibration and subgroups of one model's predictions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data import files
+from evaluation import EvaluationError, operating_points, subgroups, tables, uncertainty
+from evaluation.operating_points import Rule
+from reproduce.rescore import experts
+from reproduce.rescore.sample import Sample
+from reproduce.tables import authors
+
+ATTRIBUTES = {"sex": subgroups.sexes, "age": subgroups.age_bands, "view": subgroups.views}
+ON_TEST = (
+    "Thresholds were chosen on the scored images themselves, so sensitivity and specificity look "
+    "better than on new images; --validation FILE chooses them on other images."
+)
+ON_VALIDATION = "Thresholds were chosen on validation images and applied to the scored ones."
+CSVS = (
+    *("operating-points", "subgroups", "gaps", "reliability", "calibration"),
+    *("experts", "readers"),
+)
+MOST_GAPS = 12  # shown; gaps.csv has all
+
+
+def parse_by(text: str) -> tuple[str, ...]:
+    """The attributes of --by; EvaluationError where one is unknown."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in ATTRIBUTES]:
+        raise EvaluationError(f"--by {unknown[0]!r} is unknown; use {', '.join(ATTRIBUTES)}.")
+    return names
+
+
+def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
+    """A threshold for each label, and the sentence that says on which images it was chosen."""
+    if validation is None:
+        return operating_points.choose(sample.targets, sample.probabilities, rule), ON_TEST
+    _check_validation(sample, validation)
+    chosen = operating_points.choose(validation.targets, validation.probabilities, rule)
+    return chosen, ON_VALIDATION
+
+
+def _check_validation(sample: Sample, validation: Sample) -> None:
+    if list(validation.labels) != list(sample.labels):
+        raise EvaluationError(
+            "The --validation predictions have other labels than the scored ones; name those that "
+            "both have with --labels."
+        )
+    if shared := len({*validation.ids} & {*sample.ids}):
+        raise EvaluationError(
+            f"{shared:,} images are both in --validation and among the scored ones; thresholds and "
+            "temperature must come from other images."
+        )
+    if sample.patients is not None and validation.patients is not None:
+        both = {*map(str, sample.patients)} & {*map(str, validation.patients)}
+        if both:
+            raise EvaluationError(
+                f"{len(both):,} patients have images both in --validation and among the scored "
+                "ones; leave them out of one of the files."
+            )
+
+
+def at_operating_points(
+    sample: Sample, chosen: np.ndarray, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Each label's measures at its threshold, with intervals."""
+    return operating_points.table(
+        sample.targets,
+        sample.probabilities,
+        sample.labels,
+        chosen,
+        sample.patients,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
+    """One line a label: threshold, then each measure with its interval."""
+    cells = points.assign(
+        cell=[tables.interval(cell.value, cell.low, cell.high) for cell in points.itertuples()]
+    ).pivot(index="group", columns="metric", values="cell")
+    labels = points["group"].unique()
+    cells = cells.reindex(index=labels, columns=list(operating_points.MEASURES))
+    first = points.drop_duplicates("group").set_index("group").loc[labels]
+    threshold = [tables.number(value, 4) for value in first["threshold"]]
+    cells.insert(0, "threshold", threshold)
+    return cells.join(first[list(operating_points.COUNTS)]).rename_axis(index=None, columns=None)
+
+
+def by_subgroup(
+    sample: Sample, wanted: Sequence[str], chosen: np.ndarray, resamples: int, seed: int
+) -> subgroups.Subgroups:
+    """Every group of the wanted attributes, and the gaps between groups."""
+    if lacking := [name for name in wanted if name not in sample.about]:
+        raise EvaluationError(
+            f"The truth has no column for {', '.join(lacking)}; --by reads Patient Gender or Sex, "
+            "Patient Age or Age, and View Position or AP/PA from the file of --truth."
+        )
+    by = {name: ATTRIBUTES[name](sample.about[name]) for name in wanted}
+    return subgroups.compare(
+        sample.targets,
+        sample.probabilities,
+        sample.labels,
+        chosen,
+        by,
+        sample.patients,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
+    """The mean over labels of each group: AUC, FNR, FPR with intervals and the images."""
+    mean = values[values["group"] == subgroups.AVERAGE]
+    cells = mean.assign(
+        cell=[tables.interval(cell.value, cell.low, cell.high) for cell in mean.itertuples()],
+        name=mean["by"] + ": " + mean["subgroup"],
+    )
+    wide = cells.pivot(index="name", columns="metric", values="cell")
+    wide = wide.reindex(index=cells["name"].unique(), columns=["AUC", *subgroups.RATES])
+    images = cells.drop_duplicates("name").set_index("name")["images"]
+    return wide.join(images).rename_axis(index=None, columns=None)
+
+
+def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
+    """The gaps with the smallest p, second group minus first."""
+    shown = gaps.dropna(subset=["p"]).sort_values("p", kind="stable").head(most)
+    frame = pd.DataFrame(
+        {
+            "groups": shown["second"] + " − " + shown["first"],
+            "label": shown["group"],
+            "metric": shown["metric"],
+            "difference": [
+                tables.interval(gap.difference, gap.low, gap.high) for gap in shown.itertuples()
+            ],
+            "p": [f"{p:.2g}" for p in shown["p"]],
+            "Holm": [f"{p:.2g}" for p in shown["p_holm"]],
+        }
+    )
+    return frame.set_index("groups").rename_axis(index=None)
+
+
+def calibration(
+    sample: Sample, validation: Sample | None
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray | None]:
+    """Brier and ECE of each label, reliability bins, and the probabilities after scaling.
+
+    The temperature is fitted on validation images, so without them nothing is scaled.
+    """
+    if sample.probabilities.min() < 0 or sample.probabilities.max() > 1:
+        raise EvaluationError(
+            "Calibration needs probabilities in [0, 1]; apply the sigmoid to logits first."
+        )
+    variants, cooled = {"as released": sample.probabilities}, None
+    if validation is not None:
+        _check_validation(sample, validation)
+        temperature = uncertainty.temperature(validation.targets, validation.probabilities)
+        cooled = uncertainty.cooled(sample.probabilities, temperature)
+        variants[f"temperature {temperature:.3f}"] = cooled
+    errors, bins = {}, []
+    for variant, probabilities in variants.items():
+        errors[f"Brier, {variant}"] = uncertainty.brier(sample.targets, probabilities)
+        errors[f"ECE, {variant}"] = uncertainty.calibration_error(sample.targets, probabilities)
+        for column, label in enumerate(sample.labels):
+            curve = uncertainty.reliability(sample.targets[:, column], probabilities[:, column])
+            frame = pd.DataFrame(dict(zip(("observed", "predicted", "images"), curve, strict=True)))
+            bins.append(frame.assign(group=label, variant=variant))
+    table = pd.DataFrame(errors, index=pd.Index(sample.labels, name="group"))
+    return table.reset_index(), pd.concat(bins, ignore_index=True), cooled
+
+
+def analyse(
+    sample: Sample, options, validation: Sample | None
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
+    """(frames for CSVs, tables for people by title, sentences) of what the flags ask for."""
+    frames: dict[str, pd.DataFrame] = {}
+    parts: dict[str, pd.DataFrame] = {}
+    notes: list[str] = []
+    if options.operating_point or options.by:
+        rule = options.operating_point or Rule(operating_points.YOUDEN)
+        chosen, where = thresholds(sample, rule, validation)
+        frames["operating-points"] = at_operating_points(
+            sample, chosen, options.resamples, options.seed
+        )
+        parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
+        notes.append(where)
+        if options.by:
+            made = by_subgroup(sample, options.by, chosen, options.resamples, options.seed)
+            frames["subgroups"], frames["gaps"] = made
+            parts["Subgroups: mean over labels"] = groups_for_people(made.values)
+            parts["Largest gaps between subgroups"] = gaps_for_people(made.gaps)
+            notes.append(subgroups.multiplicity(made.gaps))
+    if options.calibrate:
+        table, frames["reliability"], _ = calibration(sample, validation)
+        frames["calibration"] = table
+        parts["Calibration"] = (
+            table.set_index("group")
+            .rename_axis(index=None)
+            .map(lambda value: tables.number(value, 4))
+        )
+        if validation is None:
+            notes.append("No temperature was fitted: that needs --validation FILE.")
+    return frames, parts, notes
+
+
+def further(
+    sample: Sample, options, validation: Sample | None
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
+    """What `analyse` gives, and where the flags ask for it the experts' labels."""
+    frames, parts, remarks = analyse(sample, options, validation)
+    if options.second_truth:
+        more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
+        frames, parts = frames | more, parts | shown
+        remarks += [
+            f"Experts' labels: {authors.SOURCES['experts'].licence}.",
+            experts.READERS_NOTE,
+        ]
+    return frames, parts, remarks
+
+
+def write(
+    frames: dict[str, pd.DataFrame],
+    parts: dict[str, pd.DataFrame],
+    remarks: Sequence[str],
+    folder: Path,
+    title: str,
+) -> None:
+    """Each frame as CSV, its pictures, and what was printed as details.md."""
+    if not frames:
+        return
+    for name, frame in frames.items():
+        tables.to_csv(frame, folder / f"{name}.csv")
+    pages = [f"## {heading}\n\n{tables.to_markdown(part)}" for heading, part in parts.items()]
+    listed = "".join(f"- {remark}\n" for remark in remarks)
+    files.write(folder / "details.md", "\n".join([f"# {title}\n", *pages, listed]))
+    draw(frames, folder, title)
+
+
+def draw(frames: dict[str, pd.DataFrame], folder: Path, title: str) -> None:
+    """The pictures that belong to the frames."""
+    from evaluation import figures  # Matplotlib takes half a second
+
+    if "reliability" in frames:
+        figures.reliability(folder / "reliability.svg", frames["reliability"], title)
+    if "subgroups" in frames:
+        figures.subgroups(folder / "subgroups.svg", frames["subgroups"], title)

@@ -1,0 +1,37 @@
+"""The hours in the scripts' docstrings are estimates, and they count the rows as they are."""
+
+import importlib
+import re
+
+import pytest
+
+from reproduce.doctor.dataset import handful
+from reproduce.engine.rows import Data, Row
+
+PAPERS = {
+    "asadi2025": "chexpert",
+    "chen2019": "plco",
+    "ge2018": "chestxray14",
+    "mo2019": "chestxray14",
+    "pham2019": "chexpert",
+    "wang2017": "chestxray14",
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_hours_are_estimated_from_the_epochs_of_all_rows(paper):
+    script = importlib.import_module(f"reproduce.{paper}")
+    dataset = PAPERS[paper]
+    rows = script.rows(script.Config(), Data(handful(dataset), None, {"dataset": dataset}))
+    trained = [row.fit.epochs for row in rows if isinstance(row, Row) and row.fit.epochs]
+    (command,) = [line for line in script.__doc__.split("\n") if "GPU" in line and "*" in line]
+    assert re.search(r"(about|up to) \d+ GPU (hours|days) \*$", command)
+    (estimate,) = re.findall(r"^ *\* estimated: (.*)", script.__doc__, re.MULTILINE)
+    words = {"ten": 10}
+    if rows_and_epochs := re.match(r"(\w+) rows of at most (\d+) epochs", estimate):
+        count, epochs = words[rows_and_epochs[1]], int(rows_and_epochs[2])
+        assert trained == [epochs] * count
+    else:
+        assert int(re.match(r"(\d+) epochs", estimate)[1]) == sum(trained)
+    assert re.search(r"\b\d+,\d{3} images", estimate)
+    assert re.search(r"at \d+", script.__doc__.partition("* estimated")[2])
