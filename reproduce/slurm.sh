@@ -25,6 +25,10 @@ shift
     _stop "$PYTHON has no Ray: run '$PYTHON -m pip install -r requirements-cluster.txt'."
 
 export RAY_USAGE_STATS_ENABLED=0
+# others on these hosts must not be able to run anything here: a token that this job alone has
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$("$PYTHON" -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # this shell runs on the first host; a name that resolves to 127.* says nothing to the others
 first=$(getent ahostsv4 "${hosts[0]}" | awk '!/^127\./ { print $1; exit }')

@@ -13,8 +13,10 @@ prepared cache, under the run's lock, going on from its state. So a task can be 
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -139,7 +141,7 @@ def cluster(address: str, cpus: int | None = None):
         import ray
 
         own = {"num_cpus": cpus or len(os.sched_getaffinity(0)), "object_store_memory": 1 << 27}
-        problem = ""
+        problem, on_terminate = "", signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address or "local",
@@ -149,6 +151,8 @@ def cluster(address: str, cpus: int | None = None):
             )
         except (ConnectionError, RuntimeError, OSError, ValueError) as error:
             problem = str(error).strip().partition("\n")[0]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own ends the process with a stack
     if problem:
         where = f"The Ray cluster at {address}" if address else "Ray on this machine"
         raise RunError(
