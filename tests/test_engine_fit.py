@@ -145,3 +145,13 @@ def test_a_gpu_that_is_not_there_is_one_sentence():
         pytest.skip("this machine has a GPU")
     with pytest.raises(RunError, match=r"--device gpu, but \w+ sees no GPU"):
         backend.start("gpu")
+
+
+def test_a_row_that_collapsed_says_so_in_its_line(tmp_path, data, config, options, capsys):
+    def alike(logits):
+        return np.full(logits.shape, 0.3)
+
+    train(tmp_path, data, config, options, epochs=1, readout=Readout(alike))
+    line = "collapsed: (nearly) the same probabilities for every image of test"
+    assert f"BR-all, seed 0: {line}" in capsys.readouterr().out
+    assert line in (tmp_path / "log.txt").read_text()

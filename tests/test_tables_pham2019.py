@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from data import DataError, chexpert
+from data.labels import CHEXPERT
 from data.phantom import drawing
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
+from reproduce.engine.rows import Data
 from reproduce.tables import pham2019 as tables
 
 
@@ -54,3 +56,15 @@ def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
     pd.testing.assert_frame_equal(only["bc6"], decisions["bc6"])
     with pytest.raises(DataError, match=r"bc6.csv lacks 1 of the 2 test studies, such as nobody"):
         tables.of_studies("bc6", decisions["bc6"], [decisions["bc6"].index[0], "nobody"])
+
+
+def test_closing_is_counted_on_the_images_that_train(tmp_path, capsys):
+    """Consolidation 0 above Pneumonia -1: turned over under U-Ones alone; above 1: always."""
+    frame = pd.DataFrame(np.nan, index=range(4), columns=list(CHEXPERT))
+    frame["Consolidation"] = [0, 0, np.nan, 0]
+    frame["Pneumonia"] = [-1, 1, 1, 1]
+    frame["split"] = ["train", "train", "train", "test"]
+    tables.write_closing(tmp_path, Data(frame, None, {"dataset": "chexpert"}))
+    counts = pd.read_csv(tmp_path / "closing.csv").set_index("label").loc["Consolidation"]
+    assert counts[["negatives", "ignore", "zeros", "ones"]].tolist() == [2, 1, 1, 2]
+    assert "of 3 images" in capsys.readouterr().out
