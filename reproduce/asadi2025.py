@@ -19,6 +19,7 @@ Deviations, each explained in docs/papers/asadi2025.md:
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
