@@ -78,8 +78,8 @@ class Config(Readings, Networks):
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
     "resnet": "tiny_residual", "densenet": "tiny", "vgg": "tiny_plain", "weights": "none",
-    "size": 64, "resize": 72, "epochs": 4, "learning_rate": 1e-3,
-    "projection": 64, "projection_densenet": 64, "reduce": 64,
+    "size": 64, "resize": 72, "epochs": 4, "learning_rate": 1e-3, "projection": 64,
+    "projection_densenet": 64, "reduce": 64,
 }  # fmt: skip
 
 
