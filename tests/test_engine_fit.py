@@ -27,7 +27,11 @@ CONFIG = argparse.Namespace(size=32, weights="none", precision="float32", batch_
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     return argparse.Namespace(
-        cache_dir=tmp_path_factory.mktemp("cache"), skip_corrupt=False, fast=True, jit=None
+        cache_dir=tmp_path_factory.mktemp("cache"),
+        skip_corrupt=False,
+        fast=True,
+        jit=None,
+        deterministic=False,
     )
 
 

@@ -116,11 +116,14 @@ def clear_networks() -> None:
     keras.utils.clear_session()  # collects the garbage too
 
 
-def jit(asked: bool | None) -> bool | str:
-    """What --jit means to Keras: its "auto", but on a CPU TensorFlow compiles for minutes."""
+def jit(asked: bool | None, deterministic: bool = False) -> bool | str:
+    """What --jit means to Keras: its "auto", but on a CPU TensorFlow compiles for minutes.
+
+    XLA's tuning chooses among kernels by the clock, so a deterministic TensorFlow does without.
+    """
     import keras
 
     if asked is not None:
         return asked
-    on_cpu = keras.backend.backend() == "tensorflow" and not gpu_names()
-    return False if on_cpu else "auto"
+    without = keras.backend.backend() == "tensorflow" and (deterministic or not gpu_names())
+    return False if without else "auto"

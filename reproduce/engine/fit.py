@@ -114,7 +114,11 @@ def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> 
         for layer in model.layers[:-1]:
             layer.trainable = False
     adam = fast.Adam if options.fast else keras.optimizers.Adam
-    model.compile(adam(fit.learning_rate(0, [])), loss, jit_compile=backend.jit(options.jit))
+    model.compile(
+        adam(fit.learning_rate(0, [])),
+        loss,
+        jit_compile=backend.jit(options.jit, options.deterministic),
+    )
     fast.build_optimizer(model)
 
 
