@@ -133,6 +133,7 @@ READERS = {
     "state": stopped_state,
     "history": lines,
 }
+TEXTS = (".csv", ".gz", ".json", ".md", ".svg")  # nothing inside them proves them
 SHAPES: dict[str, list[tuple[int, ...]]] = {}
 
 
@@ -232,7 +233,13 @@ def main() -> None:
                 silent = [key for key, now in after.items() if wrong(key, now, before)]
                 if path.parent.parent.name == "BR-all" and path.name == "history.csv":
                     silent += [] if after == before else ["its copy in the state"]
-                elif after == before and path.suffix in (".csv", ".gz", ".json", ".md", ".svg"):
+                elif (
+                    after == before
+                    and path.suffix in TEXTS
+                    and not (
+                        path.name == "checksums.json" and kind == "delete"  # holds no number itself
+                    )
+                ):
                     silent.append("nobody noticed")
                 if silent:
                     problems.append(f"{where}: {', '.join(silent)}")
