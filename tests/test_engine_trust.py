@@ -13,6 +13,7 @@ import pytest
 from data.phantom import drawing
 from reproduce import chen2019
 from reproduce.engine import schedules
+from reproduce.report import results_folder
 
 ROWS = ["--rows", "BR-leaf", "HLUP", "HLUP, same budget", "HLCP"]
 
@@ -115,3 +116,16 @@ def test_a_split_is_kept_and_runs_again(trial):
     assert run(trial, "data", "--split-file", str(trial / "other.csv"), results="other") == 0
     made = trial / "other" / "chen2019" / "plco-phantoms" / "split.csv.gz"
     assert pd.read_csv(made)["split"].value_counts().to_dict() == swapped.value_counts().to_dict()
+
+
+def test_the_report_names_a_table_that_was_edited(trial):
+    assert run(trial, "data") == 0
+    results = trial / "results"
+    (one,) = results_folder.result_sets(results)
+    assert not one.problems
+    table = results / "chen2019" / "plco-phantoms" / "values.csv"
+    before = table.read_text()
+    table.write_text(before.replace("0.", "0.9", 1))
+    (one,) = results_folder.result_sets(results)
+    assert "values.csv is not as it was written" in one.problems[0]
+    table.write_text(before)

@@ -102,12 +102,12 @@ def decode(
         "dataset": attrs["dataset"],
         "phantom": attrs["phantom"],
         "label_files": attrs["label_files"],
-        "sets": {name: sets[name] for name in splits.NAMES},
         "missing": len(attrs["missing"]),
         "corrupt": len(cache.skipped),
         "identity": {  # what decides results: neither file times nor the order of rows
             "dataset": attrs["dataset"],
             "phantom": attrs["phantom"],
+            "sets": {name: sets[name] for name in splits.NAMES},
             "labels": hashlib.sha256(_bytes_of(labels)).hexdigest(),
             "split": splits.digest(decoded),
             "images": cache.fingerprint,

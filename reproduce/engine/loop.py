@@ -80,8 +80,9 @@ def finish(runs: Sequence[Run]) -> None:
     folder = runs[0].folder.parents[1]
     kinds = (".csv", ".md", ".svg", ".png", ".gz")
     tables = [path for path in folder.iterdir() if path.suffix in kinds]
-    finished = [run.folder for run in runs if run.finished]
-    files.seal(folder, [*tables, *(path for run in finished for path in run.glob("*.csv"))])
+    of_runs = [path for run in runs if run.finished for path in run.folder.glob("*.csv")]
+    # other processes' unfinished files come and go
+    files.seal(folder, [path for path in (*tables, *of_runs) if path.name[0] != "."])
     failed = plan.failures(runs)
     if not failed:
         return

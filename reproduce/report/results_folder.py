@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data import files
 from evaluation import published
 from reproduce.report import grids
 
@@ -137,7 +138,7 @@ def read(folder: Path, results: Path) -> ResultSet:
         records = sorted(folder.glob("*/*/config.json"), key=lambda path: natural(path.parent))
         result.runs = [read_run(path.parent, results) for path in records]
         result.figures = sorted([*folder.glob("*.svg"), *folder.glob("*.png")])
-        paths = sorted(folder.glob("*.csv"))
+        paths = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
     except OSError as error:
         result.problems.append(_unreadable(folder, error))
         return result
@@ -162,6 +163,11 @@ def read(folder: Path, results: Path) -> ResultSet:
             result.claims.append((path.stem, frame))
         else:
             result.others.append((path.stem, frame))
+    for name in files.changed_since_sealed(folder):
+        result.problems.append(
+            f"{folder.name}/{name} is not as it was written, or gone. {result.command} writes it "
+            "again."
+        )
     return result
 
 
