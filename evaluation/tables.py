@@ -173,7 +173,7 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     for note, cell_names in where_of.items():
         more = f"; and {len(cell_names) - 2} more cells" if len(cell_names) > 3 else ""
         where = f"{'; '.join(cell_names[: 2 if more else 3])}{more}"
-        if len(cell_names) > 1 and cells_of[note] == our_cells:
+        if len(cell_names) > 1 and cells_of[note] >= our_cells:
             where = "All of ours"
         lines.append(f"{where}: {note}")
     verdicts = side_by_side[["row", "verdict"]].drop_duplicates().itertuples(index=False)
