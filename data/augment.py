@@ -8,6 +8,7 @@ images uses the same code as the training pipeline.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 _DRAWS = 11  # numbers drawn for an image; a new kind of draw takes the next, so the others stay
@@ -87,8 +88,6 @@ def affine(
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Apply one (2, 3) map of `affine` with bilinear interpolation; outside the image is black."""
-    import cv2  # here, so that tables, which name an Augment, start without it
-
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 

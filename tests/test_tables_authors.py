@@ -46,7 +46,7 @@ def server(monkeypatch):
     """A server of one small released file, and the address of its folder."""
     body = bytes(range(256)) * 1000
     file = authors.File("folder/values.csv", hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(authors.SOURCES, "test", authors.Source("a/b", "c", (file,)))
+    monkeypatch.setitem(authors.SOURCES, "test", authors.Source("a/b", "c", (file,), "none"))
     handler = type("Handler", (Server,), {"files": {"/main/folder/values.csv": body}, "asked": []})
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=httpd.serve_forever)
