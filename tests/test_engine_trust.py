@@ -94,6 +94,26 @@ def test_one_row_s_nan_is_not_the_table_s_end(trial, capsys, monkeypatch):
     assert epochs_trained(trial, "failing") == trained + 2 + 1  # HLUP's two and its twin's one
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GB")])
+def test_a_row_without_memory_is_not_the_table_s_end(trial, monkeypatch, error):
+    from reproduce.engine import fit
+
+    whole = fit.train
+
+    def train(run, *arguments, **named):
+        if run.row.name == "HLUP":
+            raise error
+        return whole(run, *arguments, **named)
+
+    monkeypatch.setattr(fit, "train", train)
+    results = f"full-{type(error).__name__}"
+    assert run(trial, "data", results=results) == 1
+    folder = trial / results / "chen2019" / "plco-phantoms"
+    table = pd.read_csv(folder / "table.csv").set_index("row")["verdict"]
+    assert set(table["HLUP"]) == {"failed: out of memory"}
+    assert (folder / "HLCP" / "seed-0" / "predictions.npz").exists()
+
+
 def test_lost_predictions_are_made_again_without_training(trial, capsys):
     folder = trial / "results" / "chen2019" / "plco-phantoms" / "HLCP" / "seed-0"
     expected, before = (folder / "predictions.npz").read_bytes(), epochs_trained(trial)

@@ -87,6 +87,13 @@ def _share_gpus(compiled: Path | None) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled.absolute()))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, Python's or a backend's."""
+    if isinstance(error, MemoryError):
+        return True
+    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def gpu_names() -> list[str]:
     """The GPUs that Keras' backend sees."""
     import keras

@@ -24,6 +24,13 @@ from models import backbones, classifier, fast
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
 
+# What a full host or GPU raises; JAX and PyTorch raise RuntimeErrors.
+MAY_BE_MEMORY: tuple[type[Exception], ...] = (MemoryError, RuntimeError)
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    MAY_BE_MEMORY = (*MAY_BE_MEMORY, tf.errors.ResourceExhaustedError)
+
 
 def train(
     run: Run[Row], weights: Path | None, data: Data, config, options, *, record, left: TimeLeft

@@ -209,6 +209,11 @@ def _make(work: Work, run: Run) -> None:
     config = config_of(run.row, work.config)
     try:
         fit.train(run, weights, own, config, work.options, record=record, left=work.left)
+    except fit.MAY_BE_MEMORY as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        advice = "Lower --batch-size or --size, or free memory, and give --retry-failed."
+        raise state.RowFailed("out of memory", advice) from error
     finally:
         state.end_session(run.folder)
 
