@@ -14,15 +14,8 @@ from models import fast
 from reproduce.doctor.dataset import handful
 from reproduce.engine import backend
 from reproduce.engine.rows import Data, Row
+from tests.papers import PAPERS
 
-PAPERS = {
-    "asadi2025": "chexpert",
-    "chen2019": "plco",
-    "ge2018": "chestxray14",
-    "mo2019": "chestxray14",
-    "pham2019": "chexpert",
-    "wang2017": "chestxray14",
-}
 BYTES_OF_A_NETWORK = 4 * 1024 * 8192
 
 

@@ -7,15 +7,7 @@ import pytest
 
 from reproduce.doctor.dataset import handful
 from reproduce.engine.rows import Data, Row
-
-PAPERS = {
-    "asadi2025": "chexpert",
-    "chen2019": "plco",
-    "ge2018": "chestxray14",
-    "mo2019": "chestxray14",
-    "pham2019": "chexpert",
-    "wang2017": "chestxray14",
-}
+from tests.papers import PAPERS
 
 
 @pytest.mark.parametrize("paper", PAPERS)

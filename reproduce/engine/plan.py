@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import files
-from evaluation import predictions
+from evaluation import EvaluationError, predictions
 from models import backbones
 from reproduce import RunError
 from reproduce.engine import state
@@ -123,13 +123,13 @@ def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Pa
     try:
         known = state.record(plain)
     except RunError as error:
-        if digest in (_finished_by(plain), state.stopped_by(plain)):
+        if _is_of(plain, digest):
             (plain / state.RECORD).unlink()  # it is written again
             return plain, ""
         return own, f"{str(error).partition(' (')[0]}, and its results may have other settings,"
     if known is None:
         foreign = any(plain.glob("*.npz")) or any(plain.glob("*.h5"))
-        if foreign and digest not in (_finished_by(plain), state.stopped_by(plain)):
+        if foreign and not _is_of(plain, digest):
             return own, f"{plain} has no config.json, so its results may have other settings,"
         return plain, ""
     if known["settings"] == settings:
@@ -139,12 +139,13 @@ def _own_folder(below: Path, name: str, settings: dict, digest: str) -> tuple[Pa
     return own, _changes(known["settings"], settings)
 
 
-def _finished_by(folder: Path) -> str:
-    """The digest of the run that wrote a folder's predictions; empty if none can be read."""
+def _is_of(folder: Path, digest: str) -> bool:
+    """Whether a folder's predictions or state are of the run of this digest."""
     try:
-        return str(predictions.load(folder / state.FINISHED).meta.get("run", ""))
-    except Exception:
-        return ""
+        finished_by = predictions.load(folder / state.FINISHED).meta.get("run", "")
+    except EvaluationError:
+        finished_by = ""
+    return digest in (finished_by, state.stopped_by(folder))
 
 
 def _changes(known: dict, settings: dict) -> str:

@@ -33,7 +33,10 @@ from reproduce.engine.rows import Data, Run
 
 RECORD, STATE, WEIGHTS, FAILED = "config.json", "state.npz", "best.weights.h5", "failed.json"
 FINISHED = "predictions.npz"
-DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+DAMAGED = (  # what a damaged archive raises, wherever in it the damage lies
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class RowFailed(RunError):
@@ -134,13 +137,8 @@ def end_session(folder: Path) -> None:
 
 def history(folder: Path) -> pd.DataFrame:
     """A line an epoch: of a stopped run from its state, of a finished one from history.csv."""
-    try:
-        with zipfile.ZipFile(folder / STATE) as archive:
-            return pd.DataFrame(json.loads(archive.read("about.json"))["history"])
-    except FileNotFoundError:
-        pass
-    except (*DAMAGED, NotImplementedError, zlib.error):
-        return pd.DataFrame()
+    if (folder / STATE).exists():
+        return pd.DataFrame(_about_state(folder).get("history", []))
     try:
         return pd.read_csv(folder / "history.csv")
     except (OSError, ValueError):
@@ -198,7 +196,7 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
         return Checkpoint(arrays, list(about["history"]), best)
-    except (*DAMAGED, NotImplementedError, RuntimeError, zlib.error) as error:
+    except DAMAGED as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
@@ -206,11 +204,16 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
 
 def stopped_by(folder: Path) -> str:
     """The digest of the run that a folder's state is of; empty if there is none to go on from."""
+    return str(_about_state(folder).get("run", ""))
+
+
+def _about_state(folder: Path) -> dict:
+    """What a state says of itself; nothing if it is gone or damaged."""
     try:
         with zipfile.ZipFile(folder / STATE) as archive:
-            return str(json.loads(archive.read("about.json"))["run"])
-    except (*DAMAGED, NotImplementedError, zlib.error):
-        return ""
+            return dict(json.loads(archive.read("about.json")))
+    except DAMAGED:
+        return {}
 
 
 def _best_file(folder: Path, best: dict) -> Path | None:
