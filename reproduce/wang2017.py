@@ -40,7 +40,8 @@ class Config:
     precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learning_rate": 2e-3}
+DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "batch_size": 64, "epochs": 8,
+        "learning_rate": 4e-3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -71,7 +72,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
     runs = loop.train("wang2017", rows, data, config, options)
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
