@@ -196,8 +196,9 @@ def write(
     own["runs"] = [runs.get(row, "") for row in own["row"]]
     tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
-    write_claims(paper, folder, named, data, failed=named_missing, judged=judged)
-    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+    claimed = write_claims(paper, folder, named, data, failed=named_missing, judged=judged)
+    pages = "table.md, values.csv" + ", claims.md" * claimed
+    print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
 
 def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
@@ -235,12 +236,15 @@ def write_claims(
     left_row: str | None = None,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
-) -> None:
-    """Write and print the paper's claims, or those on one row; rows go by their printed names."""
+) -> bool:
+    """Write and print the paper's claims, or those on one row; false if it makes none.
+
+    Rows go by their printed names.
+    """
     checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
     if checked.empty:
-        return
+        return False
     reason = data.not_comparable
     tables.to_csv(checked.assign(not_comparable=reason or ""), folder / f"{stem}.csv")
     files.write(folder / f"{stem}.md", tables.claims_page(checked, f"{paper}. {heading}", reason))
@@ -253,6 +257,7 @@ def write_claims(
         text = tables.to_text(shown.set_index("claim")[columns], width=165)
         warning = f"*** {tables.warning(reason)} ***\n" if reason else ""
         print(tables.titled(heading, warning + text))
+    return True
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
