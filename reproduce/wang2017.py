@@ -26,7 +26,7 @@ from evaluation import metrics
 from reproduce.engine import dataset, flags, loop, plan, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
-from reproduce.tables import scoring
+from reproduce.tables import row_details, scoring
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def main() -> None:
     scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
     folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
     scoring.write("wang2017", folder, scored, data, failed=failed)
+    row_details.write(folder, runs, data, options)
     loop.finish(runs)
 
 

@@ -14,8 +14,8 @@ from data import labels, splits
 from evaluation import EvaluationError
 from reproduce.rescore import __main__ as command
 from reproduce.rescore import evidence, experts, leaderboard, lists, matching, row_audit
-from reproduce.rescore.sample import of_predictions
 from reproduce.tables import authors
+from reproduce.tables.sample import of_predictions
 from tests.conftest import REPOSITORY
 from tests.rescore_command import rescore
 

@@ -14,10 +14,10 @@ from data import files
 from evaluation import EvaluationError, published, subgroups, tables
 from evaluation.operating_points import YOUDEN, Rule
 from reproduce import ROOT
-from reproduce.rescore import details, experts, leaderboard, released
-from reproduce.rescore.sample import Sample, of_predictions
+from reproduce.rescore import experts, leaderboard, released
 from reproduce.rescore.score import text_width
-from reproduce.tables import authors
+from reproduce.tables import authors, details
+from reproduce.tables.sample import Sample, of_predictions
 
 PAGE = ROOT / "docs" / "evidence.md"
 FIGURES = ROOT / "docs" / "evidence"
@@ -175,7 +175,7 @@ def _experts_section(shown: dict[str, pd.DataFrame]):
 
 
 def _subgroups_section(zech: Sample, options, frames: dict[str, pd.DataFrame]):
-    wanted = tuple(details.ATTRIBUTES)
+    wanted = tuple(subgroups.ATTRIBUTES)
     chosen, where = details.thresholds(zech, Rule(YOUDEN), None)
     made = details.by_subgroup(zech, wanted, chosen, options.resamples, options.seed)
     frames["subgroups"], frames["gaps"] = made

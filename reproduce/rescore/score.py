@@ -21,9 +21,11 @@ from evaluation import (
     uncertainty,
 )
 from evaluation.metrics import Group
-from reproduce.rescore import details, lists, matching, reading
-from reproduce.rescore.sample import Sample, of_matched
+from reproduce.engine import attributes, state
+from reproduce.rescore import analyses, lists, matching, reading
+from reproduce.tables import details
 from reproduce.tables.radiologists import one_line_each
+from reproduce.tables.sample import Sample
 
 SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
 
@@ -138,10 +140,14 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Images without a finding among the negatives"] = normal_share(
             frames["table"], data.targets
         )
+    of_run = (options.predictions.parent / state.RECORD).is_file()
+    if of_run:  # what its script wrote beside its tables
+        data.about.update(attributes.of_images(options.predictions.absolute().parents[2], data.ids))
+        _use_validation_of_run(options)
     sample, validation = of_matched(data), _validation(options, data.labels)
     if which := lists.describe(data.ids):
         print(which)
-    more, shown, remarks = details.further(sample, options, validation)
+    more, shown, remarks = analyses.further(sample, options, validation)
     parts |= shown
     if violated is not None:
         frames["violations"] = parts["Children above their parents"] = violated
@@ -153,6 +159,19 @@ def own_command(options: argparse.Namespace) -> None:
         print(remark)
     if options.results_dir:
         write_own(options, data, frames | more, parts)
+
+
+def of_matched(data: matching.Matched) -> Sample:
+    """The first model of two matched files."""
+    mean = data.models[0].mean(axis=0)
+    return Sample(data.labels, data.targets, mean, data.patients, data.ids, data.about)
+
+
+def _use_validation_of_run(options: argparse.Namespace) -> None:
+    """A run's own validation predictions choose thresholds, unless --validation names others."""
+    own = options.predictions.parent / state.VALIDATION
+    if not options.validation and options.predictions.name != state.VALIDATION and own.is_file():
+        options.validation = own
 
 
 def _validation(options: argparse.Namespace, wanted: list[str]) -> Sample | None:
@@ -191,7 +210,7 @@ def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
 
 
 def _file_name(path: Path) -> str:
-    of_run = (path.parent / "config.json").is_file()
+    of_run = (path.parent / state.RECORD).is_file()
     folders = path.parts[-5:-1] if of_run else path.parts[-2:-1]
     stem = path.name.removesuffix(".gz").removesuffix(path.suffix if of_run else ".csv")
     stem = stem.removesuffix(".npz")

@@ -8,7 +8,7 @@ from evaluation import metrics, published, tables
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import scoring
+from reproduce.tables import row_details, scoring
 
 PRINTED_NAMES = {  # Table 2
     "R18-F-MSML Local": "R18 + R18-F-MSML Local alone",
@@ -24,6 +24,7 @@ def write(runs: Sequence[Run], data: Data, options) -> None:
     scoring.write("ge2018", folder, scored, data, PRINTED_NAMES, failed=failed_rows(runs))
     if not scored:
         return
+    row_details.write(folder, runs, data, options)
     shares = normal_shares(scored)
     tables.write(shares.reset_index(), folder, "normal-share")
     heading = (

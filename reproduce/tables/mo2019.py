@@ -6,7 +6,7 @@ from evaluation import figures, metrics
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import scoring
+from reproduce.tables import row_details, scoring
 
 FIGURE_1 = "weighted CE"  # ends the names of its baselines
 SPLITS = {  # which of the two "7:1:2" splits was scored, below the table
@@ -26,6 +26,7 @@ def write(
     scoring.write("mo2019", folder, scored, data, failed=failed_rows(runs))
     if not scored:
         return
+    row_details.write(folder, runs, data, options)
     if ours in scored:
         repaired = {**scored, proposed: scored[ours]}
         heading = f"Claims of the proposed loss with our repair in its place ({ours})"
