@@ -56,6 +56,6 @@ def check(wanted: Sequence[str], frame: pd.DataFrame, dataset: str) -> None:
     stated = [name for name in NAMES if name in frame and frame[name].astype(str).ne("").any()]
     if lacking := [name for name in wanted if name not in stated]:
         raise RunError(
-            f"--by {', '.join(lacking)}: the label files of {dataset} here do not state it; they "
-            f"state {', '.join(stated) or 'none of ' + ', '.join(NAMES)}."
+            f"--by {', '.join(lacking)}: the label files of this {dataset} do not state that, only "
+            f"{', '.join(stated) or 'labels'}."
         )

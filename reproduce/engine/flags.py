@@ -100,9 +100,8 @@ def _add_tables(group, datasets: Sequence[str]) -> None:
         add(
             "--released",
             type=Path,
-            default=ROOT / "released",
             metavar="DIR",
-            help="others' released predictions, as rows of their own (default: ./released)",
+            help="with predictions that others released: rows of their own (default: released)",
         )
 
 
@@ -146,6 +145,14 @@ def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -
         if field in chosen and options.dataset != dataset:
             flag = "--" + field.replace("_", "-")
             raise RunError(f"{flag} is for --dataset {dataset} alone: leave it out.")
+    released = vars(options).get("released")  # of the scripts on ChestX-ray14
+    if released and not released.is_dir():
+        raise RunError(
+            f"There is no folder {released}, which --released names. Get the files first: "
+            f"python -m reproduce.rescore zech2018 --released {released} --download"
+        )
+    if released and not options.data_dir:
+        raise RunError("--released stands beside real radiographs alone: give --data-dir as well.")
     if options.data_dir and options.phantoms:
         raise RunError("--phantoms draws images where no --data-dir is given: leave one of them.")
     for flag, given in (

@@ -33,7 +33,7 @@ from reproduce.engine.provenance import provenance
 from reproduce.engine.rows import Data, Run
 
 RECORD, STATE, WEIGHTS, FAILED = "config.json", "state.npz", "best.weights.h5", "failed.json"
-FINISHED, VALIDATION = "predictions.npz", "validation.npz"
+FINISHED, VALIDATION = "predictions.npz", predictions.VALIDATION
 DAMAGED = (  # what a damaged archive raises, wherever in it the damage lies
     *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error),

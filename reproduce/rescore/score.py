@@ -21,7 +21,8 @@ from evaluation import (
     uncertainty,
 )
 from evaluation.metrics import Group
-from reproduce.engine import attributes, state
+from evaluation.predictions import VALIDATION
+from reproduce.engine import attributes
 from reproduce.rescore import analyses, lists, matching, reading
 from reproduce.tables import details
 from reproduce.tables.radiologists import one_line_each
@@ -140,7 +141,7 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Images without a finding among the negatives"] = normal_share(
             frames["table"], data.targets
         )
-    of_run = (options.predictions.parent / state.RECORD).is_file()
+    of_run = (options.predictions.parent / "config.json").is_file()
     if of_run:  # what its script wrote beside its tables
         data.about.update(attributes.of_images(options.predictions.absolute().parents[2], data.ids))
         _use_validation_of_run(options)
@@ -169,8 +170,8 @@ def of_matched(data: matching.Matched) -> Sample:
 
 def _use_validation_of_run(options: argparse.Namespace) -> None:
     """A run's own validation predictions choose thresholds, unless --validation names others."""
-    own = options.predictions.parent / state.VALIDATION
-    if not options.validation and options.predictions.name != state.VALIDATION and own.is_file():
+    own = options.predictions.parent / VALIDATION
+    if not options.validation and options.predictions.name != VALIDATION and own.is_file():
         options.validation = own
 
 
@@ -210,7 +211,7 @@ def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
 
 
 def _file_name(path: Path) -> str:
-    of_run = (path.parent / state.RECORD).is_file()
+    of_run = (path.parent / "config.json").is_file()
     folders = path.parts[-5:-1] if of_run else path.parts[-2:-1]
     stem = path.name.removesuffix(".gz").removesuffix(path.suffix if of_run else ".csv")
     stem = stem.removesuffix(".npz")

@@ -22,6 +22,8 @@ from reproduce.engine.rows import PHANTOMS, Data, Run
 from reproduce.tables import details
 from reproduce.tables.sample import Sample, of_predictions
 
+WIDTH = 150  # of the printed table, which has few columns
+
 
 class Shown(NamedTuple):
     """How one kind of numbers is shown to people."""
@@ -86,6 +88,9 @@ def write(folder: Path, runs: Sequence[Run], data: Data, options) -> None:
         text = f"# {title}\n\n{warning}{tables.to_markdown(table)}\n{listed}"
         files.write(folder / f"{stem}.md", text)
         if stem == "subgroups":
-            print("\n" + tables.titled(title, tables.to_text(table)))
+            several = [] if table["seed"].nunique() < 2 else ["seed"]
+            named = table.set_index(["row", *several, "subgroup"])
+            lines = tables.to_text(named.drop(columns="seed", errors="ignore"), WIDTH)
+            print("\n" + tables.titled(title, lines))
     if made:
         print(f"Also written there: {', '.join(f'{stem}.md' for stem in made)}.")
