@@ -63,7 +63,7 @@ def test_a_release_reads_label_for_label(folder):
     assert frame["view"].tolist() == ["PA", "AP", "PA", "PA"]
     assert frame["split"].tolist() == ["train_val", "train_val", "test", "train_val"]
     released = [*labels.CHESTXRAY14, "No Finding"]
-    assert frame.columns[4:].tolist() == released
+    assert frame.columns[6:].tolist() == released
     for (_, finding, *_), row in zip(ROWS, frame[released].to_numpy(), strict=True):
         assert {released[i] for i in np.flatnonzero(row)} == set(finding.split("|"))
     assert (frame.dtypes[released] == np.float32).all()

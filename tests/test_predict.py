@@ -224,13 +224,15 @@ def test_the_logits_of_a_label_are_its_own():
 
 
 def test_trees_are_found_by_their_labels():
-    whole = command.tree_of(list(labels.ASADI))
+    whole = label_tree.parents_among(list(labels.ASADI))
     edges = label_tree.parent_matrix(label_tree.ASADI)
     assert ((whole > 0) <= (edges > 0)).all()
     assert edges.sum() - whole.sum() == 2  # two pairs are implied: over the deeper parent
-    found = command.tree_of(["Abnormal", "Infiltration", "Nodule"])  # what lies between is absent
+    found = label_tree.parents_among(
+        ["Abnormal", "Infiltration", "Nodule"]
+    )  # what lies between is absent
     assert np.argwhere(found).tolist() == [[1, 0], [2, 0]]
-    assert not command.tree_of(["never", "heard"]).any()
+    assert not label_tree.parents_among(["never", "heard"]).any()
 
 
 def refused(*given: str) -> int:

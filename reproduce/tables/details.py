@@ -16,7 +16,7 @@ ON_TEST = (
     "Thresholds were chosen on the scored images themselves, so sensitivity and specificity look "
     "better than on new images."
 )
-ON_VALIDATION = "Thresholds were chosen on validation images and applied to the scored ones."
+ON_VALIDATION = "Thresholds were chosen on validation images, not on the scored ones."
 CSVS = (
     *("operating-points", "subgroups", "gaps", "reliability", "calibration"),
     *("experts", "readers"),
@@ -194,6 +194,9 @@ def analyse(
         frames["operating-points"] = at_operating_points(sample, chosen, resamples, seed)
         parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
         notes.append(where)
+        if np.isnan(chosen).any():
+            lacking = [name for name, at in zip(sample.labels, chosen, strict=True) if np.isnan(at)]
+            notes.append(f"No threshold, as those images hold one class: {', '.join(lacking)}.")
         if wanted.by:
             made = by_subgroup(sample, wanted.by, chosen, resamples, seed)
             frames["subgroups"], frames["gaps"] = made
