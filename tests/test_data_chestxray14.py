@@ -132,6 +132,17 @@ def test_columns_are_found_by_name(folder):
     pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
 
 
+def test_sex_and_age_are_as_written_and_blank_where_the_file_lacks_them(folder):
+    path = folder / "Data_Entry_2017_v2020.csv"
+    table = pd.read_csv(path).assign(**{"Patient Gender": "F", "Patient Age": "058Y"})
+    table.to_csv(path, index=False)
+    frame = chestxray14.read(folder)
+    assert (set(frame["sex"]), set(frame["age"])) == ({"F"}, {"058Y"})
+    table.drop(columns=["Patient Gender", "Patient Age"]).to_csv(path, index=False)
+    frame = chestxray14.read(folder)
+    assert (set(frame["sex"]), set(frame["age"])) == ({""}, {""})
+
+
 def test_missing_images_are_an_error_until_allowed(folder):
     for name, *_ in ROWS[:2]:
         (folder / "images" / name).unlink()

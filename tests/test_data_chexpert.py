@@ -160,6 +160,17 @@ def test_without_the_visualchexbert_file_the_error_says_so(folder):
         chexpert.read(folder, labels="chexbert")
 
 
+def test_sex_and_age_are_as_written_and_blank_where_a_csv_has_none(folder):
+    frame = chexpert.read(folder)
+    assert set(frame["sex"]) == {"Female"}
+    assert set(frame["age"]) == {"61"}
+    changed = table("valid").drop(columns=["Sex", "Age"])
+    changed.to_csv(folder / "valid.csv", index=False)
+    frame = chexpert.read(folder)
+    assert set(frame.loc[frame["split"] == "valid", "sex"]) == {""}
+    assert set(frame.loc[frame["split"] == "train", "age"]) == {"61"}
+
+
 @pytest.mark.parametrize("name", ["test.csv", "test_labels.csv"])
 def test_the_public_test_set_has_fewer_columns(folder, name):
     touch(folder, "test")

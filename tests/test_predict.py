@@ -16,8 +16,8 @@ import losses
 from data import label_tree, labels
 from data.augment import Augment
 from data.phantom import drawing
-from evaluation import hierarchy, inference
-from evaluation.predictions import load
+from evaluation import hierarchy, inference, operating_points
+from evaluation.predictions import VALIDATION, load
 from reproduce import RunError
 from reproduce import predict as command
 from reproduce.engine import dataset, loop, rebuild
@@ -121,6 +121,32 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
     found = rebuild.predictions(rebuilt, networks, images, files, None)
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert (f"{NAMES[0]} ±" in table) == (row == "fusion")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path, capsys, kept):
+    runs, _, root = made
+    folder, flags = runs["chain"], ("--operating-point", "sensitivity=0.9")
+    hidden = folder / "hidden.npz"
+    if not kept:  # a run of an earlier version
+        (folder / VALIDATION).rename(hidden)
+    try:
+        files = [str(path) for path in files_of(folder, root)[:3]]
+        assert command.main(["--run", str(folder), *files, *flags, "--out", str(tmp_path)]) == 0
+    finally:
+        if not kept:
+            hidden.rename(folder / VALIDATION)
+    chosen_on = load(folder / (VALIDATION if kept else "predictions.npz"))
+    rule = operating_points.parse("sensitivity=0.9")
+    thresholds = operating_points.choose(chosen_on.targets, chosen_on.mean, rule)
+    table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    for name, threshold in zip(NAMES, thresholds, strict=True):
+        calls = ["present" if value >= threshold else "absent" for value in table[name]]
+        assert table[f"{name} present"].tolist() == ([""] * 3 if np.isnan(threshold) else calls)
+    said = capsys.readouterr().out
+    assert "largest specificity with sensitivity of at least 0.9" in said
+    assert ("on validation images" if kept else "on the scored images themselves") in said
+    assert any(f"% {call}" in said for call in ("present", "absent"))
 
 
 def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):

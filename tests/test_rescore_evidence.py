@@ -320,7 +320,7 @@ def test_without_validation_the_choice_on_the_test_images_is_told(own, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--by", "view"), "no column for view"),
+        (("--by", "view"), "Nothing says the view of these images"),
         (("--by", "income"), "--by 'income' is unknown"),
         (("--operating-point", "best"), "'best' is no operating point"),
         (("--validation", "val.csv"), "add --operating-point"),
