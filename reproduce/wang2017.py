@@ -15,7 +15,6 @@ Deviations:
 2. The factors are counted once, over the training images, not anew in every batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,6 @@ import pandas as pd
 
 import losses
 from data import labels, splits
-from evaluation import metrics
 from reproduce.engine import dataset, flags, loop, plan, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
@@ -70,17 +68,12 @@ def rows(config: Config, data: Data) -> list[Row]:
     ]
 
 
-def groups(names: Sequence[str]) -> Sequence[metrics.Group]:
-    """The mean over the labels, beside each of them."""
-    return metrics.MEAN
-
-
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
     data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
     runs = loop.train("wang2017", rows, data, config, options)
-    scored = scoring.score(runs, groups, options.resamples)
-    scored, released = released_rows.add(scored, data, options, groups)
+    scored = scoring.score(runs, scoring.labels_and_mean, options.resamples)
+    scored, released = released_rows.add(scored, data, options, scoring.labels_and_mean)
     folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
     scoring.write("wang2017", folder, scored, data, failed=failed, released=released)
     row_details.write(folder, runs, data, options)

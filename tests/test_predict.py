@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import types
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ import pandas as pd
 import pytest
 
 import losses
-from data import label_tree, labels
 from data.augment import Augment
 from data.phantom import drawing
 from evaluation import hierarchy, inference, operating_points
@@ -127,15 +127,12 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
 def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path, capsys, kept):
     runs, _, root = made
     folder, flags = runs["chain"], ("--operating-point", "sensitivity=0.9")
-    hidden = folder / "hidden.npz"
     if not kept:  # a run of an earlier version
-        (folder / VALIDATION).rename(hidden)
-    try:
-        files = [str(path) for path in files_of(folder, root)[:3]]
-        assert command.main(["--run", str(folder), *files, *flags, "--out", str(tmp_path)]) == 0
-    finally:
-        if not kept:
-            hidden.rename(folder / VALIDATION)
+        shutil.copytree(folder.parents[1], tmp_path / "earlier")
+        folder = tmp_path / "earlier" / folder.parent.name / folder.name
+        (folder / VALIDATION).unlink()
+    files = [str(path) for path in files_of(folder, root)[:3]]
+    assert command.main(["--run", str(folder), *files, *flags, "--out", str(tmp_path)]) == 0
     chosen_on = load(folder / (VALIDATION if kept else "predictions.npz"))
     rule = operating_points.parse("sensitivity=0.9")
     thresholds = operating_points.choose(chosen_on.targets, chosen_on.mean, rule)
@@ -144,9 +141,8 @@ def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path
         calls = ["present" if value >= threshold else "absent" for value in table[name]]
         assert table[f"{name} present"].tolist() == ([""] * 3 if np.isnan(threshold) else calls)
     said = capsys.readouterr().out
-    assert "largest specificity with sensitivity of at least 0.9" in said
     assert ("on validation images" if kept else "on the scored images themselves") in said
-    assert any(f"% {call}" in said for call in ("present", "absent"))
+    assert "% present" in said or "% absent" in said
 
 
 def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):
@@ -247,18 +243,6 @@ def test_the_logits_of_a_label_are_its_own():
     assert heads(2, 6, last_head) == [[4], [5]]
     assert heads(2, 6, both_ends) == [[0, 4], [1, 5]]
     assert heads(2, 2, chain_rule) == [[0], [1]]
-
-
-def test_trees_are_found_by_their_labels():
-    whole = label_tree.parents_among(list(labels.ASADI))
-    edges = label_tree.parent_matrix(label_tree.ASADI)
-    assert ((whole > 0) <= (edges > 0)).all()
-    assert edges.sum() - whole.sum() == 2  # two pairs are implied: over the deeper parent
-    found = label_tree.parents_among(
-        ["Abnormal", "Infiltration", "Nodule"]
-    )  # what lies between is absent
-    assert np.argwhere(found).tolist() == [[1, 0], [2, 0]]
-    assert not label_tree.parents_among(["never", "heard"]).any()
 
 
 def refused(*given: str) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluation import figures, metrics
+from evaluation import figures
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
@@ -15,15 +15,11 @@ SPLITS = {  # which of the two "7:1:2" splits was scored, below the table
 }
 
 
-def groups(names: Sequence[str]) -> Sequence[metrics.Group]:
-    """The mean over the labels, beside each of them."""
-    return metrics.MEAN
-
-
 def write(
     runs: Sequence[Run], data: Data, options, proposed: str, ours: str, split: str = "official"
 ) -> None:
     """Every table and figure; claims on the `proposed` row are also judged with `ours` instead."""
+    groups = scoring.labels_and_mean
     scored = scoring.score(runs, groups, options.resamples)
     if not options.split_file:  # that split is named in the verdict
         scored = {name: released_rows.with_note(row, SPLITS[split]) for name, row in scored.items()}

@@ -35,6 +35,11 @@ class Scored(NamedTuple):
     folders: Sequence[Path] = ()  # of the same runs
 
 
+def labels_and_mean(names: Sequence[str]) -> Sequence[Group]:
+    """Each label and the mean over all of them."""
+    return metrics.MEAN
+
+
 def score(
     runs: Sequence[Run],
     groups: Callable[[Sequence[str]], Sequence[Group]],
