@@ -133,8 +133,9 @@ def _add_further(group) -> None:
     group.add_argument(
         "--calibrate", action="store_true", help="reliability, ECE, Brier; temperature"
     )
-    group.add_argument("--dataset", choices=["chestxray14"], help="of --data-dir")
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="with its label file")
+    group.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="ChestX-ray14's folder, with its label file"
+    )
     group.add_argument("--experts", type=Path, metavar="DIR", help="of --truth experts")
 
 

@@ -35,7 +35,7 @@ class Scored(NamedTuple):
     folders: Sequence[Path] = ()  # of the same runs
 
 
-def labels_and_mean(names: Sequence[str]) -> Sequence[Group]:
+def labels_and_mean(_: Sequence[str]) -> Sequence[Group]:
     """Each label and the mean over all of them."""
     return metrics.MEAN
 
