@@ -156,7 +156,7 @@ def calibration(
         raise EvaluationError(
             "Calibration needs probabilities in [0, 1]; apply the sigmoid to logits first."
         )
-    variants, cooled = {"as released": sample.probabilities}, None
+    variants, cooled = {"as predicted": sample.probabilities}, None
     if validation is not None:
         _check_validation(sample, validation)
         temperature = uncertainty.temperature(validation.targets, validation.probabilities)
