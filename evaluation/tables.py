@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from data import files
-from evaluation.published import FAILED, verdict_kind
+from evaluation.published import FAILED, RELEASED, verdict_kind
 
 WIDTH = 100
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
@@ -81,6 +81,8 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
         told = words - {"undefined"}  # those cells say so themselves: n/a
         if told == {"failed"}:
             lines[row, f"ours, {_shortened(reasons[row])}"] = ours.loc[row]
+        elif told == {RELEASED}:
+            lines[row, "not ours"] = ours.loc[row]
         elif told in ({"not comparable"}, {"not published"}):
             lines[row, f"ours, {told.pop()}"] = ours.loc[row]
         elif ran:
@@ -215,7 +217,8 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
-    our_cells = {*side_by_side.index[side_by_side["ours"].notna()]}
+    ran_here = side_by_side["ours"].notna() & side_by_side["verdict"].ne(RELEASED)
+    our_cells = {*side_by_side.index[ran_here]}
     cells_of: dict[str, set] = {}
     where_of: dict[str, list[str]] = {}
     split = noted.assign(note=noted["note"].str.split("; ")).explode("note")
