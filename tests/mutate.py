@@ -20,6 +20,7 @@ import importlib
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -124,13 +125,20 @@ def lines_between(source: str, first: int, last: int) -> str:
 
 
 def tests_of(module: str) -> list[str]:
-    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py."""
-    path = Path(module)
-    path = path.parent if path.stem == "__init__" else path.with_suffix("")
-    stem = f"test_{path.parent.name}_{path.name}"
-    own = [*(ROOT / "tests").glob(f"{stem}.py"), *sorted((ROOT / "tests").glob(f"{stem}_*.py"))]
-    shared = (ROOT / "tests").glob(f"test_{path.parent.name}_all.py")
-    return [str(each.relative_to(ROOT)) for each in (*own, *(shared if own else ()))]
+    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py.
+
+    A package's module has the package's tests too: data/phantom/film.py tests/test_data_phantom.py.
+    """
+    folder, *inner = (part for part in Path(module).with_suffix("").parts if part != "__init__")
+    own: list[str] = []
+    for depth in range(len(inner), 0, -1):  # the module, then the package that it is in
+        stem = "_".join(["test", folder, *inner[:depth]])
+        own += [*_named(f"{stem}.py"), *(_named(f"{stem}_*.py") if depth == len(inner) else ())]
+    return [*own, *(_named(f"test_{folder}_all.py") if own else ())]
+
+
+def _named(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(pattern))
 
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
@@ -173,7 +181,7 @@ def _end_group(child: int) -> None:
 def modules_in(folder: str, only: str) -> list[str]:
     """The modules of a folder that have tests of their own; the others are named."""
     modules = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
-    modules = [module for module in modules if only in module]
+    modules = [module for module in modules if re.search(only, module)]
     without = [
         each for each in modules if not tests_of(each) and (ROOT / each).stat().st_size > 200
     ]
@@ -216,7 +224,7 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=200, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="modules with TEXT in their path"
+        "--only", default="", metavar="PATTERN", help="modules whose path this expression matches"
     )
     parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
