@@ -5,9 +5,10 @@
 
 A mutant is one module with one operator, comparison, constant, condition or return value changed.
 Its tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and those of the whole folder
-in tests/test_FOLDER_all.py) run until the first one fails: then it is killed, else it survived and
-its line is printed. A survivor is either equivalent (no input tells it from the original) or a test
-is missing.
+in tests/test_FOLDER_all.py) run until the first one fails, those that call the changed function
+first and the quickest of them before the others: then it is killed, else it survived and its line
+is printed. A survivor is either equivalent (no input tells it from the original) or a test is
+missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
 that has imported the libraries, TensorFlow included, but nothing of this repository.
@@ -17,6 +18,7 @@ import argparse
 import ast
 import contextlib
 import importlib
+import json
 import math
 import os
 import random
@@ -26,10 +28,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics", "hypothesis",
@@ -54,6 +59,7 @@ OPERATORS = {
 class Mutant(NamedTuple):
     module: str  # path below the repository
     line: int
+    function: int  # the first line of the innermost function it is in; 0 outside of any
     before: str  # the changed lines, stripped
     after: str
     source: str  # of the whole mutated module
@@ -107,7 +113,9 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     content, starts = source.encode(), [0]
     for line in content.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in executable(ast.parse(source)):
+    tree = ast.parse(source)
+    functions = function_of_each_line(tree)
+    for node in executable(tree):
         for old, new in changes(node):
             begin = starts[old.lineno - 1] + old.col_offset
             end = starts[old.end_lineno - 1] + old.end_col_offset
@@ -116,7 +124,61 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             mutated = (content[:begin] + text.encode() + content[end:]).decode()
             before = lines_between(source, old.lineno, old.end_lineno)
             after = lines_between(mutated, old.lineno, old.lineno + text.count("\n"))
-            yield Mutant(str(path.relative_to(ROOT)), old.lineno, before, after, mutated)
+            yield Mutant(
+                str(path.relative_to(ROOT)),
+                old.lineno,
+                functions.get(old.lineno, 0),
+                before,
+                after,
+                mutated,
+            )
+
+
+def function_of_each_line(tree: ast.AST) -> dict[int, int]:
+    """Line -> first line of the innermost function whose body it is in, as code objects name it."""
+    functions = {}
+    for node in ast.walk(tree):  # outer functions come before those inside them
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node, *node.decorator_list], key=lambda each: each.lineno).lineno
+            functions |= dict.fromkeys(range(node.body[0].lineno, node.end_lineno + 1), first)
+    return functions
+
+
+class Calls:
+    """A pytest plugin that notes how long each test takes and which functions it calls."""
+
+    def __init__(self, module: Path, notes: Path):
+        self.module, self.notes = str(module), notes
+        self.tests: dict[str, tuple[float, list[int]]] = {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        called, began = set(), time.monotonic()
+
+        def note(frame, event, argument):
+            if frame.f_code.co_filename == self.module:
+                called.add(frame.f_code.co_firstlineno)
+
+        threading.settrace(note)
+        sys.settrace(note)
+        yield
+        sys.settrace(None)
+        threading.settrace(None)
+        self.tests[item.nodeid] = time.monotonic() - began, sorted(called)
+
+    def pytest_sessionfinish(self):
+        self.notes.write_text(json.dumps(self.tests))
+
+
+class Only:
+    """A pytest plugin that runs these tests alone, in their order."""
+
+    def __init__(self, tests: list[str]):
+        self.rank = {test: rank for rank, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items):
+        chosen = [item for item in items if item.nodeid in self.rank]
+        items[:] = sorted(chosen, key=lambda item: self.rank[item.nodeid])
 
 
 def lines_between(source: str, first: int, last: int) -> str:
@@ -141,8 +203,8 @@ def _named(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(pattern))
 
 
-def run_tests(copy: Path, tests: list[str], limit: float) -> str:
-    """Run the tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
+def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) -> str:
+    """Run tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
     child = os.fork()
     if not child:
         os.setsid()  # so that what the tests start ends with them
@@ -152,11 +214,9 @@ def run_tests(copy: Path, tests: list[str], limit: float) -> str:
             os.dup2(quiet, stream)
         sys.path[:0] = [str(copy)]
         os.environ["PYTHONPATH"] = str(copy)
-        import pytest
-
         code = 3
         try:
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[plugin])
         finally:
             os._exit(int(code))
     until = time.monotonic() + limit
@@ -245,6 +305,37 @@ def main() -> int:
     return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
 
 
+class Tests(NamedTuple):
+    """A module's tests, as they ran without any mutant."""
+
+    files: list[str]
+    limit: float  # seconds
+    calls: dict[str, tuple[float, list[int]]]  # test -> seconds, functions of the module called
+
+    def verdict(self, copy: Path, function: int) -> str:
+        """How the tests end, those that call the mutant's function before the others."""
+        quickest = sorted(self.calls, key=lambda test: self.calls[test][0])
+        calling = [test for test in quickest if function in self.calls[test][1]]
+        # the others notice what fixtures, subprocesses and traced functions did with it
+        others = [test for test in quickest if test not in {*calling}]
+        for tests in filter(None, (calling, others)):
+            verdict = run_tests(copy, self.files, self.limit, Only(tests))
+            if verdict != SURVIVED:
+                return verdict
+        return SURVIVED
+
+
+def tests_without_mutant(module: str, copy: Path) -> Tests:
+    """Run a module's tests once, unchanged, and note what each of them calls."""
+    files, notes, started = tests_of(module), copy.parent / "calls.json", time.monotonic()
+    verdict = run_tests(copy, files, 900, Calls(copy / module, notes))
+    took = time.monotonic() - started
+    print(f"{module}: {took:.1f} s of {', '.join(files)}", flush=True)
+    if verdict != SURVIVED:
+        sys.exit(f"{', '.join(files)}: {verdict} without any mutant; mend them first.")
+    return Tests(files, max(LEAST, SLACK * took), json.loads(notes.read_text()))
+
+
 def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
     """Test every mutant and print those that survive; how many ended in which way.
 
@@ -253,23 +344,17 @@ def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
     counts: dict[str, int] = {}
-    limits: dict[str, float] = {}
+    known: dict[str, Tests] = {}
     for number, mutant in enumerate(sample, 1):
         if time.monotonic() > until:
             counts[NOT_TESTED] = len(sample) - number + 1
             break
-        tests, path = tests_of(mutant.module), copy / mutant.module
-        if mutant.module not in limits:
-            started = time.monotonic()
-            verdict = run_tests(copy, tests, 600)
-            took = time.monotonic() - started
-            limits[mutant.module] = max(LEAST, SLACK * took)
-            print(f"{mutant.module}: {took:.1f} s of {', '.join(tests)}", flush=True)
-            if verdict != SURVIVED:
-                sys.exit(f"{', '.join(tests)}: {verdict} without any mutant; mend them first.")
+        if mutant.module not in known:
+            known[mutant.module] = tests_without_mutant(mutant.module, copy)
+        path = copy / mutant.module
         original = path.read_bytes()
         path.write_text(mutant.source, encoding="utf-8")
-        verdict = run_tests(copy, tests, limits[mutant.module])
+        verdict = known[mutant.module].verdict(copy, mutant.function)
         path.write_bytes(original)
         counts[verdict] = counts.get(verdict, 0) + 1
         if verdict in (SURVIVED, BROKEN):
@@ -278,6 +363,8 @@ def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[
                 f"  - {mutant.before}\n  + {mutant.after}",
                 flush=True,
             )
+        elif sys.stderr.isatty():
+            print(f"\r{number} of {len(sample)} ", end="", file=sys.stderr)
     return counts
 
 
