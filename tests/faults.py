@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # importing the modules of cases registers them
-from tests import faults_cases, faults_generated, faults_runs, faults_tables  # noqa: F401
-from tests.faults_world import CASES, Case, World
+from tests import faults_cases, faults_generated, faults_reruns, faults_runs, faults_tables  # noqa: F401
+from tests.faults_world import CASES, MESSAGES, Case, World
 
 
 def campaign(quick: bool, only: str | None, seed: int, count: int) -> Iterator[tuple[Case, str]]:
@@ -32,6 +32,7 @@ def campaign(quick: bool, only: str | None, seed: int, count: int) -> Iterator[t
         for each in cases:
             if (quick and not each.quick) or (only and not each.group.startswith(only)):
                 continue
+            MESSAGES.clear()
             try:
                 problem = each.try_(world)
             except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 
 from data import DataError, chestxray14, chexpert, plco, prepare
 from evaluation import EvaluationError, published
-from tests.faults_world import Outcome, World, case, run
+from tests.faults_world import Outcome, World, case, heard, run
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 SCRIPTS = {"chestxray14": "wang2017", "chexpert": "asadi2025", "plco": "chen2019"}
@@ -28,7 +28,7 @@ def refuses(*errors: type) -> Callable:
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
                 function(*arguments, **more)
         except errors as error:
-            return Outcome(2, "", str(error))
+            return heard(Outcome(2, "", str(error)))
         return Outcome(0, "", err.getvalue())
 
     return call

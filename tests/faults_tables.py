@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.faults_world import ROOT, Outcome, World, case, run
+from tests.faults_world import ROOT, Outcome, World, case, heard, run
 from tests.report_results import write_results
 
 TRUTH = "id,who,Edema,Mass\na,1,1,0\nb,2,0,1\nc,3,0,0\nd,3,1,1\n"
@@ -176,7 +176,7 @@ def shell(command: str, **environment: str) -> Outcome:
         ["/bin/bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120,
         env=os.environ | {"CXR_PYTHON": sys.executable} | environment,
     )  # fmt: skip
-    return Outcome(ended.returncode, ended.stdout, ended.stderr)
+    return heard(Outcome(ended.returncode, ended.stdout, ended.stderr))
 
 
 @case("B17", "a closed pipe")

@@ -216,7 +216,8 @@ def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) 
         os.environ["PYTHONPATH"] = str(copy)
         code = 3
         try:
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[plugin])
+            flags = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+            code = pytest.main([*flags, *files], plugins=[plugin])
         finally:
             os._exit(int(code))
     until = time.monotonic() + limit
