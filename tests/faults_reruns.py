@@ -79,7 +79,7 @@ STATES: dict[str, Callable[[Path], object]] = {
 }
 for title, damage in STATES.items():
 
-    @case("B2", f"a stopped run whose state.npz is {title}", quick=False)
+    @case("B2", f"a stopped run, its state.npz {title}", quick=False)
     def _(world, damage=damage):
         results = stopped(world)
         damage(results / RUN / "state.npz")
@@ -91,7 +91,7 @@ for title, damage in (
     ("cut", lambda path: os.truncate(path, 3000)),
 ):
 
-    @case("B3", f"a stopped run whose best weights are {title}", quick=False)
+    @case("B3", f"a stopped run, its best weights {title}", quick=False)
     def _(world, damage=damage):
         results = stopped(world)
         damage(next((results / RUN).glob("epoch-*.weights.h5")))
@@ -114,7 +114,7 @@ for group, title, damage in (
     ("A1", "with a flipped bit", lambda parent: flip(parent / "best.weights.h5")),
 ):
 
-    @case(group, f"a row starts from weights that are {title}", quick=False)
+    @case(group, f"a row that starts from weights {title}", quick=False)
     def _(world, damage=damage):
         outcome = without_child(world, damage)
         advised = "Put the file back, or delete" in outcome.out
