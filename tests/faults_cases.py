@@ -116,8 +116,12 @@ mutated(
     lambda lines: double_column(lines, 3),
     "C10",
 )
-for dataset in READERS:
-    mutated(dataset, "the table cut in half", lambda lines: lines[: len(lines) // 2], "C10")
+mutated(  # the other datasets have no list that says how many images there are
+    "chestxray14",
+    "the table cut in half",
+    lambda lines: lines[: len(lines) // 2],
+    "C10",
+)
 mutated(
     "chexpert",
     "columns Edema and ' Edema'",

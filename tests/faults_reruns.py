@@ -132,7 +132,7 @@ def _(world):
 def _(world):
     results, parent, _ = world.results()
     (parent / "config.json").unlink()
-    outcome = world.train(results, "--learning-rate", "0.002", rows=("HLCP",))
+    outcome = world.train(results, "--learning-rate", "0.003", rows=("HLCP",))
     made = sorted(path.parent.name for path in parent.parent.glob("*/predictions.npz"))
     return outcome.accepted or ("" if len(made) == 2 else f"folders {made}")
 
@@ -281,7 +281,7 @@ def together(world: World, *settings: list[str]) -> tuple[str, Path]:
     problems = []
     for process in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(3 * LIMIT)
+            process.wait(4 * LIMIT)
         process.kill()
         err = process.communicate()[1].decode()
         problems.append(Outcome(process.returncode, "", err).accepted)
@@ -290,7 +290,7 @@ def together(world: World, *settings: list[str]) -> tuple[str, Path]:
 
 for title, settings, count in (
     ("one setting", ([], []), 1),
-    ("two settings", ([], ["--learning-rate", "0.002"]), 2),
+    ("two settings", ([], ["--learning-rate", "0.003"]), 2),
 ):
 
     @case("B6", f"two processes on one results folder, {title}", quick=False)

@@ -157,6 +157,12 @@ def test_any_other_frame_is_shown_as_it_is():
     ]
 
 
+def test_a_frame_without_rows_is_its_header():
+    table = pd.DataFrame({"AUC": [], "AP": []}, pd.Index([], name="label"))
+    assert tables.to_text(table).split() == ["AUC", "AP"]
+    assert tables.to_markdown(table).splitlines() == ["|  | AUC | AP |", "| --- | ---: | ---: |"]
+
+
 def test_write_leaves_a_table_for_programs_and_one_for_people(tmp_path):
     side = side_by_side(reason="another split")
     csv, markdown = tables.write(side, tmp_path / "new" / "folder", "table")
