@@ -281,7 +281,7 @@ def together(world: World, *settings: list[str]) -> tuple[str, Path]:
     problems = []
     for process in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(4 * LIMIT)
+            process.wait(LIMIT)
         process.kill()
         err = process.communicate()[1].decode()
         problems.append(Outcome(process.returncode, "", err).accepted)

@@ -224,3 +224,11 @@ def test_command_refuses_an_unknown_paper_in_one_sentence():
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "known: asadi2025" in done.stderr
+
+
+def test_a_mean_over_one_printed_label_is_of_labels_that_are_not_printed():
+    cells = [("Table 1", "a", "Edema", "AUC", "0.8"), ("Table 1", "a", "mean", "AUC", "0.7")]
+    assert list(audit.recomputable_means(frame(cells))) == []
+    cells.append(("Table 1", "a", "Mass", "AUC", "0.6"))
+    ((mean, parts),) = audit.recomputable_means(frame(cells))
+    assert (mean["value"], [part["column"] for part in parts]) == ("0.7", ["Edema", "Mass"])

@@ -3,6 +3,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from evaluation import delong, figures, metrics
@@ -232,3 +233,52 @@ def test_a_network_that_ranks_everything_wrongly_has_a_curve(drawn):
     wrong = Predictions(ids, ids, np.array(["Edema"]), targets, 1 - targets[None], {})
     figures.roc_by_row("", {"wrong": wrong})
     np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [1, 0], [1, 1]])
+
+
+def test_a_network_that_ranks_everything_rightly_has_a_curve(drawn):
+    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
+    right = Predictions(ids, ids, np.array(["Edema"]), targets, targets[None], {})
+    figures.roc_by_row("", {"right": right})
+    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [0, 1], [1, 1]])
+
+
+def bins_of(labels, variants=("raw", "calibrated")):
+    """Two bins for every label and variant, with numbers of their own."""
+    return pd.DataFrame(
+        {"group": label, "variant": variant, "images": images}
+        | {"predicted": 0.01 * row + place, "observed": 0.02 * row + place}
+        for row, label in enumerate(labels)
+        for variant, place in zip(variants, (0.1, 0.5), strict=True)
+        for images in (10, 1000)
+    )
+
+
+def test_reliability_plots_the_bins_of_each_label_and_variant(drawn):
+    bins = bins_of(["Edema", "Mass"])
+    figures.reliability("", bins)
+    for panel, label in zip(drawn[0].axes, ("Edema", "Mass"), strict=True):
+        assert panel.get_title() == label
+        assert_unit_square(panel)
+        curves = zip(panel.lines[1:], panel.collections, ("raw", "calibrated"), strict=True)
+        for curve, points, variant in curves:
+            own = bins[(bins["group"] == label) & (bins["variant"] == variant)]
+            expected = own[["predicted", "observed"]].to_numpy()
+            np.testing.assert_array_equal(curve.get_xydata(), expected)
+            np.testing.assert_array_equal(points.get_offsets(), expected)
+            assert points.get_sizes().tolist() == [12, 24]  # 6 and 6 for each tenfold of images
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["raw", "calibrated"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "rows"), [(3, 3, 1), (10, 5, 2), (11, 7, 2), (14, 7, 2)]
+)
+def test_panels_of_reliability_stand_in_rows_and_name_their_axes_once(drawn, labels, columns, rows):
+    figures.reliability("", bins_of([f"label {k}" for k in range(labels)]))
+    panels = drawn[0].axes
+    grid = panels[0].get_gridspec()
+    assert (grid.ncols, grid.nrows) == (columns, rows)
+    assert [k for k in range(labels) if panels[k].get_ylabel()] == [*range(0, labels, columns)]
+    lowest = [k for k in range(labels) if k + columns >= labels]
+    assert [k for k in range(labels) if panels[k].get_xlabel()] == lowest
+    assert [panel.axison for panel in panels] == [k < labels for k in range(columns * rows)]
