@@ -277,6 +277,11 @@ def copy_repository(folder: Path) -> Path:
     return copy
 
 
+def survivors_of(output: str) -> set[tuple[str, ...]]:
+    """(module, before, after) of the survivors that this command printed."""
+    return set(re.findall(rf"{SURVIVED} (\S+):\d+\n  - (.*)\n  \+ (.*)", output))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -287,12 +292,19 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="PATTERN", help="modules whose path this expression matches"
     )
+    parser.add_argument(
+        "--again", metavar="FILE", help="only the survivors that an earlier output lists"
+    )
     parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
     options = parser.parse_args()
     modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
-    sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
+    if options.again:
+        listed = survivors_of(Path(options.again).read_text(encoding="utf-8"))
+        sample = [each for each in every if (each.module, each.before, each.after) in listed]
+    else:
+        sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
     print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     if options.list:
         for mutant in sorted(sample):

@@ -231,3 +231,13 @@ def test_neighbours_are_read_ahead_in_one_request_within_their_shard(films, tmp_
     requests.clear()
     opened.will_need(np.array([7, 2, 3]))  # backwards: two requests
     assert [number for number, _, _ in requests] == [0, 0]
+
+
+def test_images_are_shuffled_in_chunks_of_1_mb_where_they_exceed_the_limit(films, tmp_path):
+    root, names = films
+    opened = Cache(prepared(root, names, tmp_path / "cache"))
+    size = COUNT * 32 * 32
+    assert [cache.chunk_images(opened, limit) for limit in (size, size - 1)] == [0, 1024]
+    opened.size = 2048
+    assert cache.chunk_images(opened, 0) == 1
+    assert len(opened.fingerprint) == 16

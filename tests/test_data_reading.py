@@ -265,3 +265,12 @@ def test_a_list_names_every_image_once(tmp_path):
     path.write_text("\n \n")
     with pytest.raises(DataError, match="is empty; get it again"):
         reading.read_list(path)
+
+
+def test_missing_images_may_lie_in_archives(tmp_path):
+    folder = drawing.write("plco", tmp_path / "drawn", 20, 32, seed=4, progress=False)
+    (folder / plco.read(folder)["image_path"][5]).unlink()
+    for name in ("images_2.zip", "images_1.tar.gz"):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=r"Extract images_1\.tar\.gz, images_2\.zip first\. Get"):
+        plco.read(folder)

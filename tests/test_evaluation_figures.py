@@ -282,3 +282,31 @@ def test_panels_of_reliability_stand_in_rows_and_name_their_axes_once(drawn, lab
     lowest = [k for k in range(labels) if k + columns >= labels]
     assert [k for k in range(labels) if panels[k].get_xlabel()] == lowest
     assert [panel.axison for panel in panels] == [k < labels for k in range(columns * rows)]
+
+
+def test_subgroups_plot_each_means_interval_in_a_panel_a_metric(drawn):
+    rows = [("sex", "F", 40), ("sex", "M", 60), ("age", "under 50", 1000)]
+    values = pd.DataFrame(
+        {"by": by, "subgroup": subgroup, "images": images, "group": group, "metric": metric}
+        | {"value": 0.1 * place + step, "low": 0.1 * place, "high": 0.1 * place + 0.09}
+        for metric, step in (("AUC", 0.05), ("FNR", 0.02))
+        for group in ("Edema", "mean")
+        for place, (by, subgroup, images) in enumerate(rows, 1 if group == "mean" else 5)
+    )
+    figures.subgroups("", values)
+    panels = drawn[0].axes
+    assert [panel.get_title() for panel in panels] == [
+        "AUC, mean over labels",
+        "FNR, mean over labels",
+    ]
+    names = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert names == ["sex: F (n = 40)", "sex: M (n = 60)", "age: under 50 (n = 1,000)"]
+    assert panels[0].get_yticks().tolist() == [0, 1, 2]
+    assert panels[0].yaxis_inverted()
+    for panel, step in zip(panels, (0.05, 0.02), strict=True):
+        ends, points = panel.lines[::2], panel.lines[1::2]
+        for place, (end, point) in enumerate(zip(ends, points, strict=True)):
+            low = 0.1 * (place + 1)
+            np.testing.assert_allclose(end.get_xydata(), [[low, place], [low + 0.09, place]])
+            np.testing.assert_allclose(point.get_xydata(), [[low + step, place]])
+        assert [end.get_color() for end in ends] == [figures.BLUE, figures.BLUE, figures.ORANGE]

@@ -244,3 +244,31 @@ def test_lines_are_filled_to_the_width_and_not_beyond():
     first, second = tables.to_text(frame, 44).rstrip("\n").split("\n\n")
     assert max(map(len, first.splitlines())) == 34
     assert second.splitlines()[1] == "row a  ours        3.00"
+
+
+def test_tables_and_columns_stand_in_the_printed_order():
+    side = side_by_side()
+    side["table"] = side["table"].replace({"Table 1": "Table Z"})
+    shown = [title.partition(" (")[0] for title in tables.as_printed(side)]
+    assert shown == [*side["table"].unique()]
+    assert shown != sorted(shown)
+
+
+@pytest.mark.parametrize(("labels", "down"), [(8, False), (9, True)])
+def test_more_than_eight_columns_stand_down_the_page(labels, down):
+    columns = [f"label {k}" for k in range(labels)]
+    side = side_by_side().iloc[[0] * labels].reset_index(drop=True).assign(column=columns)
+    ((_, printed),) = tables.as_printed(side).items()
+    assert list(printed.index if down else printed.columns) == columns
+
+
+def test_a_note_on_every_cell_of_a_row_names_the_row():
+    side = side_by_side().iloc[:3].reset_index(drop=True)
+    side = side.assign(table="T", row=["a", "a", "b"], column=["x", "y", "x"], metric="AUC")
+    for notes, expected in (
+        (["n", "n", ""], "T, a: n"),
+        (["n", "", ""], "T, a, x AUC: n"),
+        (["", "", "n"], "T, b, x AUC: n"),
+    ):
+        # nothing of ours, or it would be a note on all of ours
+        assert tables.footnotes(side.assign(note=notes, ours=np.nan))[0] == expected
