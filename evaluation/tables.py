@@ -277,9 +277,9 @@ def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
     """Aligned lines; columns beyond the width follow in a further block, rows named again."""
     header, rows, names = _grid(table)
+    columns = [*zip(*rows, strict=True)] or [()] * len(header)  # a table may have no rows
     widths = [
-        max([HEADING, *map(len, column)] if i >= names else map(len, column))
-        for i, column in enumerate(zip(*rows, strict=True))
+        max([HEADING if i >= names else 1, *map(len, column)]) for i, column in enumerate(columns)
     ]
     heads = [
         textwrap.wrap(name, widths[i], break_long_words=False) for i, name in enumerate(header)

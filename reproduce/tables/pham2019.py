@@ -110,7 +110,8 @@ def write_closing(folder: Path, data: Data) -> None:
     table = table[table["ones"] > 0]
     tables.to_csv(table.reset_index(), folder / "closing.csv")
     title = f"Explicit negatives that --close all would turn positive, of {len(train):,} images"
-    print("\n" + tables.titled(title, tables.to_text(table)))
+    if len(table):
+        print("\n" + tables.titled(title, tables.to_text(table)))
 
 
 def by_study(found: Predictions, study_of: dict[str, str], pool=np.mean):
