@@ -17,7 +17,7 @@ from data import DataError
 from evaluation import EvaluationError, operating_points, subgroups
 from models import ModelError
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, ranges
+from reproduce.engine import backend, cluster, ranges
 
 YES_NO = argparse.BooleanOptionalAction
 
@@ -50,9 +50,7 @@ def arguments(
     options = argparse.Namespace(**given)
     _refuse_ignored(options, chosen, only_for or {})
     backend.check_choice()
-    from reproduce.engine import spread  # imports OpenCV, which commands without images need not
-
-    spread.check(options)
+    cluster.check(options)
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
