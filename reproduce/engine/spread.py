@@ -71,6 +71,10 @@ def check(options) -> None:
             ) from None
     if options.device == "cpu" and options.gpus_per_row:
         raise RunError("--device cpu and --gpus-per-row contradict each other: leave one of them.")
+    if options.gpus_per_row and options.gpus_per_row < options.devices_per_row > 1:
+        raise RunError(
+            f"--devices-per-row {options.devices_per_row} needs as many GPUs: leave --gpus-per-row."
+        )
 
 
 def _address(options) -> str:
@@ -184,7 +188,7 @@ def _share(nodes: list[dict], options) -> Share:
     with_gpu = [host for host in hosts if host.get("GPU")]
     gpus = options.gpus_per_row
     if gpus is None:
-        gpus = float(bool(with_gpu) and options.device != "cpu")
+        gpus = float(options.devices_per_row * (bool(with_gpu) and options.device != "cpu"))
     if (gpus or options.device == "gpu") and not with_gpu:
         asked = "--device gpu" if options.device == "gpu" else f"--gpus-per-row {gpus:g}"
         raise RunError(
