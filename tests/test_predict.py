@@ -76,6 +76,7 @@ def made(tmp_path_factory):
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
         phantoms=None, split_file=None, search=(), on="here", only_train=None,
+        devices_per_row=1, steps_per_execution=None,
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs

@@ -58,6 +58,7 @@ def arguments(
         chosen["resize"] = round(preset.resize * chosen["size"] / preset.size)
     made = dataclasses.replace(preset, **chosen)
     ranges.check(made)
+    backend.check_devices(options.devices_per_row, made.batch_size)
     return made, options
 
 
@@ -76,6 +77,9 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--device", choices=("auto", "cpu", "gpu"), default="auto")
     add("--deterministic", action="store_true", help="bit for bit on GPUs too, slower")
     add("--jit", action=YES_NO, help="compile with XLA; default: as Keras, not on TensorFlow's CPU")
+    add(
+        "--steps-per-execution", type=_positive, metavar="N", help="default: 8 on TensorFlow's GPUs"
+    )
     add("--fast", action=YES_NO, default=True, help="fused layers, on TensorFlow")
     add("--allow-missing", action="store_true", help="go on without missing images")
     add("--skip-corrupt", action="store_true", help="go on without unreadable images")
@@ -109,6 +113,7 @@ def _add_cluster(group) -> None:
     add("--address", metavar="HOST:PORT", help="a running Ray cluster; default: RAY_ADDRESS, none")
     add("--gpus-per-row", type=_share, metavar="N", help="default: 1, or 0 where there are none")
     add("--cpus-per-row", type=_positive, metavar="N", help="default: the GPU's share of its host")
+    add("--devices-per-row", type=_positive, default=1, metavar="N", help="of one host; JAX only")
     add("--only-train", help=argparse.SUPPRESS)  # what a task starts: DIGEST of the run
 
 

@@ -203,7 +203,10 @@ def _make(work: Work, run: Run) -> None:
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
     compiled = work.options.cache_dir / "compiled"
-    device = backend.start(work.options.device, work.options.deterministic, compiled)
+    options = work.options
+    device = backend.start(
+        options.device, options.deterministic, compiled, devices=options.devices_per_row
+    )
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))

@@ -19,7 +19,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,7 +152,7 @@ def history(folder: Path) -> pd.DataFrame:
 class Checkpoint(NamedTuple):
     """What a stopped run goes on from."""
 
-    arrays: list[np.ndarray]  # every variable
+    arrays: Iterable[np.ndarray]  # every variable, read one at a time: together they fill memory
     history: list[dict]
     best: dict  # the file of the best weights so far, and its hash
 
@@ -183,24 +183,31 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["about.json"])
-            arrays = [archive[str(number)] for number in range(len(shapes))]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
+            digest, found = hashlib.sha256(), []
+            for number in range(len(shapes)):
+                array = archive[str(number)]
+                digest.update(np.ascontiguousarray(array).data)
+                found.append(array.shape)
         if digest.hexdigest() != about["digest"]:
             raise ValueError("its numbers have changed")
-        if [array.shape for array in arrays] != shapes:
+        if found != shapes:
             raise ValueError("it is of another network")
         if about["run"] != run.digest:
             raise ValueError("it is another run's")
         best = about["best"]
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
-        return Checkpoint(arrays, list(about["history"]), best)
+        return Checkpoint(_arrays(path, len(shapes)), list(about["history"]), best)
     except DAMAGED as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
+
+
+def _arrays(path: Path, count: int) -> Iterator[np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        for number in range(count):
+            yield archive[str(number)]
 
 
 def stopped_by(folder: Path) -> str:
