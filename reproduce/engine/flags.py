@@ -62,6 +62,14 @@ def arguments(
     return made, options
 
 
+def defaults(datasets: Sequence[str]) -> argparse.Namespace:
+    """How a script runs if no flag is given, for code that runs its rows."""
+    parser = argparse.ArgumentParser()
+    _add_how_to_run(parser, datasets)
+    _add_cluster(parser)
+    return parser.parse_args([])
+
+
 def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add = group.add_argument
     add("--data-dir", metavar="DIR", help="the dataset as released; none: phantoms")
