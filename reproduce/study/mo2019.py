@@ -58,8 +58,8 @@ def _conclude(effects: pd.DataFrame) -> str:
     return (
         "As printed (A), equation (2) loses to weighted cross-entropy "
         f"{listed(below_zero(of('A')))} ({signed(worst['value'])} at 1:{worst['knob']:g}). "
-        f"Our repair (C) leads {listed(above_zero(of('C')))} and loses {listed(below_zero(of('C')))}; plain "
-        f"cross-entropy leads {listed(above_zero(of('plain')))} and loses "
+        f"Our repair (C) leads {listed(above_zero(of('C')))} and loses "
+        f"{listed(below_zero(of('C')))}; plain cross-entropy leads {listed(above_zero(of('plain')))} and loses "
         f"{listed(below_zero(of('plain')))}. The largest lead of all is {signed(best['value'])} "
         f"({best['effect']}, 1:{best['knob']:g}); at 1:{leader['knob']:g} the best is "
         f"{leader['effect']} ({signed(leader['value'])})."
