@@ -55,14 +55,15 @@ def _conclude(effects: pd.DataFrame) -> str:
     best = effects.loc[effects["value"].idxmax()]
     rarest = effects[effects["knob"] == effects["knob"].max()]
     leader = rarest.loc[rarest["value"].idxmax()]
+    plain, repaired, printed = (of(name) for name in ("plain", "C", "A"))
     return (
         "As printed (A), equation (2) loses to weighted cross-entropy "
-        f"{listed(below_zero(of('A')))} ({signed(worst['value'])} at 1:{worst['knob']:g}). "
-        f"Our repair (C) leads {listed(above_zero(of('C')))} and loses "
-        f"{listed(below_zero(of('C')))}; plain cross-entropy leads {listed(above_zero(of('plain')))} and loses "
-        f"{listed(below_zero(of('plain')))}. The largest lead of all is {signed(best['value'])} "
-        f"({best['effect']}, 1:{best['knob']:g}); at 1:{leader['knob']:g} the best is "
-        f"{leader['effect']} ({signed(leader['value'])})."
+        f"{listed(below_zero(printed))} ({signed(worst['value'])} at 1:{worst['knob']:g}). Our "
+        f"repair (C) leads {listed(above_zero(repaired))} and loses "
+        f"{listed(below_zero(repaired))}; plain cross-entropy leads {listed(above_zero(plain))} "
+        f"and loses {listed(below_zero(plain))}. The largest lead of all is "
+        f"{signed(best['value'])} ({best['effect']}, 1:{best['knob']:g}); at "
+        f"1:{leader['knob']:g} the best is {leader['effect']} ({signed(leader['value'])})."
     )
 
 
