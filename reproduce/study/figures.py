@@ -40,13 +40,13 @@ def _panel(panel, effects: pd.DataFrame, log: bool) -> None:
         position = np.searchsorted(values, line["knob"]) + 3 * step if log else None
         if position is None:
             position = line["knob"] + step * (max(values) - min(values))
-        ends = np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
+        ends = [line["value"] - line["low"], line["high"] - line["value"]]
         panel.errorbar(
             position, line["value"], ends, color=colour, marker=marker, markersize=4,
             linewidth=1, elinewidth=1.2, capsize=2, label=name,
         )  # fmt: skip
     panel.axhline(0, color=figures.GREY, linewidth=0.8, linestyle=":")
-    at = np.arange(len(values)) if log else np.array(values)
+    at = [*range(len(values))] if log else values
     panel.xaxis.set_major_locator(FixedLocator(at))
     panel.set_xticks(at, [f"{value:g}" for value in values])
     panel.xaxis.set_minor_locator(NullLocator())

@@ -145,7 +145,7 @@ def finding_errors(row: str) -> Measure:
 
     def measure(runs: Sequence[Run], resamples: int) -> dict[str, Measured]:
         of_row = [run for run in runs if run.row.name == row]
-        found = {}
+        found: dict[str, Measured] = {}
         for name, statistic in (("spread", by_spread), ("entropy", by_entropy)):
             measured = of_predictions(statistic)(of_row, resamples)
             found |= {name: measured[row]} if row in measured else {}

@@ -5,6 +5,7 @@ has four to one whatever the training set has, and the same images at every valu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -43,8 +44,8 @@ def rows(config: script.Config, data: Data) -> Sequence[Row]:
         return losses.masking.MaskedBCE()
 
     one_by_one = Readout(lambda logits: inference.sigmoid(logits)[..., :14])
-    parts = {"network": weighted.network, "ignores": weighted.ignores}
-    return [*table, Row(PLAIN, weighted.task, bce, weighted.fit, one_by_one, **parts)]
+    plain = replace(weighted, name=PLAIN, loss=bce, readout=one_by_one)
+    return [*table, plain]
 
 
 def _conclude(effects: pd.DataFrame) -> str:

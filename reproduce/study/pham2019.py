@@ -51,8 +51,9 @@ def with_tta(config: script.Config, data: Data) -> Sequence[Row | Combined]:
     """The script's rows, and U-Ones read over augmented views."""
     table = script.rows(config, data)
     flat, views = row_named(table, "U-Ones"), row_named(table, script.BEST + script.TTA)
-    more = {"readout": Readout(passes=views.readout.passes), "ignores": ("members",)}
-    return [*table, replace(flat, name=TTA, start_from="U-Ones", fit=views.fit, **more)]
+    averaged = Readout(passes=views.readout.passes)
+    read_again = replace(flat, name=TTA, start_from="U-Ones", fit=views.fit, readout=averaged)
+    return [*table, replace(read_again, ignores=("members",))]
 
 
 def _of_uncertain(effects: pd.DataFrame) -> str:
