@@ -22,7 +22,7 @@ from reproduce.study.measures import (
     of_images,
     violations_of_asadi,
 )
-from reproduce.study.wording import above_zero, below_zero, listed, trend
+from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
     backbone="tiny", size=48, batch_size=32, epochs=8, learning_rate=2e-3, patience=8, dropout=0.3
@@ -45,19 +45,15 @@ def break_hierarchy(share: float, frame: pd.DataFrame) -> None:
 
 
 def _conclude(effects: pd.DataFrame) -> str:
-    def of(panel: str, name: str) -> pd.DataFrame:
-        chosen = effects["panel"].str.startswith(panel) & effects["effect"].str.startswith(name)
-        return effects[chosen]
-
-    broken, mean = of("violations", "with a gradient"), of("mean AUC", "with a gradient")
-    doubt = of("AUROC", "spread")
+    broken, mean = (of(effects, "with a gradient", panel) for panel in ("violations", "mean AUC"))
+    released = of(effects, "as released", "violations")
+    doubt = of(effects, "spread")
     return (
-        f"A penalty with a gradient lowers violations {listed(below_zero(broken))}; "
-        f"{trend(broken)}. In mean AUC it gains {listed(above_zero(mean))} and loses "
-        f"{listed(below_zero(mean))}. As released it lowers violations "
-        f"{listed(below_zero(of('violations', 'as released')))}. The spread of dropout passes "
-        f"finds errors better than the entropy of their mean {listed(above_zero(doubt))} and "
-        f"worse {listed(below_zero(doubt))}."
+        f"A penalty with a gradient changes the violations an image from {trend(broken)} "
+        f"({verdict(broken)}), and mean AUC from {trend(mean)} ({verdict(mean)}). As released, "
+        f"without a gradient, its violations are {verdict(released)}. Beside the entropy of the "
+        f"mean, the spread of dropout passes finds errors "
+        f"{verdict(doubt, 'better', 'worse')}: from {trend(doubt)}."
     )
 
 

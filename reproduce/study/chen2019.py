@@ -16,7 +16,7 @@ from evaluation.metrics import Group
 from reproduce import chen2019 as script
 from reproduce.study.contrasts import Contrast, Point, damaged
 from reproduce.study.measures import Effect, Panel, auc
-from reproduce.study.wording import above_zero, below_zero, listed, trend
+from reproduce.study.wording import of, trend, verdict
 
 NAMES, TREE = label_tree.HIERARCHIES["plco"]
 CONFIG = script.Config(
@@ -58,29 +58,28 @@ def _gain(name: str, question: str, knob: str, points, conclude, **more) -> Cont
 
 
 def _of_deleted(effects: pd.DataFrame) -> str:
-    gain = effects[effects["effect"].str.startswith("HLUP-finetune")]
+    both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
-        f"Two-stage training leads flat training of the same budget {listed(above_zero(gain))} of "
-        f"deleted labels and falls behind it {listed(below_zero(gain))}; {trend(gain)}."
+        f"Against flat training of the same budget, two-stage training along the tree is "
+        f"{verdict(both)} of deleted labels: from {trend(both)}. Its first stage alone is "
+        f"{verdict(first)}: from {trend(first)}."
     )
 
 
 def _of_levels(effects: pd.DataFrame) -> str:
-    gain = effects[effects["effect"].str.startswith("HLUP-finetune")]
+    both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
-        f"Training along the tree leads flat training {listed(above_zero(gain))} levels and falls "
-        f"behind it {listed(below_zero(gain))}; {trend(gain)}. A tree of one level is flat "
-        "training in two stages."
+        f"Against flat training of the same budget, two-stage training is {verdict(both)} levels: "
+        f"from {trend(both)}, where a tree of one level is flat training in two stages. The first "
+        f"stage alone goes from {trend(first)}."
     )
 
 
 def _of_rare(effects: pd.DataFrame) -> str:
-    naive = effects[effects["effect"].str.endswith("naive")]
-    rescaled = effects[effects["effect"].str.endswith("rescaled")]
+    naive, rescaled = (of(effects, f"exact − {name}") for name in ("naive", "rescaled"))
     return (
-        f"The exact loss leads the naive one {listed(above_zero(naive))} and the rescaled one "
-        f"{listed(above_zero(rescaled))}; it falls behind them {listed(below_zero(naive))} and "
-        f"{listed(below_zero(rescaled))}. For the rescaled one {trend(rescaled)}."
+        f"Trained from the start, the exact loss is {verdict(naive)} than the naive one (from "
+        f"{trend(naive)}), and {verdict(rescaled)} than the rescaled one (from {trend(rescaled)})."
     )
 
 

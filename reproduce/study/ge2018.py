@@ -12,7 +12,7 @@ from evaluation.metrics import Group
 from reproduce import ge2018 as script
 from reproduce.study.contrasts import Contrast, Point
 from reproduce.study.measures import Effect, Panel, auc
-from reproduce.study.wording import above_zero, below_zero, listed, trend
+from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
     resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=48, resize=54,
@@ -31,7 +31,7 @@ def _panels() -> list[Panel]:
     return [
         Panel("mean AUC", auc(Group("drawn findings", FINDINGS)), EFFECTS),
         Panel(
-            "mean AUC against images with other findings (D)",
+            "D: mean AUC against images with other findings",
             auc(Group("drawn findings (D)", FINDINGS, negatives="diseased")),
             EFFECTS,
         ),
@@ -39,12 +39,12 @@ def _panels() -> list[Panel]:
 
 
 def _conclude(effects: pd.DataFrame) -> str:
-    among = effects[effects["panel"].str.contains("other findings")]
-    fused, second = (among[among["effect"] == each.name] for each in (EFFECTS[0], EFFECTS[2]))
+    fused, second = (of(effects, each.name, "D:") for each in (EFFECTS[0], EFFECTS[2]))
+    alone = of(effects, EFFECTS[1].name, "D:")
     return (
-        f"Telling a finding from others (D), F-MSML beside R18 is worth more than a second R18 "
-        f"{listed(above_zero(fused))} and less {listed(below_zero(fused))}; {trend(fused)}. A "
-        f"second R18 alone gains {listed(above_zero(second))}."
+        f"In telling a finding from others (D), F-MSML beside R18 is {verdict(fused)} than a "
+        f"second R18 beside it: from {trend(fused)}. A second R18 alone gains {trend(second)}, F-MSML "
+        f"alone {trend(alone)}."
     )
 
 

@@ -17,7 +17,7 @@ from reproduce import mo2019 as script
 from reproduce.engine.rows import Data, Readout, Row
 from reproduce.study.contrasts import Contrast, Point, row_named
 from reproduce.study.measures import Effect, Panel, auc
-from reproduce.study.wording import above_zero, below_zero, listed, signed
+from reproduce.study.wording import interval, of, trend, verdict
 
 CONFIG = script.Config(
     vgg="tiny_plain", resnet="tiny_residual", densenet="tiny", weights="none", size=48, epochs=6,
@@ -49,22 +49,14 @@ def rows(config: script.Config, data: Data) -> Sequence[Row]:
 
 
 def _conclude(effects: pd.DataFrame) -> str:
-    def of(name: str) -> pd.DataFrame:
-        return effects[effects["effect"].str.startswith(name)]
-
-    worst = of("A").iloc[0]
-    best = effects.loc[effects["value"].idxmax()]
+    plain, repaired, printed = (of(effects, name) for name in ("plain", "C", "A"))
     rarest = effects[effects["knob"] == effects["knob"].max()]
-    leader = rarest.loc[rarest["value"].idxmax()]
-    plain, repaired, printed = (of(name) for name in ("plain", "C", "A"))
+    best = rarest.loc[rarest["value"].idxmax()]
     return (
-        "As printed (A), equation (2) loses to weighted cross-entropy "
-        f"{listed(below_zero(printed))} ({signed(worst['value'])} at 1:{worst['knob']:g}). Our "
-        f"repair (C) leads {listed(above_zero(repaired))} and loses "
-        f"{listed(below_zero(repaired))}; plain cross-entropy leads {listed(above_zero(plain))} "
-        f"and loses {listed(below_zero(plain))}. The largest lead of all is "
-        f"{signed(best['value'])} ({best['effect']}, 1:{best['knob']:g}); at "
-        f"1:{leader['knob']:g} the best is {leader['effect']} ({signed(leader['value'])})."
+        f"Against weighted cross-entropy, equation (2) as printed (A) is {verdict(printed)}: from "
+        f"{trend(printed)}. Our repair (C) is {verdict(repaired)}: from {trend(repaired)}. Plain "
+        f"cross-entropy is {verdict(plain)}: from {trend(plain)}. Where findings are rarest the "
+        f"highest is {best['effect']}, {interval(best)}."
     )
 
 

@@ -84,21 +84,17 @@ def write(
 
 def _how_long(names: Sequence[str], claimed: dict[str, dict], results: Path) -> str:
     """The command of each part and the processor time that it took."""
-    lines = []
+    lines, spent = {}, 0
     for name in [*names, *(f"{paper}-rows" for paper in claimed)]:
         path = results / f"{name}.json"
         seconds = json.loads(path.read_text())["cpu_seconds"] if path.exists() else None
         took = NOT_YET if seconds is None else f"{seconds / 60:.0f} min"
-        lines.append(
-            {"command": f"`bash reproduce/study.sh --only {name}`", "processor time": took}
-        )
-        lines[-1]["seconds"] = seconds or 0
-    frame = pd.DataFrame(lines)
-    hours = frame.pop("seconds").sum() / 3600
+        spent += seconds or 0
+        lines[f"`bash reproduce/study.sh --only {name}`"] = {"processor time": took}
+    frame = pd.DataFrame.from_dict(lines, "index").rename_axis("command")
     return (
-        f"All of it took {hours:.1f} hours of one core, so about {hours / 1.8:.1f} hours on two; "
-        "it can be stopped at any moment and goes on with the same command.\n\n"
-        f"{tables.to_markdown(frame.set_index('command'))}"
+        f"All of it took {spent / 3600:.1f} hours of one core; it can be stopped at any moment "
+        f"and goes on with the same command.\n\n{tables.to_markdown(frame)}"
     )
 
 

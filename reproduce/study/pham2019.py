@@ -19,7 +19,7 @@ from reproduce import pham2019 as script
 from reproduce.engine.rows import Combined, Data, Readout, Row
 from reproduce.study.contrasts import Contrast, Point, damaged, row_named
 from reproduce.study.measures import Effect, Panel, auc
-from reproduce.study.wording import above_zero, below_zero, listed, trend
+from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
     backbone="tiny", members="tiny", weights="none", size=48, resize=55, epochs=5,
@@ -57,27 +57,23 @@ def with_tta(config: script.Config, data: Data) -> Sequence[Row | Combined]:
 
 
 def _of_uncertain(effects: pd.DataFrame) -> str:
-    best = effects.loc[effects.groupby("knob")["value"].idxmax()]
-    winners = [
-        f"{line['knob']:g}: {line['effect'].partition(' ')[0] if line['value'] > 0 else 'Ignore'}"
-        for _, line in best.iterrows()
-    ]
-    ones, zeros = (effects[effects["effect"].str.startswith(f"{p} ")] for p in POLICIES[::2])
+    ones, zeros = (of(effects, f"{policy} ") for policy in ("U-Ones", "U-Zeros"))
+    smooth = [of(effects, f"{policy}+LSR") for policy in ("U-Ones", "U-Zeros")]
     return (
-        f"The policy with the highest mean AUC at each share ({'; '.join(winners)}). U-Ones leads "
-        f"Ignore {listed(above_zero(ones))} and loses to it {listed(below_zero(ones))}; U-Zeros "
-        f"leads {listed(above_zero(zeros))} and loses {listed(below_zero(zeros))}."
+        f"Against leaving uncertain labels out (Ignore), U-Ones is {verdict(ones)} of truly "
+        f"positive ones, U-Zeros {verdict(zeros)}: U-Ones goes from {trend(ones)}, U-Zeros from "
+        f"{trend(zeros)}. With label smoothing U-Ones is {verdict(smooth[0])}, U-Zeros "
+        f"{verdict(smooth[1])}."
     )
 
 
 def _of_misaligned(effects: pd.DataFrame) -> str:
-    cut, views = (effects[effects["effect"].str.startswith(name)] for name in ("template", "TTA"))
+    cut, views = (of(effects, name) for name in ("template", "TTA"))
     return (
-        f"Template matching gains {listed(above_zero(cut))} and loses {listed(below_zero(cut))}; "
-        f"{trend(cut)}. TTA gains {listed(above_zero(views))} and loses "
-        f"{listed(below_zero(views))}; {trend(views)}. The template can move by "
-        f"{(CONFIG.resize - CONFIG.size) / 2 / CONFIG.resize:.1%} of the side either way, in the "
-        "paper by 6.2 %, and does not turn."
+        f"Template matching is {verdict(cut)} than a centre crop: from {trend(cut)}. TTA is "
+        f"{verdict(views)} than one view: from {trend(views)}. The template moves by at most "
+        f"{(CONFIG.resize - CONFIG.size) / 2 / CONFIG.resize:.1%} of the side either way, as the "
+        "paper's 224 of 256 pixels do, and does not turn."
     )
 
 

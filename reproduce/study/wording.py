@@ -4,44 +4,45 @@ import numpy as np
 import pandas as pd
 
 
-def above_zero(effects: pd.DataFrame) -> list[float]:
-    """The knob's values at which the whole interval is above zero."""
-    return effects["knob"][effects["low"] > 0].tolist()
+def of(effects: pd.DataFrame, effect: str, panel: str = "") -> pd.DataFrame:
+    """The effects whose name, and whose panel's, begin so."""
+    begins = effects["effect"].str.startswith(effect) & effects["panel"].str.startswith(panel)
+    return effects[begins]
 
 
-def below_zero(effects: pd.DataFrame) -> list[float]:
-    """The knob's values at which the whole interval is below zero."""
-    return effects["knob"][effects["high"] < 0].tolist()
+def verdict(effects: pd.DataFrame, higher: str = "higher", lower: str = "lower") -> str:
+    """Where the whole interval is above zero, and where below: "higher at 0.5, lower at 0"."""
+    above, below = effects["low"] > 0, effects["high"] < 0
+    parts = [
+        f"{word} {_at(effects['knob'][where])}"
+        for word, where in ((higher, above), (lower, below))
+        if where.any()
+    ]
+    if not parts:
+        return "within noise at every value"
+    rest = "" if (above | below).all() else ", within noise elsewhere"
+    return " and ".join(parts) + rest
 
 
-def listed(values: list[float]) -> str:
-    """at 0, 0.3 and 0.5; nowhere."""
-    if not values:
-        return "nowhere"
+def _at(values: pd.Series) -> str:
     *first, last = [f"{value:g}" for value in values]
-    return "at " + (f"{', '.join(first)} and {last}" if first else last)
+    return f"at {', '.join(first)} and {last}" if first else f"at {last}"
 
 
 def trend(effects: pd.DataFrame) -> str:
-    """From the first to the last value of the knob, and whether their intervals part."""
+    """From the first to the last value of the knob, with intervals."""
     known = effects.dropna(subset=["value"])
-    if len(known) < 2:
-        return "its course is unknown, as rows failed"
-    first, last = known.iloc[0], known.iloc[-1]
-    apart = first["high"] < last["low"] or last["high"] < first["low"]
-    word = "goes" if apart else "does not clearly change: it goes"
-    return (
-        f"the difference {word} from {signed(first['value'])} at {first['knob']:g} "
-        f"to {signed(last['value'])} at {last['knob']:g}"
-    )
+    if known.empty:
+        return "unknown, as rows failed"
+    ends = known.iloc[[0, -1]] if len(known) > 1 else known
+    return " to ".join(f"{interval(line)} at {line['knob']:g}" for _, line in ends.iterrows())
 
 
 def signed(value: float) -> str:
-    """A difference in AUC: +.012."""
-    return "unknown" if np.isnan(value) else f"{value:+.3f}".replace("0.", ".")
+    """A difference: +.012."""
+    return "unknown" if np.isnan(value) else f"{value:+.3f}".replace("0.", ".", 1)
 
 
-def with_interval(line: pd.Series) -> str:
-    """+.012 [-.001, .025]."""
-    low, high = (f"{line[end]:.3f}".replace("0.", ".") for end in ("low", "high"))
-    return f"{signed(line['value'])} [{low}, {high}]"
+def interval(line: pd.Series) -> str:
+    """+.012 [-.001, +.025]."""
+    return f"{signed(line['value'])} [{signed(line['low'])}, {signed(line['high'])}]"
