@@ -281,7 +281,7 @@ def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
         figure.text(
-            0.5, 0.5, PHANTOM_WARNING, fontsize=26, color=ORANGE, alpha=0.25, rotation=20,
+            0.5, 0.5, PHANTOM_WARNING, fontsize=min(26, 4 * figure.get_figwidth()), color=ORANGE, alpha=0.25, rotation=20,
             ha="center", va="center", zorder=10,
         )  # fmt: skip
     if title:

@@ -2,7 +2,7 @@
 
     bash reproduce/study.sh                            everything, hours on two cores
     bash reproduce/study.sh --only chen2019-deleted    one contrast
-    bash reproduce/study.sh --quick                    that it runs: a contrast a paper, tiny images, one epoch
+    bash reproduce/study.sh --quick                    that it runs: tiny images, one epoch
 
 Each contrast turns one knob of the phantoms and trains a paper's own rows at each of its values.
 What is finished stays; the same command goes on where it stopped.

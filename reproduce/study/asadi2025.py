@@ -49,11 +49,11 @@ def _conclude(effects: pd.DataFrame) -> str:
     released = of(effects, "as released", "violations")
     doubt = of(effects, "spread")
     return (
-        f"A penalty with a gradient changes the violations an image from {trend(broken)} "
-        f"({verdict(broken)}), and mean AUC from {trend(mean)} ({verdict(mean)}). As released, "
-        f"without a gradient, its violations are {verdict(released)}. Beside the entropy of the "
-        f"mean, the spread of dropout passes finds errors "
-        f"{verdict(doubt, 'better', 'worse')}: from {trend(doubt)}."
+        f"A penalty with a gradient against plain cross-entropy: violations an image are "
+        f"{verdict(broken)}, from {trend(broken)}; mean AUC is {verdict(mean)}, from "
+        f"{trend(mean)}. As released, without a gradient: violations are {verdict(released)}. In finding errors, "
+        f"the spread of dropout passes against the entropy of their mean: "
+        f"{verdict(doubt, 'better', 'worse')}, from {trend(doubt)}."
     )
 
 

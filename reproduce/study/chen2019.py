@@ -60,26 +60,27 @@ def _gain(name: str, question: str, knob: str, points, conclude, **more) -> Cont
 def _of_deleted(effects: pd.DataFrame) -> str:
     both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
-        f"Against flat training of the same budget, two-stage training along the tree is "
-        f"{verdict(both)} of deleted labels: from {trend(both)}. Its first stage alone is "
-        f"{verdict(first)}: from {trend(first)}."
+        f"Training along the tree in two stages against flat training of the same budget: "
+        f"{verdict(both)}, from {trend(both)} of deleted labels. Its first stage alone: "
+        f"{verdict(first)}, from {trend(first)}."
     )
 
 
 def _of_levels(effects: pd.DataFrame) -> str:
     both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
-        f"Against flat training of the same budget, two-stage training is {verdict(both)} levels: "
-        f"from {trend(both)}, where a tree of one level is flat training in two stages. The first "
-        f"stage alone goes from {trend(first)}."
+        f"Training along the tree in two stages against flat training of the same budget: "
+        f"{verdict(both)}, from {trend(both)} levels; on one level it is flat training in two "
+        f"stages. Its first stage alone: {verdict(first)}, from {trend(first)}."
     )
 
 
 def _of_rare(effects: pd.DataFrame) -> str:
     naive, rescaled = (of(effects, f"exact − {name}") for name in ("naive", "rescaled"))
     return (
-        f"Trained from the start, the exact loss is {verdict(naive)} than the naive one (from "
-        f"{trend(naive)}), and {verdict(rescaled)} than the rescaled one (from {trend(rescaled)})."
+        f"Trained from the start, the exact product loss against the naive one: {verdict(naive)}, "
+        f"from {trend(naive)}; against the rescaled one: {verdict(rescaled)}, from "
+        f"{trend(rescaled)}."
     )
 
 

@@ -12,7 +12,7 @@ from evaluation import figures
 
 COLOURS = (figures.BLUE, figures.ORANGE, figures.GREEN, figures.PURPLE, figures.GREY, "#E69F00")
 MARKERS = "osD^vP"
-WIDTH, HEIGHT = 4.2, 3.6  # inches of a panel
+ALONE, BESIDE, HEIGHT = 6.4, 4.2, 3.2  # inches of a panel: one alone, or one of several
 
 
 @figures.literal_text
@@ -20,17 +20,19 @@ def draw(path: Path, effects: pd.DataFrame, title: str, knob: str, log: bool) ->
     """One panel a measure; `effects` has panel, effect, knob, value, low and high."""
     names = effects["panel"].unique()
     legends = [effects["effect"][effects["panel"] == name].unique() for name in names]
-    below = 0.2 * max(map(len, legends))
-    figure = Figure((WIDTH * len(names), HEIGHT + below), layout="constrained")
+    columns = 2 if len(names) == 1 else 1
+    below = 0.2 * -(-max(map(len, legends)) // columns)
+    width = ALONE if len(names) == 1 else BESIDE * len(names)
+    figure = Figure((width, HEIGHT + below), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False).ravel()
     for panel, name in zip(axes, names, strict=True):
-        _panel(panel, effects[effects["panel"] == name], log)
+        _panel(panel, effects[effects["panel"] == name], log, columns)
         panel.set_title(name, fontsize=9)
         panel.set_xlabel(knob, fontsize=8)
     return figures.save(figure, path, title, phantom=True)
 
 
-def _panel(panel, effects: pd.DataFrame, log: bool) -> None:
+def _panel(panel, effects: pd.DataFrame, log: bool, columns: int) -> None:
     values = sorted(effects["knob"].unique())
     lines = effects.groupby("effect", sort=False)
     looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
@@ -53,4 +55,5 @@ def _panel(panel, effects: pd.DataFrame, log: bool) -> None:
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.tick_params(labelsize=8)
     panel.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    panel.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    at_foot = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+    panel.legend(fontsize=7, frameon=False, ncols=columns, **at_foot)

@@ -39,12 +39,11 @@ def _panels() -> list[Panel]:
 
 
 def _conclude(effects: pd.DataFrame) -> str:
-    fused, second = (of(effects, each.name, "D:") for each in (EFFECTS[0], EFFECTS[2]))
-    alone = of(effects, EFFECTS[1].name, "D:")
+    fused, alone, second = (of(effects, each.name, "D:") for each in EFFECTS)
     return (
-        f"In telling a finding from others (D), F-MSML beside R18 is {verdict(fused)} than a "
-        f"second R18 beside it: from {trend(fused)}. A second R18 alone gains {trend(second)}, F-MSML "
-        f"alone {trend(alone)}."
+        "In telling a finding from others (D), F-MSML beside R18 against a second R18 beside it: "
+        f"{verdict(fused)}, from {trend(fused)}. F-MSML alone against R18: {verdict(alone)}, from "
+        f"{trend(alone)}. What a second R18 adds to R18: {verdict(second)}, from {trend(second)}."
     )
 
 

@@ -53,10 +53,10 @@ def _conclude(effects: pd.DataFrame) -> str:
     rarest = effects[effects["knob"] == effects["knob"].max()]
     best = rarest.loc[rarest["value"].idxmax()]
     return (
-        f"Against weighted cross-entropy, equation (2) as printed (A) is {verdict(printed)}: from "
-        f"{trend(printed)}. Our repair (C) is {verdict(repaired)}: from {trend(repaired)}. Plain "
-        f"cross-entropy is {verdict(plain)}: from {trend(plain)}. Where findings are rarest the "
-        f"highest is {best['effect']}, {interval(best)}."
+        f"Against weighted cross-entropy: equation (2) as printed (A) is {verdict(printed)}, from "
+        f"{trend(printed)}; our repair (C) is {verdict(repaired)}, from {trend(repaired)}; plain "
+        f"cross-entropy is {verdict(plain)}, from {trend(plain)}. Where findings are rarest, the "
+        f"highest is {best['effect']}: {interval(best)}."
     )
 
 

@@ -60,18 +60,17 @@ def _of_uncertain(effects: pd.DataFrame) -> str:
     ones, zeros = (of(effects, f"{policy} ") for policy in ("U-Ones", "U-Zeros"))
     smooth = [of(effects, f"{policy}+LSR") for policy in ("U-Ones", "U-Zeros")]
     return (
-        f"Against leaving uncertain labels out (Ignore), U-Ones is {verdict(ones)} of truly "
-        f"positive ones, U-Zeros {verdict(zeros)}: U-Ones goes from {trend(ones)}, U-Zeros from "
-        f"{trend(zeros)}. With label smoothing U-Ones is {verdict(smooth[0])}, U-Zeros "
-        f"{verdict(smooth[1])}."
+        f"Against leaving uncertain labels out (Ignore): U-Ones is {verdict(ones)}, from "
+        f"{trend(ones)} of truly positive ones; U-Zeros is {verdict(zeros)}, from {trend(zeros)}. "
+        f"With label smoothing, U-Ones is {verdict(smooth[0])} and U-Zeros {verdict(smooth[1])}."
     )
 
 
 def _of_misaligned(effects: pd.DataFrame) -> str:
     cut, views = (of(effects, name) for name in ("template", "TTA"))
     return (
-        f"Template matching is {verdict(cut)} than a centre crop: from {trend(cut)}. TTA is "
-        f"{verdict(views)} than one view: from {trend(views)}. The template moves by at most "
+        f"Template matching against a centre crop: {verdict(cut)}, from {trend(cut)}. TTA against "
+        f"one view: {verdict(views)}, from {trend(views)}. The template moves by at most "
         f"{(CONFIG.resize - CONFIG.size) / 2 / CONFIG.resize:.1%} of the side either way, as the "
         "paper's 224 of 256 pixels do, and does not turn."
     )
