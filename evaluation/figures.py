@@ -280,8 +280,9 @@ _P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
 def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
+        size = min(26, 4 * figure.get_figwidth())
         figure.text(
-            0.5, 0.5, PHANTOM_WARNING, fontsize=min(26, 4 * figure.get_figwidth()), color=ORANGE, alpha=0.25, rotation=20,
+            0.5, 0.5, PHANTOM_WARNING, fontsize=size, color=ORANGE, alpha=0.25, rotation=20,
             ha="center", va="center", zorder=10,
         )  # fmt: skip
     if title:

@@ -49,10 +49,10 @@ def _conclude(effects: pd.DataFrame) -> str:
     released = of(effects, "as released", "violations")
     doubt = of(effects, "spread")
     return (
-        f"A penalty with a gradient against plain cross-entropy: violations an image are "
+        "A penalty with a gradient against plain cross-entropy: violations an image are "
         f"{verdict(broken)}, from {trend(broken)}; mean AUC is {verdict(mean)}, from "
-        f"{trend(mean)}. As released, without a gradient: violations are {verdict(released)}. In finding errors, "
-        f"the spread of dropout passes against the entropy of their mean: "
+        f"{trend(mean)}. As released, without a gradient: violations are {verdict(released)}. In "
+        "finding errors, the spread of dropout passes against the entropy of their mean: "
         f"{verdict(doubt, 'better', 'worse')}, from {trend(doubt)}."
     )
 
