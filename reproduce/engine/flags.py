@@ -62,6 +62,14 @@ def arguments(
     return made, options
 
 
+def defaults(datasets: Sequence[str]) -> argparse.Namespace:
+    """How a script runs if no flag is given, for code that runs its rows."""
+    parser = argparse.ArgumentParser()
+    _add_how_to_run(parser, datasets)
+    _add_cluster(parser)
+    return parser.parse_args([])
+
+
 def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add = group.add_argument
     add("--data-dir", metavar="DIR", help="the dataset as released; none: phantoms")
@@ -69,7 +77,7 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
     add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
     add("--search", nargs="+", default=(), metavar="SETTING=A,B", help="best on validation")
-    add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
+    add("--seeds", type=seeds, default=(0,), metavar="0,1,2")
     add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
     add("--retry-failed", action="store_true", help="try rows again that failed before")
     add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
@@ -166,14 +174,15 @@ def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -
             raise RunError(f"--{flag} is for a dataset: give its folder with --data-dir.")
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds(text: str) -> tuple[int, ...]:
+    """The numbers of a --seeds flag."""
     try:
-        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+        given = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError:
-        seeds = (-1,)
-    if not all(0 <= seed < 2**31 for seed in seeds):
+        given = (-1,)
+    if not all(0 <= seed < 2**31 for seed in given):
         raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2")
-    return seeds
+    return given
 
 
 def _positive(text: str) -> int:
