@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -121,3 +122,17 @@ def _session(address: str, profile: str) -> Browser:
     }
     session = browser.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
     return Browser(f"{address}/session/{session['sessionId']}")
+
+
+def main() -> None:
+    """Take the README's picture of a report: python -m tests.browser results/index.html OUT.png."""
+    page, out = map(Path, sys.argv[1:])
+    with started() as browser:
+        browser.show(1240, 860)
+        browser.open(page.absolute())
+        browser.javascript("document.getElementById('chen2019').scrollIntoView()")
+        out.write_bytes(browser.picture())
+
+
+if __name__ == "__main__":
+    main()

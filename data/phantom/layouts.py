@@ -157,9 +157,7 @@ def chexpert(
     )
     view = np.where(rng.random(count) < 0.85, "AP", "PA")
     split_of = visits.split[visits.number == 0]  # (patients,)
-    named = np.empty(len(split_of), int)
-    for split, first_number in enumerate((1, 64541, 64741)):  # as released
-        named[split_of == split] = first_number + np.arange((split_of == split).sum())
+    named = _patient_numbers(split_of)
     studies = [
         f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
         for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
@@ -200,6 +198,17 @@ def chexpert(
     strength = np.column_stack([np.ones(count), visits.strength[:, :-1]])[test]
     _write_readers(root, [studies[i] for i in test], truth[test], strength, rng)
     return shots
+
+
+def _patient_numbers(split: np.ndarray) -> np.ndarray:
+    """Of every patient: 1, 64541, 64741, ... as released, further up where a set is larger."""
+    named, free = np.empty(len(split), int), 1
+    for number, first in enumerate((1, 64541, 64741)):
+        count = (split == number).sum()
+        free = max(first, free)
+        named[split == number] = free + np.arange(count)
+        free += count
+    return named
 
 
 def _write_readers(
