@@ -49,9 +49,9 @@ def main() -> None:
     for name in chosen:
         with page.counted(name, options.results_dir):
             if name in CONTRASTS:
-                page.save(name, contrasts.run(CONTRASTS[name], options), options.results_dir)
+                page.save(name, contrasts.compute(CONTRASTS[name], options), options.results_dir)
             else:
-                papers.run(ROWS[name], options)
+                papers.tabulate(ROWS[name], options)
     docs = options.results_dir / "docs" if given.quick else given.docs
     written = page.write(CONTRASTS, CLAIMS, options.results_dir, docs)
     print(f"\nWritten: {written}")

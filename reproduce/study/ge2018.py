@@ -10,7 +10,7 @@ from data.phantom.findings import LOOK_ALIKE
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import ge2018 as script
-from reproduce.study.contrasts import Contrast, Point
+from reproduce.study.contrasts import Contrast, Images, Point
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
@@ -47,13 +47,17 @@ def _conclude(effects: pd.DataFrame) -> str:
     )
 
 
-def _contrast(name: str, question: str, knob: str, knobs: dict[float, Knobs]) -> Contrast:
-    points = [Point(value, CONFIG, each) for value, each in knobs.items()]
-    wanted = [FUSION, CONTROL]
+def _contrast(knobs: dict[float, Knobs], **own) -> Contrast:
     return Contrast(
-        name, script, "chestxray14", question, knob, points, script.rows, wanted, _panels(),
-        _conclude,
-    )  # fmt: skip
+        script=script,
+        points=[Point(value, CONFIG, each) for value, each in knobs.items()],
+        images=Images("chestxray14"),
+        rows=script.rows,
+        wanted=[FUSION, CONTROL],
+        panels=_panels(),
+        conclude=_conclude,
+        **own,
+    )
 
 
 def _drawn(**more: float) -> Knobs:
@@ -62,16 +66,16 @@ def _drawn(**more: float) -> Knobs:
 
 CONTRASTS = [
     _contrast(
-        "ge2018-together",
-        "Does the multi-label loss help where findings come together?",
-        "how much findings come together",
         {value: _drawn(together=value, alike=0.5) for value in (0.0, 0.4, 0.8)},
+        name="ge2018-together",
+        question="Does the multi-label loss help where findings come together?",
+        knob="how much findings come together",
     ),
     _contrast(
-        "ge2018-alike",
-        "Does the fine-grained architecture help where findings look alike?",
-        "how much findings look alike",
         {value: _drawn(alike=value) for value in (0.0, 0.5, 0.8)},
+        name="ge2018-alike",
+        question="Does the fine-grained architecture help where findings look alike?",
+        knob="how much findings look alike",
     ),
 ]
 CLAIMS = {

@@ -15,7 +15,7 @@ from evaluation import inference
 from evaluation.metrics import Group
 from reproduce import mo2019 as script
 from reproduce.engine.rows import Data, Readout, Row
-from reproduce.study.contrasts import Contrast, Point, row_named
+from reproduce.study.contrasts import Contrast, Images, Point, row_named
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import interval, of, trend, verdict
 
@@ -62,25 +62,25 @@ def _conclude(effects: pd.DataFrame) -> str:
 
 CONTRASTS = [
     Contrast(
-        "mo2019-imbalance",
-        script,
-        "chestxray14",
-        "Does the entropy weighting loss help where findings are rare?",
-        "negatives to a positive, each finding",
-        [
+        name="mo2019-imbalance",
+        script=script,
+        question="Does the entropy weighting loss help where findings are rare?",
+        knob="negatives to a positive, each finding",
+        points=[
             Point(odds, CONFIG, Knobs(label_noise=0, odds=odds, findings=FINDINGS))
             for odds in (1, 5, 20, 60, 200)
         ],
-        rows,
-        [script.BASELINE, *READINGS.values()],
-        [
+        images=Images("chestxray14"),
+        rows=rows,
+        wanted=[script.BASELINE, *READINGS.values()],
+        panels=[
             Panel(
                 "lead over weighted cross-entropy, mean AUC",
                 auc(Group("drawn findings", FINDINGS)),
                 [Effect(name, row, script.BASELINE) for name, row in READINGS.items()],
             )
         ],
-        _conclude,
+        conclude=_conclude,
         log=True,
     )
 ]
