@@ -63,8 +63,9 @@ class Config(Readings):
     precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "resize": 72, "epochs": 5,
-        "learning_rate": 2e-3, "finetune_epochs": 3, "finetune_learning_rate": 5e-4}  # fmt: skip
+DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "resize": 36, "batch_size": 64,
+        "epochs": 10, "learning_rate": 4e-3, "finetune_epochs": 4,
+        "finetune_learning_rate": 1e-3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -138,7 +139,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
-    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.resize, **lists)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.resize, **lists)
     runs = loop.train("chen2019", rows, data, config, options)
     tables.write(runs, data, HIERARCHIES[data.dataset], options)
     loop.finish(runs)
