@@ -13,7 +13,7 @@ import pandas as pd
 from data import label_tree, labels
 from evaluation.metrics import Group
 from reproduce import asadi2025 as script
-from reproduce.study.contrasts import Contrast, Images, Point, damaged
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged
 from reproduce.study.measures import (
     Effect,
     Panel,
@@ -25,7 +25,13 @@ from reproduce.study.measures import (
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    backbone="tiny", size=48, batch_size=32, epochs=8, learning_rate=2e-3, patience=8, dropout=0.3
+    backbone="tiny",
+    size=PIXELS,
+    batch_size=64,
+    epochs=8,
+    learning_rate=4e-3,
+    patience=8,
+    dropout=0.3,
 )
 RELEASED, OURS = "HBCE fixed 0.5", "HBCE fixed 0.5 (differentiable)"
 PARENTS = label_tree.parent_matrix(label_tree.ASADI)

@@ -14,14 +14,14 @@ from data import label_tree, plco
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import chen2019 as script
-from reproduce.study.contrasts import Contrast, Images, Point, damaged
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 NAMES, TREE = label_tree.HIERARCHIES["plco"]
 CONFIG = script.Config(
-    backbone="tiny", weights="none", size=48, resize=54, epochs=6, learning_rate=2e-3,
-    finetune_epochs=3, finetune_learning_rate=5e-4,
+    backbone="tiny", weights="none", size=PIXELS, resize=36, batch_size=64, epochs=8,
+    learning_rate=4e-3, finetune_epochs=4, finetune_learning_rate=1e-3,
 )  # fmt: skip
 LEAF = auc(Group("leaf", [NAMES[label] for label in label_tree.leaves(TREE)]))
 TWO_STAGES, FLAT = "HLUP-finetune", "BR-all" + script.TWIN
@@ -113,7 +113,7 @@ CONTRASTS = [
         script=script,
         question="What does the exact product loss gain over the naive and the rescaled one?",
         knob="negatives to a positive, each leaf",
-        points=[Point(odds, CONFIG, Knobs(label_noise=0, odds=odds)) for odds in (5, 20, 80, 200)],
+        points=[Point(odds, CONFIG, Knobs(label_noise=0, odds=odds)) for odds in (5, 30, 200)],
         images=Images("plco"),
         rows=script.rows,
         wanted=["HLUP", "HLUP (naive)", "HLUP (rescale)"],

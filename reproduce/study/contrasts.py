@@ -22,8 +22,8 @@ from reproduce.engine import dataset, loop
 from reproduce.engine.rows import Data, Row, Run
 from reproduce.study.measures import Panel
 
-IMAGES, PIXELS = 3000, 48  # drawn for a value of a knob, and their side
-QUICK_IMAGES, QUICK_PIXELS = 160, 32
+IMAGES, PIXELS = 4000, 32  # drawn for a value of a knob, and their side
+QUICK_IMAGES, QUICK_PIXELS = 160, 24
 FLOOR = 0.03  # no label is rarer, where the knob is not its odds
 TRUE_LABELS = Knobs(label_noise=0)
 

@@ -10,13 +10,13 @@ from data.phantom.findings import LOOK_ALIKE
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import ge2018 as script
-from reproduce.study.contrasts import Contrast, Images, Point
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=48, resize=54,
-    epochs=6, learning_rate=2e-3, projection=64, projection_densenet=64, reduce=64,
+    resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=PIXELS,
+    resize=36, batch_size=64, epochs=8, learning_rate=4e-3, step=4, projection=64, projection_densenet=64, reduce=64,
 )  # fmt: skip
 FINDINGS = tuple(sorted({*LOOK_ALIKE, *LOOK_ALIKE.values()}))
 FUSION, CONTROL = "R18 + R18-F-MSML", "R18 + R18 again"

@@ -10,7 +10,7 @@ import pandas as pd
 from reproduce import RunError
 from reproduce.study.contrasts import QUICK_PIXELS
 
-PHANTOMS = 4000
+PHANTOMS = 8000
 QUICK = ("--phantoms", "160", "--size", str(QUICK_PIXELS), "--epochs", "1", "--resamples", "50")
 
 

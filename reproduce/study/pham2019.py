@@ -17,13 +17,13 @@ from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import pham2019 as script
 from reproduce.engine.rows import Combined, Data, Readout, Row
-from reproduce.study.contrasts import Contrast, Images, Point, damaged, row_named
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged, row_named
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    backbone="tiny", members="tiny", weights="none", size=48, resize=55, epochs=5,
-    learning_rate=2e-3, decay=0.7, held_out=0.1, template=False,
+    backbone="tiny", members="tiny", weights="none", size=PIXELS, resize=37, batch_size=64,
+    epochs=6, learning_rate=4e-3, decay=0.7, held_out=0.1, template=False,
 )  # fmt: skip
 FIVE = auc(Group("mean of five", labels.CHEXPERT_COMPETITION))
 UNCERTAIN = 0.6  # uncertain images of a label, to one positive image of it
