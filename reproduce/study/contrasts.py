@@ -23,7 +23,7 @@ from reproduce.engine.rows import Data, Row, Run
 from reproduce.study.measures import Panel
 
 IMAGES, PIXELS = 4000, 32  # drawn for a value of a knob, and their side
-QUICK_IMAGES, QUICK_PIXELS = 160, 24
+QUICK_IMAGES, QUICK_PIXELS = 160, 32
 FLOOR = 0.03  # no label is rarer, where the knob is not its odds
 TRUE_LABELS = Knobs(label_noise=0)
 

@@ -16,7 +16,8 @@ from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
     resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=PIXELS,
-    resize=36, batch_size=64, epochs=8, learning_rate=4e-3, step=4, projection=64, projection_densenet=64, reduce=64,
+    resize=36, batch_size=64, epochs=8, learning_rate=4e-3, step=4, projection=64,
+    projection_densenet=64, reduce=64,
 )  # fmt: skip
 FINDINGS = tuple(sorted({*LOOK_ALIKE, *LOOK_ALIKE.values()}))
 FUSION, CONTROL = "R18 + R18-F-MSML", "R18 + R18 again"
