@@ -198,7 +198,7 @@ def test_errors_are_found_by_what_differs_where_they_are(tmp_path):
 
 def effects_of(*lines: tuple[float, float, float, float]) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=["knob", "value", "low", "high"])
-    return frame.assign(panel="AUC", effect="A − B", contrast="x")
+    return frame.assign(panel="AUC", effect="A − B", contrast="x", seeds=3)
 
 
 def test_verdicts_in_words():
@@ -225,7 +225,7 @@ def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(nam
                 line = {"contrast": name, "knob": point.value, "panel": panel.title}
                 line |= {"effect": effect.name, "value": value}
                 lines.append(line | {"low": value - 0.01, "high": value + 0.01})
-    effects = pd.DataFrame(lines)
+    effects = pd.DataFrame(lines).assign(seeds=page.SEEDS)
     said = contrast.conclude(effects)
     assert "unknown" not in said
     assert "nan" not in said
@@ -235,8 +235,19 @@ def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(nam
     assert said in text
     assert f"study/{name}.svg" in text
     assert figures.PHANTOM_WARNING in text
+    assert "So far" not in text
     assert figures.PHANTOM_WARNING in figure.read_text()
     assert figure.stat().st_size < 60_000
+
+
+def test_fewer_seeds_are_said(tmp_path):
+    contrast = study.CONTRASTS["chen2019-levels"]
+    lines = effects_of((1, 0.0, -0.1, 0.1), (4, 0.1, 0.05, 0.2)).assign(
+        effect=contrast.panels[0].effects[0].name, seeds=1
+    )
+    page.save(contrast.name, lines, tmp_path)
+    written = page.write({contrast.name: contrast}, {"chen2019": {}}, tmp_path, tmp_path)
+    assert "So far of 1 of 3 seeds" in written.read_text()
 
 
 def test_claims_lead_to_contrasts_that_exist():

@@ -78,7 +78,8 @@ def compute(contrast: Contrast, options: Namespace) -> pd.DataFrame:
         runs = _train(contrast, point, options)
         for panel in contrast.panels:
             for effect in panel.effects_of(runs, options.resamples):
-                lines.append({"contrast": contrast.name, "knob": point.value} | effect)
+                about = {"contrast": contrast.name, "knob": point.value}
+                lines.append(about | effect | {"seeds": len(options.seeds)})
     return pd.DataFrame(lines)
 
 
