@@ -98,7 +98,7 @@ class Stage(NamedTuple):
         }  # fmt: skip
         sys.argv = [self.rehearsed.script, *map(str, sum(script_flags.items(), ()))]
         paper = self.rehearsed.paper
-        return flags.arguments(paper.Config, paper.DEMO, None, [self.rehearsed.name])
+        return flags.arguments(paper.Config, paper.DEMO, __doc__, [self.rehearsed.name])
 
     def reader_options(self, config) -> dict:
         return {"labels": config.labels} if self.rehearsed.name == "chexpert" else {}

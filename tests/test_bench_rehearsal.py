@@ -49,7 +49,7 @@ def test_patients_are_drawn_at_random_and_larger_parts_hold_the_smaller():
 
 
 def test_a_missing_label_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="has no Data_Entry_2017_v2020.csv"):
+    with pytest.raises(DataError, match=r"has no Data_Entry_2017_v2020\.csv"):
         nih_phantoms.label_file(tmp_path, nih_phantoms.LABEL_FILE)
 
 

@@ -241,7 +241,7 @@ def _surest(gaps: pd.DataFrame) -> str:
     )
 
 
-CALIBRATION = (
+CALIBRATION: tuple[str, str, dict[str, str]] = (
     "Can its probabilities be taken at their word?",
     "Of the images to which Zech's network gives 30 %, 30 % should have the finding: dots on the "
     "dotted line. Dots below it mean that it promises too much. Larger dots stand for more images."
