@@ -98,7 +98,7 @@ def _train(
         state.keep_best(run, best)
     if fit.epochs:
         model.load_weights(state.weights_of(run.folder))
-    for name in sorted({*data.frame["split"]} - {"train", "val"}, key=lambda name: name == "test"):
+    for name in sorted({*data.frame["split"]} - {"train"}, key=lambda name: name == "test"):
         write_predictions(model, run, data, name, config, seed)  # test last: it means finished
     (run.folder / state.STATE).unlink(missing_ok=True)
 
@@ -205,7 +205,7 @@ def predict(model, data: Data, name: str, config, passes: Callable, seed: int) -
 
 
 def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed: int) -> None:
-    """Write the row's probabilities of a test set."""
+    """Write the row's probabilities of the validation set or a test set."""
     row, in_set = run.row, _in(data, name)
     passes = predict(model, data, name, config, row.readout.passes, seed)
     probabilities = np.stack([row.readout.probabilities(logits) for logits in passes])

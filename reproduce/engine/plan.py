@@ -84,7 +84,7 @@ def _truth(row: Row | Combined, data: Data, runs: dict[tuple[str, int], Run]) ->
         return next(run.truth for (name, _), run in runs.items() if name == row.of[0])
     frame = data_of(row, data).frame
     digests = {}
-    for name in sorted({*frame["split"]} - {"train", "val"}):
+    for name in sorted({*frame["split"]} - {"train"}):
         in_set = (frame["split"] == name).to_numpy()
         ids, truth = frame["image_path"][in_set].to_numpy(), row.task.truth[in_set]
         digests[name] = predictions.truth_digest(ids, truth, row.task.labels)

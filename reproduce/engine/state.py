@@ -6,6 +6,7 @@
     history.csv          a line an epoch
     predictions.npz      of the test set: its presence means that the run is finished
     predictions-NAME.npz of a further set; template.npz, log.txt
+    validation.npz       of the validation set, which chooses thresholds; earlier runs have none
     failed.json          why the run ended early; bad-batch.txt lists the images of a NaN loss
 
 Every file is written whole or not at all, and proves itself: weights by their hash in config.json
@@ -32,7 +33,7 @@ from reproduce.engine.provenance import provenance
 from reproduce.engine.rows import Data, Run
 
 RECORD, STATE, WEIGHTS, FAILED = "config.json", "state.npz", "best.weights.h5", "failed.json"
-FINISHED = "predictions.npz"
+FINISHED, VALIDATION = "predictions.npz", predictions.VALIDATION
 DAMAGED = (  # what a damaged archive raises, wherever in it the damage lies
     *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error),
@@ -319,9 +320,15 @@ def test_sets(folder: Path) -> list[Path]:
     return sorted(folder.glob("predictions*.npz"))
 
 
+def all_predictions(folder: Path) -> list[Path]:
+    """The same and, where the run kept them, those of the validation set; the test set's last."""
+    paths = [path for path in (folder / VALIDATION, *test_sets(folder)) if path.exists()]
+    return sorted(paths, key=lambda path: path.name == FINISHED)
+
+
 def file_of(name: str) -> str:
     """The file of a set's predictions."""
-    return FINISHED if name == "test" else f"predictions-{name}.npz"
+    return {"test": FINISHED, "val": VALIDATION}.get(name, f"predictions-{name}.npz")
 
 
 def load_predictions(folder: Path, run: str, name: str = FINISHED) -> predictions.Predictions:
@@ -339,7 +346,8 @@ def usable_predictions(run: Run) -> bool:
     """Whether a run is finished; predictions that cannot be used are set aside."""
     if not (run.folder / FINISHED).exists():
         return False
-    for path in test_sets(run.folder):
+    kept_validation = (run.folder / VALIDATION).exists()
+    for path in all_predictions(run.folder):
         try:
             found = predictions.load(path)
             if found.meta.get("run") != run.digest:
@@ -348,7 +356,8 @@ def usable_predictions(run: Run) -> bool:
                 raise EvaluationError(f"{path} {problem}.")
         except EvaluationError as error:
             print(f"{error} It is set aside as {set_aside(path).name} and made again.", flush=True)
-    if lacking := [name for name in run.truth if not (run.folder / file_of(name)).exists()]:
+    needed = [name for name in run.truth if name != "val" or kept_validation]
+    if lacking := [name for name in needed if not (run.folder / file_of(name)).exists()]:
         (run.folder / FINISHED).unlink(missing_ok=True)
         print(f"{run.name} lacks {file_of(lacking[0])}, which is made again.", flush=True)
     return not lacking
