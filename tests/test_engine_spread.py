@@ -19,9 +19,10 @@ import pytest
 from data import files
 from data.progress import TimeLeft
 from reproduce import RunError
-from reproduce.engine import cluster, spread, worker
+from reproduce.engine import cluster, loop, spread, state, worker
 from reproduce.engine.rows import Combined, Fit, Row, Run, Task, parents
 from reproduce.engine.screen import Screen
+from reproduce.engine.search import Chosen
 from tests.conftest import REPOSITORY
 
 SMALL = [
@@ -387,6 +388,7 @@ def test_a_failed_row_fails_its_dependants_alone(tmp_path, one_cluster):
         row("needs bad", start_from="bad"),
         row("needs good", start_from="good"),
         Combined("of both", ["needs bad", "good"]),
+        Chosen("chosen", ["bad", "good"], values=["1", "2"]),  # a search, of which a value failed
     ]
     runs = runs_of(rows, tmp_path)
     at = str(tmp_path)
@@ -404,8 +406,8 @@ def test_a_failed_row_fails_its_dependants_alone(tmp_path, one_cluster):
         one_cluster, "chen2019", due, parents_among(runs), options, TimeLeft(4), task=task
     )
     order = (tmp_path / "order").read_text().splitlines()
-    assert sorted(order) == ["bad", "good", "needs good"]
-    assert order.index("good") < order.index("needs good")
+    assert sorted(order) == ["bad", "chosen", "good", "needs good"]
+    assert order.index("good") < min(order.index("needs good"), order.index("chosen"))
     assert not list((tmp_path / "results").iterdir())
 
 
@@ -431,6 +433,21 @@ def test_a_lost_worker_is_replaced_and_a_problem_is_named(tmp_path, one_cluster)
             one_cluster, "chen2019", due, lambda run: [], options_for(tmp_path), left, task=task
         )
     assert (tmp_path / "tries").read_text() == "xx"
+
+
+def test_a_table_is_not_written_without_the_results_of_its_rows(tmp_path, monkeypatch):
+    runs = runs_of([row("seen"), row("failed"), row("unseen")], tmp_path)
+    by_name = {(run.row.name, run.seed): run for run in runs.values()}
+    work = loop.Work("chen2019", by_name, None, None, None, TimeLeft(0))
+    for run in runs.values():
+        run.folder.mkdir()
+    runs["seen"].folder.joinpath("predictions.npz").touch()
+    state.record_failure(runs["failed"], state.RowFailed("NaN", "Lower it."))
+    loop._wait_for_files(work, [runs["seen"], runs["failed"]])
+    monkeypatch.setattr(loop, "LATE", 0)
+    monkeypatch.setattr(loop, "PAUSE", 0)
+    with pytest.raises(RunError, match="does not see the results of unseen, seed 0"):
+        loop._wait_for_files(work, list(runs.values()))
 
 
 def script(folder: Path, *flags: str) -> subprocess.Popen:
