@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from data import files
-from evaluation.published import FAILED, verdict_kind
+from evaluation.published import FAILED, RELEASED, verdict_kind
 
 WIDTH = 100
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
@@ -81,6 +81,8 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
         told = words - {"undefined"}  # those cells say so themselves: n/a
         if told == {"failed"}:
             lines[row, f"ours, {_shortened(reasons[row])}"] = ours.loc[row]
+        elif told == {RELEASED}:
+            lines[row, "not ours"] = ours.loc[row]
         elif told in ({"not comparable"}, {"not published"}):
             lines[row, f"ours, {told.pop()}"] = ours.loc[row]
         elif ran:
@@ -215,7 +217,8 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
-    our_cells = {*side_by_side.index[side_by_side["ours"].notna()]}
+    ran_here = side_by_side["ours"].notna() & side_by_side["verdict"].ne(RELEASED)
+    our_cells = {*side_by_side.index[ran_here]}
     cells_of: dict[str, set] = {}
     where_of: dict[str, list[str]] = {}
     split = noted.assign(note=noted["note"].str.split("; ")).explode("note")
@@ -274,9 +277,9 @@ def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
     """Aligned lines; columns beyond the width follow in a further block, rows named again."""
     header, rows, names = _grid(table)
+    columns = [*zip(*rows, strict=True)] or [()] * len(header)  # a table may have no rows
     widths = [
-        max([HEADING, *map(len, column)] if i >= names else map(len, column))
-        for i, column in enumerate(zip(*rows, strict=True))
+        max([HEADING if i >= names else 1, *map(len, column)]) for i, column in enumerate(columns)
     ]
     heads = [
         textwrap.wrap(name, widths[i], break_long_words=False) for i, name in enumerate(header)

@@ -42,6 +42,7 @@ def options_for(folder: Path, **changes) -> argparse.Namespace:
         "address": None,
         "gpus_per_row": None,
         "cpus_per_row": None,
+        "devices_per_row": 1,
         "only_train": None,
         "device": "auto",
         "data_dir": None,

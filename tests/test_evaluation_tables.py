@@ -157,6 +157,12 @@ def test_any_other_frame_is_shown_as_it_is():
     ]
 
 
+def test_a_frame_without_rows_is_its_header():
+    table = pd.DataFrame({"AUC": [], "AP": []}, pd.Index([], name="label"))
+    assert tables.to_text(table).split() == ["AUC", "AP"]
+    assert tables.to_markdown(table).splitlines() == ["|  | AUC | AP |", "| --- | ---: | ---: |"]
+
+
 def test_write_leaves_a_table_for_programs_and_one_for_people(tmp_path):
     side = side_by_side(reason="another split")
     csv, markdown = tables.write(side, tmp_path / "new" / "folder", "table")
@@ -308,3 +314,31 @@ def test_every_published_claim_can_be_told_in_words():
         page = tables.claims_page(checked, paper, None)
         assert page.count("\n| ") == len(checked) + 2  # a heading and its rule
         assert "|| " not in page
+
+
+def test_tables_and_columns_stand_in_the_printed_order():
+    side = side_by_side()
+    side["table"] = side["table"].replace({"Table 1": "Table Z"})
+    shown = [title.partition(" (")[0] for title in tables.as_printed(side)]
+    assert shown == [*side["table"].unique()]
+    assert shown != sorted(shown)
+
+
+@pytest.mark.parametrize(("labels", "down"), [(8, False), (9, True)])
+def test_more_than_eight_columns_stand_down_the_page(labels, down):
+    columns = [f"label {k}" for k in range(labels)]
+    side = side_by_side().iloc[[0] * labels].reset_index(drop=True).assign(column=columns)
+    ((_, printed),) = tables.as_printed(side).items()
+    assert list(printed.index if down else printed.columns) == columns
+
+
+def test_a_note_on_every_cell_of_a_row_names_the_row():
+    side = side_by_side().iloc[:3].reset_index(drop=True)
+    side = side.assign(table="T", row=["a", "a", "b"], column=["x", "y", "x"], metric="AUC")
+    for notes, expected in (
+        (["n", "n", ""], "T, a: n"),
+        (["n", "", ""], "T, a, x AUC: n"),
+        (["", "", "n"], "T, b, x AUC: n"),
+    ):
+        # nothing of ours, or it would be a note on all of ours
+        assert tables.footnotes(side.assign(note=notes, ours=np.nan))[0] == expected

@@ -42,6 +42,10 @@ def check(options) -> None:
         _check_address(given_address)
     if options.device == "cpu" and options.gpus_per_row:
         raise RunError("--device cpu and --gpus-per-row contradict each other: leave one of them.")
+    if options.gpus_per_row and options.gpus_per_row < options.devices_per_row > 1:
+        raise RunError(
+            f"--devices-per-row {options.devices_per_row} needs as many GPUs: leave --gpus-per-row."
+        )
 
 
 def address(options) -> str:

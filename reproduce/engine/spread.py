@@ -107,7 +107,7 @@ def _share(nodes: list[dict], options) -> Share:
     with_gpu = [host for host in hosts if host.get("GPU")]
     gpus = options.gpus_per_row
     if gpus is None:
-        gpus = float(bool(with_gpu) and options.device != "cpu")
+        gpus = float(options.devices_per_row * (bool(with_gpu) and options.device != "cpu"))
     if (gpus or options.device == "gpu") and not with_gpu:
         asked = "--device gpu" if options.device == "gpu" else f"--gpus-per-row {gpus:g}"
         raise RunError(

@@ -11,7 +11,7 @@ from evaluation import delong, figures, metrics, tables
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import scoring
+from reproduce.tables import row_details, scoring
 
 PRINTED_NAMES = {"HLUP (ours)": "HLUP", "HLUP-finetune (ours)": "HLUP-finetune"}  # Table 2
 BASELINE, OURS = "BR-all", "HLUP-finetune"  # Figure 3
@@ -41,6 +41,7 @@ def write(runs: Sequence[Run], data: Data, hierarchy: str, options) -> None:
     failed = failed_rows(runs)
     scoring.write("chen2019", folder, scored, data, PRINTED_NAMES, judged=judged, failed=failed)
     claims_at_equal_budget(folder, scored, data, failed)
+    row_details.write(folder, runs, data, options)
 
 
 def claims_at_equal_budget(folder: Path, scored: dict, data: Data, failed: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from evaluation.predictions import Predictions
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import heatmaps, radiologists, scoring
+from reproduce.tables import heatmaps, radiologists, row_details, scoring
 
 TITLE = "Pham et al. 2019, Figure"
 CLOSED = " (closed labels)"  # ends the names of flat rows with the labels that CT sees
@@ -55,6 +55,7 @@ def write(runs: Sequence[Run], data: Data, options, *, best_first: Sequence[str]
             beside["Ours (test)"] = public[best]._replace(table=table)
     aliases = {"Ours": best_first[0]}
     scoring.write("pham2019", folder, scored | beside, data, aliases, failed=failed)
+    row_details.write(folder, runs, data, options)
     named = scored | {name: scored[row] for name, row in aliases.items() if row in scored}
     write_closing(folder, data)
     claims_with_closed_labels(folder, named, data, failed)
@@ -109,7 +110,8 @@ def write_closing(folder: Path, data: Data) -> None:
     table = table[table["ones"] > 0]
     tables.to_csv(table.reset_index(), folder / "closing.csv")
     title = f"Explicit negatives that --close all would turn positive, of {len(train):,} images"
-    print("\n" + tables.titled(title, tables.to_text(table)))
+    if len(table):
+        print("\n" + tables.titled(title, tables.to_text(table)))
 
 
 def by_study(found: Predictions, study_of: dict[str, str], pool=np.mean):

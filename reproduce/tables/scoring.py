@@ -36,6 +36,11 @@ class Scored(NamedTuple):
     folders: Sequence[Path] = ()  # of the same runs
 
 
+def labels_and_mean(_: Sequence[str]) -> Sequence[Group]:
+    """Each label and the mean over all of them."""
+    return metrics.MEAN
+
+
 def score(
     runs: Sequence[Run],
     groups: Callable[[Sequence[str]], Sequence[Group]],
@@ -166,13 +171,15 @@ def write(
     *,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
+    released: dict[str, Scored] | None = None,
 ) -> None:
     """Write and print the paper's tables and claims; `aliases` are printed names of our rows.
 
     `failed`: rows that ended without predictions -> why ("NaN in epoch 2", "needs HLCP").
     `judged`: verdicts on claims that the paper's own tables give (see `claims.check`).
+    `released`: rows of others (see `released_rows`), which stand in the tables and not in claims.
     """
-    printed, failed = published.load(paper), failed or {}
+    printed, failed, released = published.load(paper), failed or {}, released or {}
     scored = {
         name: _with_lost_seeds(row_scores, failed.get(name)) for name, row_scores in scored.items()
     }
@@ -182,17 +189,17 @@ def write(
     named_missing = missing | {
         name: missing[row] for name, row in aliases.items() if row in missing and name not in named
     }
-    ours = values(named)
-    side = published.compare(
-        printed, _printed_cells(ours, printed), data.not_comparable, named_missing
-    )
+    cells = _printed_cells(values(named | released), printed)
+    side = published.compare(printed, cells, data.not_comparable, named_missing)
+    side["verdict"] = side["verdict"].mask(side["row"].isin(released), published.RELEASED)
     runs = {
         name: " ".join(each.relative_to(folder).as_posix() for each in row_scores.folders)
         for name, row_scores in named.items()
     }  # where each of our numbers comes from
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
-    own = pd.concat([values(scored), _without_values(missing, scored, printed)], ignore_index=True)
+    every = values(scored | released)
+    own = pd.concat([every, _without_values(missing, scored, printed)], ignore_index=True)
     own["runs"] = [runs.get(row, "") for row in own["row"]]
     tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
