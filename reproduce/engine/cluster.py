@@ -93,7 +93,7 @@ def connected(where: str, cpus: int | None = None):
                 logging_level="ERROR",
                 **({} if where else own | {"include_dashboard": False}),
             )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises this very class where it starts too slowly
             problem = textwrap.shorten(str(error), 300)
     with _sigterm_as_ctrl_c(on_sigterm):
         if problem:

@@ -63,6 +63,7 @@ def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
         elif options.on == "ray":
             _agree_on_shuffling(work, due)
             spread.train_all(paper, due, lambda run: work.parents(run).values(), options, left)
+            _wait_for_files(work, due)
         else:
             _train_all(work, due)
     finally:
@@ -143,12 +144,28 @@ def _train_only(work: Work, digest: str) -> None:
             "command was given: see that the suite, --data-dir and --weights are the same there."
         )
     began = time.monotonic()
-    while not all(parent.finished for parent in work.parents(run).values()):
+    while lacking := _unfinished_parents(work, run):
         if time.monotonic() - began > LATE:
-            raise RunError(f"{platform.node()} does not see the rows that {run.name} needs.")
+            raise RunError(f"{platform.node()} does not see {lacking[0]}, which {run.name} needs.")
         time.sleep(PAUSE)
     _train_all(work, [run])
     raise SystemExit(0 if run.finished else worker.RECORDED)
+
+
+def _wait_for_files(work: Work, due: Sequence[Run]) -> None:
+    """Wait until what other hosts have written is seen here; a RunError if that takes too long."""
+    began = time.monotonic()
+    while True:
+        failed = plan.failures(list(work.runs.values()))
+        unseen = [run for run in due if not run.finished and run.folder not in failed]
+        if not unseen:
+            return
+        if time.monotonic() - began > LATE:
+            raise RunError(
+                f"{platform.node()} does not see the results of {unseen[0].name}, which has ended: "
+                "put --results-dir on a file system that all hosts share, and run this again."
+            )
+        time.sleep(PAUSE)
 
 
 def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
@@ -171,10 +188,8 @@ def _settle(work: Work, run: Run) -> bool:
     failed = plan.failures(list(work.runs.values()))
     if run.finished or run.folder in failed:
         return True
-    for parent in work.parents(run).values():
-        left_out = isinstance(run.row, Chosen) and parent.folder in failed
-        if not parent.finished and not left_out:
-            return False
+    if _unfinished_parents(work, run):
+        return False
     with files.lock(run.folder / ".lock") as held:
         if not held:
             return False
@@ -186,6 +201,16 @@ def _settle(work: Work, run: Run) -> bool:
                 state.record_failure(run, failure)
                 state.say(run, f"failed: {failure}")
     return True
+
+
+def _unfinished_parents(work: Work, run: Run) -> list[str]:
+    """The rows that a run has to wait for; a search does without its values that failed."""
+    failed = plan.failures(list(work.runs.values())) if isinstance(run.row, Chosen) else {}
+    return [
+        name
+        for name, parent in work.parents(run).items()
+        if not parent.finished and parent.folder not in failed
+    ]
 
 
 def _make(work: Work, run: Run) -> None:

@@ -22,6 +22,7 @@ from reproduce import ROOT, RunError
 from reproduce.engine import cluster, worker
 from reproduce.engine.rows import Combined, Run
 from reproduce.engine.screen import Screen
+from reproduce.engine.search import Chosen
 
 RETRIES = 5  # of a run whose worker, process or host was lost
 BACKEND = "tensorflow"  # the one that is imported before a row's process is forked
@@ -130,7 +131,7 @@ def _share(nodes: list[dict], options) -> Share:
 
 
 def _job(paper: str, options, share: Share, probe: Path) -> dict:
-    """What every task of this command gets: plain texts and numbers."""
+    """What every task of this command gets: plain texts and numbers, and folders as whole paths."""
     folders = {"--results-dir": options.results_dir, "--cache-dir": options.cache_dir}
     given = {"--data-dir": options.data_dir, "--split-file": options.split_file}
     folders |= {flag: path for flag, path in given.items() if path}
@@ -202,8 +203,9 @@ def _run_all(
             room += max(2, room // 4) - len(pending)
             for run in list(waiting):
                 needed = [parent.folder for parent in parents(run)]
-                if not all(ended.get(folder, True) for folder in needed):
-                    waiting.remove(run)  # a row that it needs failed
+                failed = [folder for folder in needed if not ended.get(folder, True)]
+                if failed and not isinstance(run.row, Chosen):  # which does without them
+                    waiting.remove(run)
                     unsettled.discard(run.folder)
                     ended[run.folder] = False
                 elif room > 0 and unsettled.isdisjoint(needed):

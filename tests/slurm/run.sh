@@ -41,6 +41,10 @@ chmod 755 "$work" # others must reach munge's socket
 daemons=()
 _end() {
     scancel --user root 2>/dev/null || true
+    for _ in {1..30}; do # a job that outlives munged would ask for it forever
+        [[ -n $(squeue --noheader 2>/dev/null) ]] || break
+        sleep 1
+    done
     ((${#daemons[@]})) && kill "${daemons[@]}" 2>/dev/null
     wait
     rm -rf "$work"
@@ -87,10 +91,17 @@ until grep -rqs "epoch 1/" --include log.txt "$work/slurm"; do
     sleep 1
 done
 scancel --batch --signal=TERM "$job" # what SLURM sends a minute before the time is up
-echo "ok   job $job was told to end: $(_ended "$job"); it wrote: $(tail -n 1 "$work/job-$job.out")"
+state=$(_ended "$job") last=$(tail -n 1 "$work/job-$job.out")
+[[ $last == "Stopped; the same command goes on from the last whole epoch." ]] || {
+    cat "$work/job-$job.out"
+    echo "NOT ok: job $job, told to end, did not say how to go on"
+    exit 1
+}
+echo "ok   job $job was told to end: $state; it wrote: $last"
 sleep 2
-left=$(pgrep -fc "reproduce.engine.worker .* reproduce.chen2019 .*$work" || true)
-((left == 0)) || { echo "NOT ok: $left of its processes are left"; exit 1; }
+while read -r lock; do # a process that trains a row holds its lock
+    flock --nonblock "$lock" true || { echo "NOT ok: $lock is held by a process of the job"; exit 1; }
+done < <(find "$work/slurm" -path "*/seed-*/.lock")
 job=$(_submit)
 echo "ok   job $job was submitted again: $(_ended "$job")"
 grep -E "goes on after|runs are finished" "$work/job-$job.out" || true
