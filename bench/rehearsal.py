@@ -295,9 +295,11 @@ def table(measured: Measured) -> str:
             cells = [
                 "{:.1f} s, {:.1f} s, {:.0f} MB".format(*costs[images][step]) for images in sizes
             ]
-            grows = "**faster than linearly**" if grows_faster(costs, step) else "linearly or less"
-            kilobytes = kilobytes_an_image(costs, step)
-            memory = f"{kilobytes:.1f}" if kilobytes <= KB_AN_IMAGE else f"**{kilobytes:.1f}**"
+            grows, memory = "–", "–"
+            if len(sizes) > 1:
+                faster, kilobytes = grows_faster(costs, step), kilobytes_an_image(costs, step)
+                grows = "**faster than linearly**" if faster else "linearly or less"
+                memory = f"{kilobytes:.1f}" if kilobytes <= KB_AN_IMAGE else f"**{kilobytes:.1f}**"
             lines.append(f"| {step} | {' | '.join(cells)} | {grows} | {memory} |")
     lines += ["", *findings(measured)]
     return "\n".join(lines)

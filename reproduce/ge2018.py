@@ -78,8 +78,8 @@ class Config(Readings, Networks):
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
     "resnet": "tiny_residual", "densenet": "tiny", "vgg": "tiny_plain", "weights": "none",
-    "size": 32, "resize": 36, "batch_size": 64, "epochs": 6, "learning_rate": 2e-3,
-    "projection": 64, "projection_densenet": 64, "reduce": 64,
+    "size": 32, "resize": 36, "batch_size": 64, "epochs": 6, "step": 4,
+    "learning_rate": 2e-3, "projection": 64, "projection_densenet": 64, "reduce": 64,
 }  # fmt: skip
 
 
