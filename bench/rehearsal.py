@@ -39,7 +39,8 @@ from reproduce.tables import scoring
 PIXELS = 64  # a side, drawn and trained
 CHEXPERT_IMAGES = 223_414  # as many as its training set has; here in all three sets together
 QUICK = (200, 800)  # images
-SLACK = 1.15  # a step grows faster than linearly if its time per image grows by more than this
+SLACK = 1.15  # a step grows faster than linearly if it takes this many times longer than linear
+SECONDS = 0.5  # and so much longer: less is noise
 KB_AN_IMAGE = 8  # stated: labels, targets, names and predictions; images stay on the disk
 POLL = 0.02  # seconds between two looks at a step's memory
 
@@ -261,10 +262,12 @@ def rehearse(stage: Stage) -> dict[str, Cost]:
 
 
 def grows_faster(costs: dict[int, dict[str, Cost]], step: str) -> bool:
-    """Whether a step's CPU time per image is larger with more images, beyond the slack."""
-    sizes = sorted(costs)
-    per_image = [costs[images][step].cpu / images for images in sizes]
-    return per_image[-1] > SLACK * per_image[-2] if len(sizes) > 1 else False
+    """Whether a step's CPU time grows faster than the images, between the two largest sizes."""
+    if len(costs) < 2:
+        return False
+    few, many = sorted(costs)[-2:]
+    linear = costs[few][step].cpu * many / few
+    return costs[many][step].cpu > max(SLACK * linear, linear + SECONDS)
 
 
 def kilobytes_an_image(costs: dict[int, dict[str, Cost]], step: str) -> float:

@@ -118,7 +118,7 @@ def one_device(folder: Path, devices: int) -> dict:
     seen = devices_of_a_variable()
     failure = refusal(folder / "nan", data, options, rate=float("inf"))
     run = Run(Row("", None, None, Fit(2, None)), 0, folder, {})
-    own = fit.ProgressBar(run, 0, 1), fit.StopOnNaN(run, 0, 1.0, list, networks[-1])
+    own = fit.ProgressBar(run, 0, networks[-1]), fit.StopOnNaN(run, 0, 1.0, list, networks[-1])
     callbacks = keras.callbacks.CallbackList(own)
     images = data.frame["image_path"][data.frame["split"] == "train"]
     chunk = state.record(folder / "nan")["chunk"]

@@ -114,6 +114,16 @@ def test_a_flat_set_of_labels_is_a_tree():
     assert not label_tree.violations([[0, 1, NAN]], flat).any()
 
 
+def test_a_cut_tree_keeps_its_labels_and_their_last_kept_ancestor():
+    tree = (-1, 0, 1, 2, 1)  # a chain of four, and a second child in its middle
+    assert label_tree.cut(tree, 4) == label_tree.cut(tree, 9) == tree
+    assert label_tree.cut(tree, 3) == (-1, 0, 1, 1, 1)
+    assert label_tree.cut(tree, 2) == (-1, 0, 0, 0, 0)
+    assert label_tree.cut(tree, 1) == (-1, -1, -1, -1, -1)
+    for levels in (1, 2, 3, 4):
+        assert label_tree.depth(label_tree.cut(label_tree.PLCO, levels)) == levels
+
+
 def test_closing_by_hand():
     given_targets = [
         [0, 0, 1],  # the ancestors become positive

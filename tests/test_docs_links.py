@@ -18,7 +18,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "golden").glob("*.md")]
+    [
+        *ROOT.glob("*.md"),
+        ROOT / "results" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "tests" / "golden").glob("*.md"),
+    ]
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)|<img[^>]+src=\"(?!https?:)([^\"]+)\"")
 COMMAND = re.compile(r"(?:\"\$PYTHON\"|\bpython) -m ([a-z]\S*)(.*)|\bbash (\S+\.sh)(.*)")

@@ -17,6 +17,7 @@ class Config:
     finetune: int = 2  # ours
     size: int = 224  # §2
     resize: int = 256  # §2
+    batch_size: int = 32  # §4
     form: Literal["exact", "naive"] = "exact"  # eq. 2
 
 
@@ -49,6 +50,14 @@ def test_every_field_is_a_flag_and_beats_the_preset(monkeypatch):
     config, options = parsed(monkeypatch, *words.split())
     assert config == Config(epochs=3, rate=0.5, flip=False, form="naive")
     assert options.seeds == (2, 0)
+
+
+def test_several_devices_a_row_are_checked_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(flags.backend, "check_choice", lambda: None)
+    assert parsed(monkeypatch, "--devices-per-row", "4")[1].devices_per_row == 4
+    with pytest.raises(RunError, match="Batches of 32 images cannot be divided among 3 devices"):
+        parsed(monkeypatch, "--devices-per-row", "3")
 
 
 def test_resize_keeps_its_ratio_to_a_size_given_alone(monkeypatch):

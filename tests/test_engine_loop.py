@@ -93,7 +93,7 @@ def train(tmp_path, data, monkeypatch):
     from reproduce.engine import fit
 
     monkeypatch.setattr(fit, "train", fake)
-    monkeypatch.setattr(loop.backend, "start", lambda *_: "cpu")
+    monkeypatch.setattr(loop.backend, "start", lambda *_, **__: "cpu")
 
     def train_rows(rows, data=data, config=Config(), names=None, **options) -> list[Run]:
         trained.clear()
@@ -129,6 +129,15 @@ def test_changed_settings_are_a_new_folder_and_the_field_is_named(train, capsys)
     assert train(rows, config=Config(epochs=10))[0].folder == other.folder
     assert train.trained == []
     assert train(rows)[0].folder.name == "seed-0"
+    assert train.trained == []
+
+
+def test_several_devices_a_row_are_other_settings(train, capsys):
+    train([row("HLCP")])
+    other = train([row("HLCP")], devices_per_row=2)[0]
+    assert other.folder.name.startswith("seed-0-")
+    assert "HLCP: devices_per_row changed from None to 2" in capsys.readouterr().out
+    assert train([row("HLCP")])[0].folder.name == "seed-0"
     assert train.trained == []
 
 

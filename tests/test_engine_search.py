@@ -116,7 +116,7 @@ def train(tmp_path, data, monkeypatch):  # noqa: F811
         from reproduce.engine import fit
 
         monkeypatch.setattr(fit, "train", fake)
-        monkeypatch.setattr(loop.backend, "start", lambda *_: "cpu")
+        monkeypatch.setattr(loop.backend, "start", lambda *_, **__: "cpu")
         parent = row("HLCP")
         fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
         candidates = [

@@ -146,7 +146,7 @@ def predictions_of(targets, scores):
 def drawn(monkeypatch):
     """Matplotlib's figures instead of files, to look at what they plot."""
     figures_drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, *_: figures_drawn.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, *_: figures_drawn.append(figure))
     return figures_drawn
 
 

@@ -75,13 +75,12 @@ def made(tmp_path_factory):
         dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
-        phantoms=None, split_file=None, search=(), on="here", only_train=None,
-        devices_per_row=1, steps_per_execution=None,
+        phantoms=None, split_file=None, search=(), on="here", only_train=None, devices_per_row=1,
+        steps_per_execution=None,
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
-    attrs = frame.attrs
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
-    cut = dataset.decode(options, frame, attrs, "", 38, 32)
+    cut = dataset.decode(options, frame, frame.attrs, "", 38, 32)
     runs = loop.train("toy2020", rows, cut, Config(), options)
     by_row = {each.row.name: each.folder for each in runs}
     with pytest.MonkeyPatch.context() as patch:

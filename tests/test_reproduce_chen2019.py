@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_the_tables_rows_and_what_they_start_from():
     assert made["BR-leaf"].task.targets.shape == (1, 14)
     assert made["HLUP-finetune"].fit.epochs == CONFIG.finetune_epochs
     assert made["HLUP"].fit.learning_rate(0, []) == CONFIG.learning_rate
+
+
+def test_on_one_level_the_tree_teaches_what_flat_training_does():
+    frame = plco_frame([{"Nodule": 1}, {}, {"Opacity": 1}])
+    data = Data(frame, None, {"dataset": "plco"})
+    for levels, same in ((1, True), (2, False), (4, False)):
+        config = replace(CONFIG, levels=levels)
+        made = {row.name: row for row in chen2019.rows(config, data)}
+        logits = np.random.default_rng(0).normal(size=(3, 19))
+        flat, along = (
+            float(made[name].loss()(made[name].task.targets, logits)) for name in ("BR-all", "HLCP")
+        )
+        assert (flat == pytest.approx(along)) == same
+        read = made["HLUP"].readout.probabilities(logits)
+        assert np.allclose(read, inference.sigmoid(logits)) == same
 
 
 def rates(made: dict, row) -> list[float]:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,14 @@ def test_hours_are_estimated_from_the_epochs_of_all_rows(paper):
         assert int(re.match(r"(\d+) epochs", estimate)[1]) == sum(trained)
     assert re.search(r"\b\d+,\d{3} images", estimate)
     assert re.search(r"at \d+", script.__doc__.partition("* estimated")[2])
+
+
+def test_papers_of_one_dataset_share_one_set_of_phantoms():
+    """As many and as large for all of them, so that the demos draw each set once."""
+    counts: dict[str, set[int]] = {}
+    for paper, dataset in PAPERS.items():
+        script = importlib.import_module(f"reproduce.{paper}")
+        (count,) = re.findall(r"\bphantoms=(\d+)", Path(script.__file__).read_text())
+        counts.setdefault(dataset, set()).add(int(count))
+        assert script.DEMO["size"] <= 128  # all of these are drawn at 128 px
+    assert {dataset: len(each) for dataset, each in counts.items()} == dict.fromkeys(counts, 1)

@@ -1,5 +1,6 @@
 """Drawn patients in the released layouts: label files, lists, and the images to draw."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,11 +151,9 @@ def chexpert(
     visits = _visits("chexpert", count, (0.75, 0.1, 0.15), wanted, rng, knobs)
     findings = _findings("chexpert", visits)
     truth = drawn_labels.chexpert_table(visits.truth)
-    reported = drawn_labels.noisy("chexpert", visits.truth, wanted, rng, knobs.label_noise)
-    from_reports = drawn_labels.chexpert_uncertain(drawn_labels.chexpert_table(reported), rng)
-    from_images = drawn_labels.chexpert_table(
-        drawn_labels.noisy("chexpert", visits.truth, wanted, rng, knobs.label_noise)
-    )
+    noisy = partial(drawn_labels.noisy, "chexpert", visits.truth, wanted, rng, knobs.label_noise)
+    from_reports = drawn_labels.chexpert_uncertain(drawn_labels.chexpert_table(noisy()), rng)
+    from_images = drawn_labels.chexpert_table(noisy())
     view = np.where(rng.random(count) < 0.85, "AP", "PA")
     split_of = visits.split[visits.number == 0]  # (patients,)
     named = np.empty(len(split_of), int)

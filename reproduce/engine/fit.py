@@ -67,16 +67,14 @@ def _train(
         batches, images_of = epoch_batches(
             run, epoch, data, train_set, config, seed=seed, chunk=chunk
         )
+        watch = StopOnNaN(run, epoch, rate, images_of, model)
         fitted = model.fit(
             batches,
             shuffle=False,  # the pipeline shuffles, repeatably
             initial_epoch=epoch,
             epochs=epoch + 1,
             verbose=0,
-            callbacks=[
-                ProgressBar(run, epoch, model.steps_per_execution),
-                StopOnNaN(run, epoch, rate, images_of, model),
-            ],
+            callbacks=[ProgressBar(run, epoch, model), watch],
         )
         logits = predict(model, data, "val", config, inference.single_pass, seed)[0]
         if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
@@ -239,9 +237,10 @@ class ProgressBar(keras.callbacks.Callback):
 
     async_safe = True
 
-    def __init__(self, run: Run[Row], epoch: int, steps: int):
+    def __init__(self, run: Run[Row], epoch: int, model):
         super().__init__()
-        self.title, self.steps = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}", steps
+        self.title = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}"
+        self.steps = model.steps_per_execution
 
     def on_epoch_begin(self, epoch, logs=None):
         steps, quiet = self.params["steps"], not sys.stderr.isatty()

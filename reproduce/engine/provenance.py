@@ -46,11 +46,12 @@ def _gpu() -> dict:
     driver = Path("/proc/driver/nvidia/version")
     if driver.exists() and (named := re.search(r"Kernel Module\D*([\d.]+)", driver.read_text())):
         facts["driver"] = named[1]
-    if tensorflow := sys.modules.get("tensorflow"):
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")  # with JAX, tf.data is imported too
+    if backend == "tensorflow" and (tensorflow := sys.modules.get("tensorflow")):
         build = tensorflow.sysconfig.get_build_info()
         facts |= {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
         facts["tf32"] = tensorflow.config.experimental.tensor_float_32_execution_enabled()
-    elif jax := sys.modules.get("jax"):
+    elif backend == "jax" and (jax := sys.modules.get("jax")):
         for package in ("nvidia-cuda-runtime-cu12", "nvidia-cudnn-cu12"):
             try:
                 facts[package] = version(package)

@@ -183,15 +183,14 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["about.json"])
-            digest, found = hashlib.sha256(), []
-            for number in range(len(shapes)):
+            digest = hashlib.sha256()
+            for number, shape in enumerate(shapes):
                 array = archive[str(number)]
                 digest.update(np.ascontiguousarray(array).data)
-                found.append(array.shape)
+                if array.shape != shape:
+                    raise ValueError("it is of another network")
         if digest.hexdigest() != about["digest"]:
             raise ValueError("its numbers have changed")
-        if found != shapes:
-            raise ValueError("it is of another network")
         if about["run"] != run.digest:
             raise ValueError("it is another run's")
         best = about["best"]
@@ -206,8 +205,7 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
 
 def _arrays(path: Path, count: int) -> Iterator[np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
-        for number in range(count):
-            yield archive[str(number)]
+        yield from (archive[str(number)] for number in range(count))
 
 
 def stopped_by(folder: Path) -> str:

@@ -46,14 +46,15 @@ def main() -> None:
         chosen = []
     if unknown := [name for name in chosen if name not in {**CONTRASTS, **ROWS}]:
         raise RunError(f"--only {unknown[0]}: choose from {', '.join([*CONTRASTS, *ROWS])}.")
+    docs = options.results_dir / "docs" if given.quick else given.docs
+    written = page.write(CONTRASTS, CLAIMS, options.results_dir, docs)
     for name in chosen:
         with page.counted(name, options.results_dir):
             if name in CONTRASTS:
-                page.save(name, contrasts.run(CONTRASTS[name], options), options.results_dir)
+                page.save(name, contrasts.compute(CONTRASTS[name], options), options.results_dir)
             else:
-                papers.run(ROWS[name], options)
-    docs = options.results_dir / "docs" if given.quick else given.docs
-    written = page.write(CONTRASTS, CLAIMS, options.results_dir, docs)
+                papers.tabulate(ROWS[name], options)
+        page.write(CONTRASTS, CLAIMS, options.results_dir, docs)  # whole after each
     print(f"\nWritten: {written}")
 
 

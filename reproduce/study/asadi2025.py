@@ -13,7 +13,7 @@ import pandas as pd
 from data import label_tree, labels
 from evaluation.metrics import Group
 from reproduce import asadi2025 as script
-from reproduce.study.contrasts import Contrast, Point, damaged
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged
 from reproduce.study.measures import (
     Effect,
     Panel,
@@ -25,7 +25,13 @@ from reproduce.study.measures import (
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    backbone="tiny", size=48, batch_size=32, epochs=8, learning_rate=2e-3, patience=8, dropout=0.3
+    backbone="tiny",
+    size=PIXELS,
+    batch_size=64,
+    epochs=8,
+    learning_rate=4e-3,
+    patience=8,
+    dropout=0.3,
 )
 RELEASED, OURS = "HBCE fixed 0.5", "HBCE fixed 0.5 (differentiable)"
 PARENTS = label_tree.parent_matrix(label_tree.ASADI)
@@ -66,18 +72,18 @@ def _differences() -> list[Effect]:
 
 CONTRASTS = [
     Contrast(
-        "asadi2025-broken",
-        script,
-        "chexpert",
-        "What does a penalty change where training labels break the hierarchy?",
-        "share of parents labelled absent over a present child",
-        [
+        name="asadi2025-broken",
+        script=script,
+        question="What does a penalty change where training labels break the hierarchy?",
+        knob="share of parents labelled absent over a present child",
+        points=[
             Point(share, CONFIG, damage=damaged(functools.partial(break_hierarchy, share)))
             for share in (0.0, 0.1, 0.2, 0.3)
         ],
-        script.rows,
-        ["BCE", RELEASED, OURS, script.MC],
-        [
+        images=Images("chexpert", {"labels": "visualchexbert"}),
+        rows=script.rows,
+        wanted=["BCE", RELEASED, OURS, script.MC],
+        panels=[
             Panel("mean AUC of 21 labels", auc(Group("mean")), _differences()),
             Panel("violations an image", of_images(violations_of_asadi), _differences()),
             Panel(
@@ -86,8 +92,7 @@ CONTRASTS = [
                 [Effect("spread of dropout − entropy", "spread", "entropy")],
             ),
         ],
-        _conclude,
-        reader={"labels": "visualchexbert"},
+        conclude=_conclude,
     )
 ]
 CLAIMS = {

@@ -14,14 +14,14 @@ from data import label_tree, plco
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import chen2019 as script
-from reproduce.study.contrasts import Contrast, Point, damaged
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 NAMES, TREE = label_tree.HIERARCHIES["plco"]
 CONFIG = script.Config(
-    backbone="tiny", weights="none", size=48, resize=54, epochs=6, learning_rate=2e-3,
-    finetune_epochs=3, finetune_learning_rate=5e-4,
+    backbone="tiny", weights="none", size=PIXELS, resize=36, batch_size=64, epochs=8,
+    learning_rate=4e-3, finetune_epochs=4, finetune_learning_rate=1e-3,
 )  # fmt: skip
 LEAF = auc(Group("leaf", [NAMES[label] for label in label_tree.leaves(TREE)]))
 TWO_STAGES, FLAT = "HLUP-finetune", "BR-all" + script.TWIN
@@ -41,7 +41,7 @@ def delete(share: float, frame: pd.DataFrame) -> None:
     frame[list(plco.PRESERVE)] = kept.astype(float)
 
 
-def _gain(name: str, question: str, knob: str, points, conclude, **more) -> Contrast:
+def _gain(**own) -> Contrast:
     """A contrast of two-stage training and flat training as long."""
     panel = Panel(
         "gain in mean leaf AUC",
@@ -51,9 +51,13 @@ def _gain(name: str, question: str, knob: str, points, conclude, **more) -> Cont
             Effect("HLCP alone − BR-all of the same budget", "HLCP", FLAT),
         ],
     )
-    wanted = [TWO_STAGES, FLAT]
     return Contrast(
-        name, script, "plco", question, knob, points, script.rows, wanted, [panel], conclude, **more
+        script=script,
+        images=Images("plco"),
+        rows=script.rows,
+        wanted=[TWO_STAGES, FLAT],
+        panels=[panel],
+        **own,
     )
 
 
@@ -86,32 +90,34 @@ def _of_rare(effects: pd.DataFrame) -> str:
 
 CONTRASTS = [
     _gain(
-        "chen2019-deleted",
-        "Does training along the tree help where labels are deleted?",
-        "share of deleted labels",
-        [
+        name="chen2019-deleted",
+        question="Does training along the tree help where labels are deleted?",
+        knob="share of deleted labels",
+        points=[
             Point(share, CONFIG, damage=damaged(functools.partial(delete, share)))
             for share in (0.0, 0.3, 0.5, 0.7)
         ],
-        _of_deleted,
+        conclude=_of_deleted,
     ),
     _gain(
-        "chen2019-levels",
-        "Is it the tree that helps, or the second stage?",
-        "levels of the tree",
-        [Point(levels, replace(CONFIG, levels=levels), folder="all") for levels in (1, 2, 3, 4)],
-        _of_levels,
+        name="chen2019-levels",
+        question="Is it the tree that helps, or the second stage?",
+        knob="levels of the tree",
+        points=[
+            Point(levels, replace(CONFIG, levels=levels), folder="all") for levels in (1, 2, 3, 4)
+        ],
+        conclude=_of_levels,
     ),
     Contrast(
-        "chen2019-rare",
-        script,
-        "plco",
-        "What does the exact product loss gain over the naive and the rescaled one?",
-        "negatives to a positive, each leaf",
-        [Point(odds, CONFIG, Knobs(label_noise=0, odds=odds)) for odds in (5, 20, 80, 200)],
-        script.rows,
-        ["HLUP", "HLUP (naive)", "HLUP (rescale)"],
-        [
+        name="chen2019-rare",
+        script=script,
+        question="What does the exact product loss gain over the naive and the rescaled one?",
+        knob="negatives to a positive, each leaf",
+        points=[Point(odds, CONFIG, Knobs(label_noise=0, odds=odds)) for odds in (5, 30, 200)],
+        images=Images("plco"),
+        rows=script.rows,
+        wanted=["HLUP", "HLUP (naive)", "HLUP (rescale)"],
+        panels=[
             Panel(
                 "gain in mean leaf AUC",
                 LEAF,
@@ -121,7 +127,7 @@ CONTRASTS = [
                 ],
             )
         ],
-        _of_rare,
+        conclude=_of_rare,
         log=True,
     ),
 ]

@@ -22,8 +22,9 @@ from reproduce.engine import dataset, loop
 from reproduce.engine.rows import Data, Row, Run
 from reproduce.study.measures import Panel
 
-IMAGES, PIXELS = 3000, 48  # drawn for a value of a knob, and their side
+IMAGES, PIXELS = 4000, 32  # drawn for a value of a knob, and their side
 QUICK_IMAGES, QUICK_PIXELS = 160, 32
+FLOOR = 0.03  # no label is rarer, where the knob is not its odds
 TRUE_LABELS = Knobs(label_noise=0)
 
 
@@ -39,31 +40,36 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Images:
+    """The phantoms that a contrast draws, and how the paper's script takes them in."""
+
+    dataset: str
+    reader: dict = dataclasses.field(default_factory=dict)  # options of the dataset's reader
+    template: bool = False  # images are cut out by template matching
+
+
+@dataclass(frozen=True)
 class Contrast:
     """One knob of the drawing or of the labels, and the rows that are compared along it."""
 
     name: str
-    script: Any  # the paper's module: its split, and its Config with resize or size
-    dataset: str
+    script: Any  # the paper's module
     question: str
-    knob: str  # the axis of the figures, in words
+    knob: str  # the axis of the figure, in words
     points: Sequence[Point]
+    images: Images
     rows: Callable[[Any, Data], Sequence]  # the script's, or with others beside them
     wanted: Sequence[str]  # the rows that are trained, with those they need
     panels: Sequence[Panel]
     conclude: Callable[[pd.DataFrame], str]  # effects -> what they say, in a sentence or two
-    reader: dict = dataclasses.field(default_factory=dict)  # options of the dataset's reader
-    template: bool = False  # images are cut out by template matching
-    floor: float = 0.03  # no label is rarer
-    images: int = IMAGES
-    log: bool = False  # the knob's axis is logarithmic
+    log: bool = False  # the values of the knob stand at equal distances in the figure
 
     @property
     def paper(self) -> str:
         return self.script.__name__.rpartition(".")[2]
 
 
-def run(contrast: Contrast, options: Namespace) -> pd.DataFrame:
+def compute(contrast: Contrast, options: Namespace) -> pd.DataFrame:
     """Train what is due at every value of the knob; the effects, one line a panel and value."""
     lines = []
     points = contrast.points if not options.quick else contrast.points[-1:]
@@ -72,20 +78,21 @@ def run(contrast: Contrast, options: Namespace) -> pd.DataFrame:
         runs = _train(contrast, point, options)
         for panel in contrast.panels:
             for effect in panel.effects_of(runs, options.resamples):
-                lines.append({"contrast": contrast.name, "knob": point.value} | effect)
+                about = {"contrast": contrast.name, "knob": point.value}
+                lines.append(about | effect | {"seeds": len(options.seeds)})
     return pd.DataFrame(lines)
 
 
 def _train(contrast: Contrast, point: Point, options: Namespace) -> list[Run]:
     """The runs of one value of the knob: found finished, or trained."""
     own = copy.copy(options)
-    config, images = point.config, contrast.images
+    config, count = point.config, IMAGES
     if options.quick:
-        config, images = quick(config), QUICK_IMAGES
+        config, count = quick(config), QUICK_IMAGES
     own.results_dir = options.results_dir / contrast.name / (point.folder or f"{point.value:g}")
     own.rows = list(contrast.wanted)
-    own.dataset = contrast.dataset
-    data = _data(contrast, point, config, images, own)
+    own.dataset = contrast.images.dataset
+    data = _data(contrast, point, config, count, own)
     return loop.train(contrast.paper, contrast.rows, data, config, own)
 
 
@@ -96,11 +103,12 @@ def quick(config: Any) -> Any:
     return dataclasses.replace(config, **{k: v for k, v in small.items() if k in fields})
 
 
-def _data(contrast: Contrast, point: Point, config: Any, images: int, options) -> Data:
+def _data(contrast: Contrast, point: Point, config: Any, count: int, options) -> Data:
     """The phantoms of a point: drawn once, split by the script, labels damaged, decoded."""
     pixels = getattr(config, "resize", config.size)
-    folder = _draw(contrast, point.knobs, images, pixels, options.cache_dir / "phantoms")
-    frame = dataset.READERS[contrast.dataset].read(folder, **contrast.reader)
+    of = contrast.images
+    folder = _draw(of.dataset, point.knobs, count, pixels, options.cache_dir / "phantoms")
+    frame = dataset.READERS[of.dataset].read(folder, **of.reader)
     attrs = frame.attrs | {"folder": str(folder.absolute())}
     frame, _ = contrast.script.split(frame, config)
     # a further test set of a paper makes its only one larger here
@@ -108,18 +116,15 @@ def _data(contrast: Contrast, point: Point, config: Any, images: int, options) -
     frame = frame.assign(split=named).reset_index(drop=True)
     if point.damage:
         frame = point.damage(frame)
-    window = config.size if contrast.template else None
-    return dataset.decode(options, frame, attrs, "", pixels, window)
+    return dataset.decode(options, frame, attrs, "", pixels, config.size if of.template else None)
 
 
-def _draw(contrast: Contrast, knobs: Knobs, images: int, pixels: int, below: Path) -> Path:
+def _draw(name: str, knobs: Knobs, count: int, pixels: int, below: Path) -> Path:
     """The folder of these phantoms, which are drawn if they are not there yet."""
-    changes = "".join(f"-{_short(name, value)}" for name, value in knobs.changed().items())
-    name = f"study-{contrast.dataset}-{images}-{pixels}px{changes}"
-    with files.lock(below / f".{name}.lock", waiting="Another process draws them; waiting."):
-        return drawing.write(
-            contrast.dataset, below / name, images, pixels, 0, contrast.floor, knobs=knobs
-        )
+    changes = "".join(f"-{_short(knob, value)}" for knob, value in knobs.changed().items())
+    own = f"study-{name}-{count}-{pixels}px{changes}"
+    with files.lock(below / f".{own}.lock", waiting="Another process draws them; waiting."):
+        return drawing.write(name, below / own, count, pixels, 0, FLOOR, knobs=knobs)
 
 
 def _short(name: str, value: Any) -> str:
@@ -145,8 +150,8 @@ def damaged(change: Callable[[pd.DataFrame], None]) -> Callable[[pd.DataFrame], 
         learnt = frame["split"] != "test"
         part = frame[learnt].copy()
         change(part)
-        attrs, frame = frame.attrs, pd.concat([part, frame[~learnt]]).sort_index()
-        frame.attrs = attrs
-        return frame
+        whole_frame = pd.concat([part, frame[~learnt]]).sort_index().astype(frame.dtypes)
+        whole_frame.attrs = frame.attrs
+        return whole_frame
 
     return whole

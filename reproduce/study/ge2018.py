@@ -10,13 +10,14 @@ from data.phantom.findings import LOOK_ALIKE
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import ge2018 as script
-from reproduce.study.contrasts import Contrast, Point
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=48, resize=54,
-    epochs=6, learning_rate=2e-3, projection=64, projection_densenet=64, reduce=64,
+    resnet="tiny_residual", densenet="tiny", vgg="tiny_plain", weights="none", size=PIXELS,
+    resize=36, batch_size=64, epochs=8, learning_rate=4e-3, step=4, projection=64,
+    projection_densenet=64, reduce=64,
 )  # fmt: skip
 FINDINGS = tuple(sorted({*LOOK_ALIKE, *LOOK_ALIKE.values()}))
 FUSION, CONTROL = "R18 + R18-F-MSML", "R18 + R18 again"
@@ -47,13 +48,17 @@ def _conclude(effects: pd.DataFrame) -> str:
     )
 
 
-def _contrast(name: str, question: str, knob: str, knobs: dict[float, Knobs]) -> Contrast:
-    points = [Point(value, CONFIG, each) for value, each in knobs.items()]
-    wanted = [FUSION, CONTROL]
+def _contrast(knobs: dict[float, Knobs], **own) -> Contrast:
     return Contrast(
-        name, script, "chestxray14", question, knob, points, script.rows, wanted, _panels(),
-        _conclude,
-    )  # fmt: skip
+        script=script,
+        points=[Point(value, CONFIG, each) for value, each in knobs.items()],
+        images=Images("chestxray14"),
+        rows=script.rows,
+        wanted=[FUSION, CONTROL],
+        panels=_panels(),
+        conclude=_conclude,
+        **own,
+    )
 
 
 def _drawn(**more: float) -> Knobs:
@@ -62,16 +67,16 @@ def _drawn(**more: float) -> Knobs:
 
 CONTRASTS = [
     _contrast(
-        "ge2018-together",
-        "Does the multi-label loss help where findings come together?",
-        "how much findings come together",
         {value: _drawn(together=value, alike=0.5) for value in (0.0, 0.4, 0.8)},
+        name="ge2018-together",
+        question="Does the multi-label loss help where findings come together?",
+        knob="how much findings come together",
     ),
     _contrast(
-        "ge2018-alike",
-        "Does the fine-grained architecture help where findings look alike?",
-        "how much findings look alike",
         {value: _drawn(alike=value) for value in (0.0, 0.5, 0.8)},
+        name="ge2018-alike",
+        question="Does the fine-grained architecture help where findings look alike?",
+        knob="how much findings look alike",
     ),
 ]
 CLAIMS = {

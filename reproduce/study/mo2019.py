@@ -15,13 +15,13 @@ from evaluation import inference
 from evaluation.metrics import Group
 from reproduce import mo2019 as script
 from reproduce.engine.rows import Data, Readout, Row
-from reproduce.study.contrasts import Contrast, Point, row_named
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, row_named
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import interval, of, trend, verdict
 
 CONFIG = script.Config(
-    vgg="tiny_plain", resnet="tiny_residual", densenet="tiny", weights="none", size=48, epochs=6,
-    learning_rate=2e-3,
+    vgg="tiny_plain", resnet="tiny_residual", densenet="tiny", weights="none", size=PIXELS,
+    batch_size=64, epochs=8, learning_rate=4e-3,
 )  # fmt: skip
 FINDINGS = ("Cardiomegaly", "Effusion", "Mass", "Pneumothorax", "Edema")
 PLAIN = "DenseNet121 CE"
@@ -62,25 +62,25 @@ def _conclude(effects: pd.DataFrame) -> str:
 
 CONTRASTS = [
     Contrast(
-        "mo2019-imbalance",
-        script,
-        "chestxray14",
-        "Does the entropy weighting loss help where findings are rare?",
-        "negatives to a positive, each finding",
-        [
+        name="mo2019-imbalance",
+        script=script,
+        question="Does the entropy weighting loss help where findings are rare?",
+        knob="negatives to a positive, each finding",
+        points=[
             Point(odds, CONFIG, Knobs(label_noise=0, odds=odds, findings=FINDINGS))
-            for odds in (1, 5, 20, 60, 200)
+            for odds in (1, 10, 50, 200)
         ],
-        rows,
-        [script.BASELINE, *READINGS.values()],
-        [
+        images=Images("chestxray14"),
+        rows=rows,
+        wanted=[script.BASELINE, *READINGS.values()],
+        panels=[
             Panel(
                 "lead over weighted cross-entropy, mean AUC",
                 auc(Group("drawn findings", FINDINGS)),
                 [Effect(name, row, script.BASELINE) for name, row in READINGS.items()],
             )
         ],
-        _conclude,
+        conclude=_conclude,
         log=True,
     )
 ]

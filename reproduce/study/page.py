@@ -15,7 +15,8 @@ from reproduce.study import figures as of_study
 from reproduce.study import papers
 from reproduce.study.contrasts import IMAGES, PIXELS, Contrast
 
-COLUMNS = ["contrast", "knob", "panel", "effect", "value", "low", "high"]
+COLUMNS = ["contrast", "knob", "panel", "effect", "value", "low", "high", "seeds"]
+SEEDS = 3  # of a whole study
 MAIN_GROUP = {"chen2019": "leaf"}  # of a paper's rows; of the others the mean over all labels
 NOT_YET = "not computed yet"
 INTRODUCTION = f"""# The study: when do the papers' mechanisms work?
@@ -26,7 +27,7 @@ by [data/phantom](data.md), in the layout of the paper's dataset. Their truth is
 tell whether a mechanism works and when: training labels are damaged, or the drawing is changed, by
 one knob at a time, the paper's own rows are trained at every value, and the undamaged test labels
 are scored. A figure shows the difference of two rows, with its 95 % interval over test patients and
-over three seeds, paired in both.
+over {SEEDS} seeds, paired in both.
 
 What it cannot show: how large an effect is on radiographs. The findings are simple shapes of known
 kinds, the networks have 70,000 weights and learn from {PIXELS} pixels a side and about
@@ -118,8 +119,11 @@ def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
         )
         for panel, part in cells.groupby("panel", sort=False)
     ]
+    fewer = ""
+    if (seeds := effects["seeds"].min()) < SEEDS:
+        fewer = f" **So far of {seeds} of {SEEDS} seeds**, so intervals are too narrow."
     picture = f"![{drawn}: {figures.PHANTOM_WARNING}](study/{path.name})"
-    return f"{title}{contrast.conclude(effects)}\n\n{picture}\n\n" + "\n".join(grids)
+    return f"{title}{contrast.conclude(effects)}{fewer}\n\n{picture}\n\n" + "\n".join(grids)
 
 
 def _rows(paper: str, results: Path) -> str:

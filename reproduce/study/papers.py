@@ -10,11 +10,11 @@ import pandas as pd
 from reproduce import RunError
 from reproduce.study.contrasts import QUICK_PIXELS
 
-PHANTOMS = 4000
+PHANTOMS = 8000
 QUICK = ("--phantoms", "160", "--size", str(QUICK_PIXELS), "--epochs", "1", "--resamples", "50")
 
 
-def run(paper: str, options: Namespace) -> None:
+def tabulate(paper: str, options: Namespace) -> None:
     """Run a paper's script with the demo's settings; it goes on where it was stopped."""
     sizes = QUICK if options.quick else ("--phantoms", str(PHANTOMS))
     command = [

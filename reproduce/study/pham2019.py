@@ -17,13 +17,13 @@ from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import pham2019 as script
 from reproduce.engine.rows import Combined, Data, Readout, Row
-from reproduce.study.contrasts import Contrast, Point, damaged, row_named
+from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, damaged, row_named
 from reproduce.study.measures import Effect, Panel, auc
 from reproduce.study.wording import of, trend, verdict
 
 CONFIG = script.Config(
-    backbone="tiny", members="tiny", weights="none", size=48, resize=55, epochs=5,
-    learning_rate=2e-3, decay=0.7, held_out=0.1, template=False,
+    backbone="tiny", members="tiny", weights="none", size=PIXELS, resize=37, batch_size=64,
+    epochs=6, learning_rate=4e-3, decay=0.7, held_out=0.1, template=False,
 )  # fmt: skip
 FIVE = auc(Group("mean of five", labels.CHEXPERT_COMPETITION))
 UNCERTAIN = 0.6  # uncertain images of a label, to one positive image of it
@@ -78,40 +78,39 @@ def _of_misaligned(effects: pd.DataFrame) -> str:
 
 CONTRASTS = [
     Contrast(
-        "pham2019-uncertain",
-        script,
-        "chexpert",
-        "Which policy is best, depending on what is hidden behind uncertain labels?",
-        "share of uncertain labels that are truly positive",
-        [
+        name="pham2019-uncertain",
+        script=script,
+        question="Which policy is best, depending on what is hidden behind uncertain labels?",
+        knob="share of uncertain labels that are truly positive",
+        points=[
             Point(share, CONFIG, damage=damaged(functools.partial(make_uncertain, share)))
             for share in (0.0, 0.25, 0.5, 0.75, 1.0)
         ],
-        script.rows,
-        ["Ignore", *POLICIES],
-        [
+        images=Images("chexpert", {"labels": "visualchexbert"}),
+        rows=script.rows,
+        wanted=["Ignore", *POLICIES],
+        panels=[
             Panel(
                 "lead over Ignore, mean AUC of five labels",
                 FIVE,
                 [Effect(f"{policy} − Ignore", policy, "Ignore") for policy in POLICIES],
             )
         ],
-        _of_uncertain,
-        reader={"labels": "visualchexbert"},
+        conclude=_of_uncertain,
     ),
     Contrast(
-        "pham2019-misaligned",
-        script,
-        "chexpert",
-        "What are template matching and test-time augmentation worth on misaligned images?",
-        "shift (of the side) and turn (of 90 degrees), at most",
-        [
+        name="pham2019-misaligned",
+        script=script,
+        question="What are template matching and TTA worth on misaligned images?",
+        knob="shift (of the side) and turn (of 90 degrees), at most",
+        points=[
             Point(share, replace(CONFIG, template=True), Knobs(label_noise=0, misaligned=share))
             for share in (0.0, 0.05, 0.1, 0.2)
         ],
-        with_tta,
-        ["U-Ones", CENTRE, TTA],
-        [
+        images=Images("chexpert", {"labels": "visualchexbert"}, template=True),
+        rows=with_tta,
+        wanted=["U-Ones", CENTRE, TTA],
+        panels=[
             Panel(
                 "gain in mean AUC of five labels",
                 FIVE,
@@ -121,9 +120,7 @@ CONTRASTS = [
                 ],
             )
         ],
-        _of_misaligned,
-        reader={"labels": "visualchexbert"},
-        template=True,
+        conclude=_of_misaligned,
     ),
 ]
 CLAIMS = {
