@@ -220,7 +220,9 @@ def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(DataError, match=r"images/ cannot be read: Permission denied"):
+    with pytest.raises(
+        DataError, match=r"images/ cannot be read \(Permission denied\): make it readable"
+    ):
         plco.read(folder)
 
 
