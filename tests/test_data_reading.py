@@ -159,7 +159,7 @@ def test_rows_know_their_lines(tmp_path):
 )
 def test_a_patient_in_two_spellings_is_refused(first, second):
     frame = pd.DataFrame({"patient_id": [first, "7", second], "split": ["train", "train", "test"]})
-    with pytest.raises(DataError, match=f"{first} and {second} look like one patient"):
+    with pytest.raises(DataError, match=f"{first} and {second} in the split look like one patient"):
         reading.check_patients(frame)
     reading.check_patients(frame.replace({"patient_id": {second: "1000"}}))
 
