@@ -99,7 +99,8 @@ def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
             address = ray.get_runtime_context().gcs_address
             options = SimpleNamespace(
                 address=address, on="ray", device="cpu", gpus_per_row=None, cpus_per_row=1,
-                results_dir=scratch, cache_dir=scratch, data_dir=None, split_file=None,
+                devices_per_row=1, results_dir=scratch, cache_dir=scratch,
+                data_dir=None, split_file=None,
             )  # fmt: skip
             left = TimeLeft(1)
             firsts = [run for run in runs if isinstance(run.row, Row) and not needed(run)]

@@ -19,16 +19,16 @@ _EXPECTED = (
 
 
 def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
-    """image_path, patient_id, view (PA, AP), split (train_val, test), then 15 labels, 0 or 1.
+    """image_path, patient_id, sex, age, view, split (train_val, test), then 15 labels, 0 or 1.
 
     An image that lies in several image folders is taken from the first: images/, images_001/, …
-    Rows are in the order of the images' names, patient ids are numbers without leading zeros.
+    Rows are in the order of the images' names, patient ids are numbers without leading zeros. Sex
+    and age are as written, blank where the label file lacks them; views are PA and AP.
     """
     folder = reading.open_folder(folder)
     label_file = _label_file(folder)
-    table = reading.read_table(
-        label_file, ("Image Index", "Finding Labels", "Patient ID", "View Position")
-    )
+    needed = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+    table = reading.read_table(label_file, needed, optional=("Patient Gender", "Patient Age"))
     names = reading.texts(table, "Image Index", label_file)
     reading.check_unique(names, label_file)
     patients = _patients(table, names, label_file)
@@ -36,7 +36,12 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
     released = (*labels.CHESTXRAY14, labels.NO_FINDING)
     findings = _findings(reading.texts(table, "Finding Labels", label_file), released, label_file)
     views = reading.texts(table, "View Position", label_file).to_numpy()
-    frame = pd.DataFrame({"patient_id": patients, "view": views, "split": split})
+    sex, age = (
+        table.get(column, pd.Series("", table.index)).fillna("").to_numpy()
+        for column in ("Patient Gender", "Patient Age")
+    )
+    about = {"patient_id": patients, "sex": sex, "age": age, "view": views, "split": split}
+    frame = pd.DataFrame(about)
     frame = pd.concat([frame, pd.DataFrame(findings, columns=list(released))], axis=1)
     images = _images(folder)
     return reading.finish(

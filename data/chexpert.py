@@ -30,11 +30,12 @@ _EXPECTED = (
 
 
 def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = False) -> pd.DataFrame:
-    """image_path, patient_id, study_id, view, split (train, valid, test), then the 14 labels.
+    """image_path, patient_id, study_id, sex, age, view, split (train, valid, test), then 14 labels.
 
     `folder` is the CheXpert folder or its parent folder. The training labels are those of the
     "chexpert" labeller or of "visualchexbert", which is never uncertain. Within each split the rows
-    are in the order of patient, study and image.
+    are in the order of patient, study and image. Sex and age are as written, and blank in the test
+    set, whose CSV lacks them.
     """
     folder = reading.open_folder(folder)
     folders = _chexpert_folders(folder)
@@ -49,7 +50,7 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
         paths += reading.on_disk(folder, parents + "/" + name)
         names.append(split + "/" + name)
         parts.append(table.assign(split=split, block=block))
-    columns = ["patient_id", "study_id", "view", "split", *CHEXPERT, "block"]
+    columns = ["patient_id", "study_id", "sex", "age", "view", "split", *CHEXPERT, "block"]
     frame = pd.concat(parts, ignore_index=True)[columns]
     rows = frame["split"].value_counts().to_dict()
     radiologists(folder)  # a faulty file of theirs is found now, not after the training
@@ -149,10 +150,11 @@ def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
 def _read_csv(
     path: Path, split: str, folder: Path, folder_of_patient: dict[str, str]
 ) -> pd.DataFrame:
-    """patient_id, study_id, name (patient/study/image), view and labels of the rows of a CSV."""
+    """patient_id, study_id, sex, age, name (patient/study/image), view, labels of a CSV's rows."""
     by_study = path.name == "groundtruth.csv"
     column = "Study" if by_study else "Path"
-    table = reading.read_table(path, (column,), CHEXPERT, optional=("AP/PA", "Frontal/Lateral"))
+    optional = ("Sex", "Age", "AP/PA", "Frontal/Lateral")
+    table = reading.read_table(path, (column,), CHEXPERT, optional)
     # the test labels are a majority of radiologists, who left nothing open
     allowed = (1, 0) if split == "test" else (1, 0, -1, np.nan)
     values = reading.label_values(table, CHEXPERT, allowed, path)
@@ -162,7 +164,9 @@ def _read_csv(
     frame = pd.DataFrame(values, columns=list(CHEXPERT), index=table.index)
     frame["patient_id"] = parsed["patient_id"]
     frame["study_id"] = parsed["patient_id"] + "/" + parsed["study"]
-    frame["side"] = table.get("AP/PA", "")  # the test set's CSV has no such column
+    for name, column in (("sex", "Sex"), ("age", "Age"), ("side", "AP/PA")):
+        frame[name] = table.get(column, "")  # the test set's CSV has no such columns
+    frame[["sex", "age"]] = frame[["sex", "age"]].fillna("")
     if by_study:  # its row stands for every image of the study
         reading.check_unique(frame["study_id"], path)
         parents = frame["patient_id"].map(folder_of_patient).fillna("test")

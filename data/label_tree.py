@@ -4,6 +4,8 @@ A tree is a tuple with one parent index a label, in label order, -1 for a root. 
 of parent indices a label instead, () for a root. Every function takes either.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data import labels
@@ -115,6 +117,23 @@ def depth(tree: Tree) -> int:
     return level
 
 
+def cut(tree: Tree, levels: int) -> Tree:
+    """The same labels on at most so many levels: 1 makes every label a root.
+
+    A label that is too deep moves below its ancestor on the last level but one.
+    """
+    if levels >= depth(tree):
+        return tree
+    ancestors = ancestor_matrix(tree)
+    level = ancestors.sum(axis=1)  # 1 at a root
+    parents = []
+    for label in range(len(tree)):
+        above = [int(each) for each in np.flatnonzero(ancestors[label]) if each != label]
+        kept = [each for each in above if level[each] < min(level[label], levels)]
+        parents.append(max(kept, key=lambda each: level[each], default=-1))
+    return tuple(parents)
+
+
 def leaves(tree: Tree) -> np.ndarray:
     """Indices of the labels without children."""
     return np.flatnonzero(parent_matrix(tree).sum(axis=0) == 0)
@@ -212,3 +231,18 @@ HIERARCHIES: dict[str, tuple[tuple[str, ...], Tree]] = {
     "chestxray14": (labels.CHESTXRAY14_HIERARCHY, CHESTXRAY14_HIERARCHY),  # ours
     "chexpert-abnormal": (labels.CHEXPERT_HIERARCHY, CHEXPERT_HIERARCHY),  # ours
 }
+
+
+def parents_among(names: Sequence[str]) -> np.ndarray:
+    """(labels, labels) parents in the hierarchy that has these labels; zeros where none has.
+
+    A label whose parent is not among them is put below that parent's own.
+    """
+    exact = [each for each in HIERARCHIES.values() if list(each[0]) == list(names)]
+    wider = [each for each in HIERARCHIES.values() if set(each[0]) >= set(names)]
+    if not (exact or wider):
+        return np.zeros((len(names), len(names)))
+    order, tree = (exact or wider)[0]
+    columns = [order.index(name) for name in names]
+    above = ancestor_matrix(tree)[np.ix_(columns, columns)] - np.eye(len(columns))
+    return above * (above @ above == 0)  # ancestors with nothing in between

@@ -21,6 +21,7 @@ READER_STYLES = (("o", ORANGE), ("s", GREEN), ("^", PURPLE), ("D", "#E69F00"), (
 PHANTOM_WARNING = "drawn phantoms, not comparable"
 PANEL = 2.3  # inches
 SIGNIFICANT = 0.05
+FEW = 10  # images in a bin of a reliability diagram
 
 # A decorator: labels and file names are shown as they are, `$` and `_` start no formula.
 literal_text = matplotlib.rc_context({"text.parse_math": False})
@@ -70,7 +71,7 @@ def roc_curves(
         if label + columns >= len(labels):
             panel.set_xlabel("1 − specificity", fontsize=7)
     _draw_readers(figure, panels, targets, probabilities, readers or {})
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.ndarray]) -> None:
@@ -135,7 +136,7 @@ def roc_by_row(
         panel.set_ylabel("sensitivity", fontsize=7)
     curves = panels[0].lines[1:]  # without the diagonal
     _legend(figure, curves, next(iter(rows.values())).labels, ncols=5, fontsize=7)
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -161,7 +162,7 @@ def examples(
         below.set_xlabel(more, fontsize=6)
         for panel in (above, below):
             panel.set(xticks=(), yticks=())
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -203,7 +204,7 @@ def auc_comparison(
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     _legend(figure, points, names, ncols=2, fontsize=8)
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -212,10 +213,11 @@ def reliability(
 ) -> Path:
     """Reliability diagrams, a panel a label: observed share against mean probability.
 
-    `bins`: group, variant, observed, predicted, images. Markers grow with the images of a bin.
+    `bins`: group, variant, observed, predicted, images. Markers grow with the images of a bin; a
+    bin of few images says little, so it is hollow and no line leads to it.
     """
     labels, variants = bins["group"].unique(), bins["variant"].unique()
-    columns = min(5 if len(labels) <= 10 else 7, len(labels))
+    columns = min(4, len(labels))  # more could not be read on a small screen
     rows = -(-len(labels) // columns)
     figure = Figure((PANEL * columns, PANEL * rows + 1.0), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -227,8 +229,11 @@ def reliability(
         for variant, (marker, colour) in styles.items():
             drawn = bins[(bins["group"] == name) & (bins["variant"] == variant)]
             sizes = 6 + 6 * np.log10(drawn["images"].to_numpy(float))
-            panel.plot(drawn["predicted"], drawn["observed"], color=colour, linewidth=1)
-            panel.scatter(drawn["predicted"], drawn["observed"], sizes, colour, marker=marker)
+            few = (drawn["images"] < FEW).to_numpy()
+            joined, faces = drawn[~few], np.where(few, "white", colour)
+            panel.plot(joined["predicted"], joined["observed"], color=colour, linewidth=1)
+            points = drawn["predicted"], drawn["observed"], sizes, faces
+            panel.scatter(*points, marker=marker, edgecolors=colour, linewidths=0.8, zorder=2)
         panel.set_title(name, fontsize=8)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -241,8 +246,9 @@ def reliability(
         matplotlib.lines.Line2D([], [], marker=marker, color=colour)
         for marker, colour in styles.values()
     ]
-    _legend(figure, handles, list(styles), ncols=len(styles), fontsize=7)
-    return _save(figure, path, title, phantom)
+    legend = _legend(figure, handles, list(styles), ncols=len(styles), fontsize=7)
+    legend.set_title(f"hollow: fewer than {FEW} images", {"size": 7})
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -266,22 +272,24 @@ def subgroups(
             style = {"color": colours[line.by], "linewidth": 1.3}
             panel.plot([line.low, line.high], [place, place], **style)
             panel.plot(line.value, place, "o", markersize=4, color=colours[line.by])
-        panel.set_title(f"{metric}, mean over labels", fontsize=8)
+        panel.set_title(f"{_MEASURES.get(metric, metric)}, mean over labels", fontsize=8)
         panel.tick_params(axis="x", labelsize=7)
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
     panels[0].set_yticks(np.arange(len(ticks)), ticks, fontsize=8)
     panels[0].invert_yaxis()
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
+_MEASURES = {"FNR": "missed (FNR)", "FPR": "false alarms (FPR)"}
 _P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
 
 
-def _save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
+def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
+        size = min(26, 4 * figure.get_figwidth())
         figure.text(
-            0.5, 0.5, PHANTOM_WARNING, fontsize=26, color=ORANGE, alpha=0.25, rotation=20,
+            0.5, 0.5, PHANTOM_WARNING, fontsize=size, color=ORANGE, alpha=0.25, rotation=20,
             ha="center", va="center", zorder=10,
         )  # fmt: skip
     if title:

@@ -23,6 +23,7 @@ import numpy as np
 from data import files
 from evaluation import EvaluationError, Names
 
+VALIDATION = "validation.npz"  # the same of a run's validation images, which choose thresholds
 DIGEST = "digest"  # the array of a file that holds `content_digest` of the others
 UNREADABLE = (  # what zipfile, its decompressors and NumPy raise on damaged bytes
     OSError,

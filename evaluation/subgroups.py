@@ -53,6 +53,17 @@ def views(values: Sequence) -> np.ndarray:
     return np.array([UNKNOWN if text in ("", "nan", "None") else text for text in texts])
 
 
+ATTRIBUTES = {"sex": sexes, "age": age_bands, "view": views}  # name -> values to subgroups
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """The attributes in a text such as `sex,age`; EvaluationError where one is unknown."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in ATTRIBUTES]:
+        raise EvaluationError(f"--by {unknown[0]!r} is unknown; use {', '.join(ATTRIBUTES)}.")
+    return names
+
+
 def compare(
     targets: np.ndarray,
     probabilities: np.ndarray,

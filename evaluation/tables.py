@@ -1,5 +1,6 @@
 """Tables of our numbers beside the published ones, as Markdown, terminal text or CSV."""
 
+import itertools
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from data import files
-from evaluation.published import FAILED, verdict_kind
+from evaluation.published import FAILED, RELEASED, verdict_kind
 
 WIDTH = 100
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
@@ -17,6 +18,11 @@ MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
 LONGEST_REASON = 40  # characters of "failed: REASON" that fit beside the name of a row
 NOT_COMPARABLE = "not comparable ("
+HOW_CLAIMS_ARE_JUDGED = (
+    "Ours: a claim *holds* where it is true in the whole 95 % interval of the difference between "
+    "our rows, *does not hold* where it is true nowhere in it, and is *within noise* where it is "
+    "true in a part of it. Their numbers are judged as they are printed."
+)
 
 
 def number(value: float, decimals: int = DECIMALS) -> str:
@@ -75,6 +81,8 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
         told = words - {"undefined"}  # those cells say so themselves: n/a
         if told == {"failed"}:
             lines[row, f"ours, {_shortened(reasons[row])}"] = ours.loc[row]
+        elif told == {RELEASED}:
+            lines[row, "not ours"] = ours.loc[row]
         elif told in ({"not comparable"}, {"not published"}):
             lines[row, f"ours, {told.pop()}"] = ours.loc[row]
         elif ran:
@@ -153,14 +161,64 @@ def warnings(side_by_side: pd.DataFrame) -> list[str]:
     verdicts = side_by_side["verdict"]
     reasons = verdicts[verdicts.str.startswith(NOT_COMPARABLE)].drop_duplicates()
     reasons = reasons.str.removeprefix(NOT_COMPARABLE).str.removesuffix(")")
-    return [f"{reason}, not comparable with the published values" for reason in reasons]
+    return [warning(reason) for reason in reasons]
+
+
+def warning(reason: str) -> str:
+    """What stands above numbers that must not be read against the published ones."""
+    return f"{reason}, not comparable with the published values"
+
+
+def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -> str:
+    """Judged claims as Markdown: each quote once, and a line for each comparison under it."""
+    counts = checked["ours"].str.split(":").str[0].value_counts()
+    parts = [f"# {title}\n", *([f"**{warning(not_comparable)}**\n"] if not_comparable else [])]
+    parts += [f"{HOW_CLAIMS_ARE_JUDGED}\n"]
+    words = ", ".join(f"{word} {count}" for word, count in counts.items())
+    parts += [f"**Of {len(checked)} comparisons, ours:** {words}.\n"]
+    lines = []
+    records = checked.fillna("").to_dict("records")
+    for (name, quote), group in itertools.groupby(records, lambda c: (c["claim"], c["quote"])):
+        for i, line in enumerate(group):
+            theirs = _with_details(line["published"], line["published_margin"])
+            ours = _with_details(line["ours"], line["margin"], line["size"], line["our_note"])
+            claim = "" if i else f"{name}: “{quote}”"
+            lines.append([claim, claim_in_words(line), theirs, ours])
+    columns = ["claim", "comparison", "their numbers", "ours"]
+    return "\n".join([*parts, *_left_aligned(pd.DataFrame(lines, columns=columns))]) + "\n"
+
+
+def claim_in_words(line: dict) -> str:
+    """`HLUP-finetune > BR-all by 2 %: leaf AUC (Table 1)` of a line of claims.csv."""
+    rows = "every other row" if line["right_row"] == "*" else line["right_row"].replace("|", ", ")
+    columns = "every label" if line["column"] == "*" else line["column"].replace("|", ", ")
+    amount = ""
+    if line["scope"] == "count":
+        columns = f"{line['amount']} of the labels" if line["column"] == "*" else columns
+    elif line["amount"]:
+        amount = f" {'by' if line['relation'] in '<>' else 'to within'} {line['amount']}"
+    gain = ", more than for any other label" if line["scope"] == "most" else ""
+    relation = {">=": "≥", "<=": "≤"}.get(line["relation"], line["relation"])
+    metric, table = line["metric"].replace("|", " and "), line["table"].replace("|", ", ")
+    return f"{line['left_row']} {relation} {rows}{amount}: {columns} {metric}{gain} ({table})"
+
+
+def _with_details(verdict: str, *details: str) -> str:
+    return "; ".join(filter(None, [f"**{verdict}**", *details]))
+
+
+def _left_aligned(table: pd.DataFrame) -> Iterator[str]:
+    """The lines of a Markdown table of words."""
+    heading, _, *lines = _markdown_lines(table)
+    yield from (heading, "|" + " --- |" * table.shape[1], *lines)
 
 
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:
     """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
-    our_cells = {*side_by_side.index[side_by_side["ours"].notna()]}
+    ran_here = side_by_side["ours"].notna() & side_by_side["verdict"].ne(RELEASED)
+    our_cells = {*side_by_side.index[ran_here]}
     cells_of: dict[str, set] = {}
     where_of: dict[str, list[str]] = {}
     split = noted.assign(note=noted["note"].str.split("; ")).explode("note")

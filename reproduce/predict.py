@@ -4,9 +4,11 @@
     python -m reproduce.predict --run results/pham2019/chexpert/ensemble/seed-0 FOLDER --heatmaps
 
 PNG, JPEG and DICOM, files or folders of them, prepared exactly as the run's own images were, for
-every run of every paper, ensembles and fusions included. Writes a line into predictions.csv as soon
-as an image is done and, with --heatmaps, a PNG for each image; the same command again goes on where
-it stopped. A file that cannot be used is named and left out, and the exit code is 1.
+every run of every paper, ensembles and fusions included. A label is called present where its
+probability reaches the row's operating point, which the run's validation images chose. Writes a
+line into predictions.csv as soon as an image is done and, with --heatmaps, a PNG for each image;
+the same command again goes on where it stopped. A file that cannot be used is named and left out,
+and the exit code is 1.
 """
 
 import argparse
@@ -24,27 +26,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import BadImage, files, label_tree, labels
+from data import BadImage, files, label_tree
 from data.augment import Augment
 from data.images import unlike_radiograph
-from evaluation import uncertainty
+from evaluation import operating_points, uncertainty
 from evaluation.predictions import load
 from reproduce import RunError
 from reproduce.engine import flags, rebuild
 from reproduce.engine.rows import Combined
+from reproduce.tables import details, row_details
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 GENTLE = Augment(flip=True, degrees=7, scale=0.02, shear=5 / 224)  # Pham 2019, section 4.4
 SHOWN = 6  # labels with a heatmap
 DETAIL = 560  # pixels a side of a picture in a panel, at least
 LONGEST_STEM = 100  # characters of a panel's name; file systems end at 255 bytes
-TREES = (
-    (labels.CHEXPERT, label_tree.CHEXPERT),
-    (labels.ASADI, label_tree.ASADI),
-    (labels.PLCO, label_tree.PLCO),
-    (labels.CHESTXRAY14_HIERARCHY, label_tree.CHESTXRAY14_HIERARCHY),
-    (labels.CHEXPERT_HIERARCHY, label_tree.CHEXPERT_HIERARCHY),
-)
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -61,6 +57,13 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--mc", type=int, nargs="?", const=10, metavar="N", help="mean of N dropout passes (10)"
+    )
+    parser.add_argument(
+        "--operating-point",
+        type=operating_points.parse,
+        default=operating_points.Rule(operating_points.YOUDEN),
+        metavar="RULE",
+        help="youden (default), sensitivity=0.9 or specificity=0.9",
     )
     parser.add_argument("--heatmaps", action="store_true", help="a PNG panel for every image")
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
@@ -100,21 +103,6 @@ def _is_folder(path: Path) -> bool:
 def shown(path: Path) -> str:
     """A path as text that can be printed and written, whatever bytes its name has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def tree_of(names: Sequence[str]) -> np.ndarray:
-    """(labels, labels) parents in the hierarchy that has these labels; zeros where none has.
-
-    A label whose parent is not predicted is put below that parent's own.
-    """
-    exact = [known for known in TREES if list(known[0]) == list(names)]
-    wider = [known for known in TREES if set(known[0]) >= set(names)]
-    if not (exact or wider):
-        return np.zeros((len(names), len(names)))
-    order, tree = (exact or wider)[0]
-    columns = [order.index(name) for name in names]
-    above = label_tree.ancestor_matrix(tree)[np.ix_(columns, columns)] - np.eye(len(columns))
-    return above * (above @ above == 0)  # ancestors with nothing in between
 
 
 # What is written
@@ -179,7 +167,7 @@ class Output:
         if (name := shown(image.path)) in self.done:  # only its panel was lacking
             return
         values = image.mean if image.spread is None else [*image.mean, *image.spread.round(6)]
-        self.done[name] = [repr(float(value)) for value in values]
+        self.done[name] = [*(repr(float(value)) for value in values), *image.calls]
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow([name, *self.done[name]])
 
@@ -217,8 +205,10 @@ def open_output(
         "predictions.npz": files.sha256(run.folder / "predictions.npz"),
         "tta": options.tta,
         "mc": options.mc,
+        "operating point": str(options.operating_point),
     }
     columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
+    columns += [f"{name} present" for name in run.labels]
     with files.lock(options.out / ".lock") as held:
         if not held:
             raise RunError(f"Another command is writing to {options.out}: give another --out.")
@@ -266,13 +256,20 @@ class Images:
 
 
 class Predicted(NamedTuple):
-    """What the run predicts of one image."""
+    """What the run predicts of one image, and from which probability on a label is present."""
 
     path: Path
     pixels: dict[Path, np.ndarray]  # as each network's run reads the image
     names: list[str]
     mean: np.ndarray  # (labels,)
     spread: np.ndarray | None  # (labels,), where there are several members
+    thresholds: np.ndarray  # (labels,), NaN where the run could not choose one
+
+    @property
+    def calls(self) -> list[str]:
+        """present or absent for each label; empty where there is no threshold."""
+        calls = np.where(self.mean >= self.thresholds, "present", "absent")
+        return np.where(np.isnan(self.thresholds), "", calls).tolist()
 
     @property
     def line(self) -> str:
@@ -281,7 +278,10 @@ class Predicted(NamedTuple):
 
         spread = [None] * len(self.names) if self.spread is None else self.spread
         likeliest = np.argsort(-self.mean, kind="stable")[:3]
-        texts = (f"{self.names[k]} {percent(self.mean[k], spread[k])}" for k in likeliest)
+        texts = (
+            f"{self.names[k]} {percent(self.mean[k], spread[k])} {self.calls[k]}".strip()
+            for k in likeliest
+        )
         return f"{shown(self.path)}: {', '.join(texts)}"
 
 
@@ -303,7 +303,7 @@ def draw_panel(path: Path, run: rebuild.Rebuilt, models: dict, image: Predicted,
         image.spread,
         shown=likeliest,
         heat=heat,
-        parents=tree_of(image.names),
+        parents=label_tree.parents_among(image.names),
         title=Path(shown(image.path)).name,
         note=note,
     )
@@ -328,7 +328,9 @@ def predict(options: argparse.Namespace) -> int:
         due += [path for path in panels if shown(path) in out.done and not panels[path].is_file()]
         if len(due) < len(paths):
             print(f"{len(paths) - len(due):,} of {len(paths):,} images are done and stay.")
-        failures = _predict_due(due, run, passes, out, panels, note) if due else 0
+        thresholds = _thresholds(options, run) if due else np.empty(0)
+        work = due, run, passes, thresholds
+        failures = _predict_due(*work, out=out, panels=panels, note=note) if due else 0
         done = sum(shown(path) in out.done for path in paths)
         print(f"{done:,} of {len(paths):,} images: {out.path}")
     if failures:
@@ -336,7 +338,19 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _predict_due(due: list[Path], run: rebuild.Rebuilt, passes, out: Output, panels, note) -> int:
+def _thresholds(options: argparse.Namespace, run: rebuild.Rebuilt) -> np.ndarray:
+    """Each label's threshold at the run's operating point; prints how they were chosen."""
+    test, validation = row_details.samples(run.folder)
+    thresholds, where = details.thresholds(test, options.operating_point, validation)
+    print(f"present: at or above the label's threshold ({options.operating_point}). {where}")
+    if options.tta or options.mc:
+        print("The thresholds are of the run's own reading, without --tta or --mc.")
+    return thresholds
+
+
+def _predict_due(
+    due: list[Path], run: rebuild.Rebuilt, passes, thresholds: np.ndarray, *, out, panels, note
+) -> int:
     """Predict images batch by batch, write each at once; how many could not be used."""
     from evaluation.panels import DISCLAIMER
 
@@ -351,7 +365,8 @@ def _predict_due(due: list[Path], run: rebuild.Rebuilt, passes, out: Output, pan
             own = {folder: each[row] for folder, each in pixels.items()}
             own_spread = None if spread is None else spread[row]
             names = [str(name) for name in predictions.labels]
-            image = Predicted(path, own, names, predictions.mean[row], own_spread)
+            mean = predictions.mean[row]
+            image = Predicted(path, own, names, mean, own_spread, thresholds)
             if len(due) <= 20:
                 images.say(image.line)
             if panels:

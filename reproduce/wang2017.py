@@ -22,11 +22,10 @@ import pandas as pd
 
 import losses
 from data import labels, splits
-from evaluation import metrics
 from reproduce.engine import dataset, flags, loop, plan, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Row, Task
-from reproduce.tables import scoring
+from reproduce.tables import released_rows, row_details, scoring
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Config:
     precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learning_rate": 2e-3}
+DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "batch_size": 64, "epochs": 8,
+        "learning_rate": 4e-3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -71,11 +71,13 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
     runs = loop.train("wang2017", rows, data, config, options)
-    scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
+    scored = scoring.score(runs, scoring.labels_and_mean, options.resamples)
+    scored, released = released_rows.add(scored, data, options, scoring.labels_and_mean)
     folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
-    scoring.write("wang2017", folder, scored, data, failed=failed)
+    scoring.write("wang2017", folder, scored, data, failed=failed, released=released)
+    row_details.write(folder, runs, data, options)
     loop.finish(runs)
 
 

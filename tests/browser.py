@@ -46,6 +46,11 @@ class Browser:
     def javascript(self, script: str, *arguments):
         return self.call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def javascript_later(self, script: str, *arguments):
+        """The same for a script that gives its answer to the function that is its last argument."""
+        self.call("POST", "/timeouts", {"script": 120_000})
+        return self.call("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
     def devtools(self, command: str, **parameters):
         return self.call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 

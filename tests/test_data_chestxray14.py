@@ -63,7 +63,7 @@ def test_a_release_reads_label_for_label(folder):
     assert frame["view"].tolist() == ["PA", "AP", "PA", "PA"]
     assert frame["split"].tolist() == ["train_val", "train_val", "test", "train_val"]
     released = [*labels.CHESTXRAY14, "No Finding"]
-    assert frame.columns[4:].tolist() == released
+    assert frame.columns[6:].tolist() == released
     for (_, finding, *_), row in zip(ROWS, frame[released].to_numpy(), strict=True):
         assert {released[i] for i in np.flatnonzero(row)} == set(finding.split("|"))
     assert (frame.dtypes[released] == np.float32).all()
@@ -130,6 +130,17 @@ def test_columns_are_found_by_name(folder):
     expected = chestxray14.read(folder)
     table[table.columns[::-1]].to_csv(folder / "Data_Entry_2017_v2020.csv", index=False)
     pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
+
+
+def test_sex_and_age_are_as_written_and_blank_where_the_file_lacks_them(folder):
+    path = folder / "Data_Entry_2017_v2020.csv"
+    table = pd.read_csv(path).assign(**{"Patient Gender": "F", "Patient Age": "058Y"})
+    table.to_csv(path, index=False)
+    frame = chestxray14.read(folder)
+    assert (set(frame["sex"]), set(frame["age"])) == ({"F"}, {"058Y"})
+    table.drop(columns=["Patient Gender", "Patient Age"]).to_csv(path, index=False)
+    frame = chestxray14.read(folder)
+    assert (set(frame["sex"]), set(frame["age"])) == ({""}, {""})
 
 
 def test_missing_images_are_an_error_until_allowed(folder):

@@ -75,7 +75,7 @@ def test_the_small_release_reads_value_for_value(folder):
         "Frontal LL",
         "Frontal AP",
     ]
-    assert frame.columns[5:].tolist() == list(CHEXPERT)
+    assert frame.columns[7:].tolist() == list(CHEXPERT)
     values = frame[list(CHEXPERT)].to_numpy()
     assert values.dtype == np.float32
     expected = np.full((5, 14), NAN)
@@ -158,6 +158,17 @@ def test_without_the_visualchexbert_file_the_error_says_so(folder):
         chexpert.read(folder, labels="visualchexbert")
     with pytest.raises(DataError, match="no 'chexbert' labels; choose"):
         chexpert.read(folder, labels="chexbert")
+
+
+def test_sex_and_age_are_as_written_and_blank_where_a_csv_has_none(folder):
+    frame = chexpert.read(folder)
+    assert set(frame["sex"]) == {"Female"}
+    assert set(frame["age"]) == {"61"}
+    changed = table("valid").drop(columns=["Sex", "Age"])
+    changed.to_csv(folder / "valid.csv", index=False)
+    frame = chexpert.read(folder)
+    assert set(frame.loc[frame["split"] == "valid", "sex"]) == {""}
+    assert set(frame.loc[frame["split"] == "train", "age"]) == {"61"}
 
 
 @pytest.mark.parametrize("name", ["test.csv", "test_labels.csv"])

@@ -317,3 +317,15 @@ def test_an_unknown_way_to_close_is_refused():
         label_tree.close(np.zeros((1, 3)), CHAIN, "some")
     with pytest.raises(ValueError, match="needs which"):
         label_tree.close(np.zeros((1, 3)), CHAIN, "blanks")
+
+
+def test_trees_are_found_by_their_labels():
+    whole = label_tree.parents_among(list(labels.ASADI))
+    edges = label_tree.parent_matrix(label_tree.ASADI)
+    assert ((whole > 0) <= (edges > 0)).all()
+    assert edges.sum() - whole.sum() == 2  # two pairs are implied: over the deeper parent
+    found = label_tree.parents_among(
+        ["Abnormal", "Infiltration", "Nodule"]
+    )  # what lies between is absent
+    assert np.argwhere(found).tolist() == [[1, 0], [2, 0]]
+    assert not label_tree.parents_among(["never", "heard"]).any()

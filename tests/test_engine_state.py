@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,28 @@ SHAPES = [(2, 3), ()]
 def test_a_state_comes_back_as_it_was(tmp_path):
     run = begun(tmp_path / "run")
     best = after_epoch(run, 2, b"weights")
-    arrays, lines, kept = state.load_epoch(run, SHAPES)
+    read, lines, kept = state.load_epoch(run, SHAPES)
+    arrays = list(read)
     assert [array.dtype for array in arrays] == [np.float32, np.int64]
     assert arrays[0].tolist() == [[2.0] * 3] * 2
     assert len(lines) == 2
     assert kept == best
     assert len(state.history(run.folder)) == 2
+
+
+def test_a_state_passes_through_memory_one_variable_at_a_time(tmp_path):
+    run = begun(tmp_path / "run")
+    shape, count = (512, 512), 20  # 1 MB each
+    arrays = (np.full(shape, number, np.float32) for number in range(count))
+    tracemalloc.start()
+    try:
+        state.save_epoch(run, arrays, [{"epoch": 1}], {})
+        for number, array in enumerate(state.load_epoch(run, [shape] * count).arrays):
+            assert array[0, 0] == number
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "foreign", "shape", "no best"])
@@ -143,7 +160,11 @@ def test_sessions_are_appended_with_the_epochs_that_they_trained(tmp_path):
 
 
 def predict(
-    run: Run, truth: float = 1.0, name: str = state.FINISHED, by: str | None = None
+    run: Run,
+    truth: float = 1.0,
+    name: str = state.FINISHED,
+    by: str | None = None,
+    of: str = "test",
 ) -> None:
     found = Predictions(
         ids=np.array(["a", "b"]),
@@ -151,7 +172,7 @@ def predict(
         labels=np.array(["x"]),
         targets=np.array([[truth], [0.0]], np.float32),
         probabilities=np.array([[[0.5], [0.25]]]),
-        meta={"row": "R", "run": run.digest if by is None else by, "set": "test"},
+        meta={"row": "R", "run": run.digest if by is None else by, "set": of},
     )
     predictions.save(run.folder / name, found)
 
@@ -189,6 +210,21 @@ def test_a_lost_further_set_is_predicted_again(tmp_path, capsys):
     predict(run)
     assert not state.usable_predictions(run)
     assert "lacks predictions-public.npz" in capsys.readouterr().out
+
+
+def test_validation_predictions_are_not_missed_but_made_again_once_damaged(tmp_path, capsys):
+    run = with_truth(tmp_path / "run")
+    run = run._replace(truth=run.truth | {"val": run.truth["test"]})
+    predict(run)
+    assert state.usable_predictions(run)  # of an earlier version, which kept none
+    predict(run, name=state.VALIDATION, of="val")
+    assert state.usable_predictions(run)
+    assert [path.name for path in state.all_predictions(run.folder)][-1] == state.FINISHED
+    path = run.folder / state.VALIDATION
+    path.write_bytes(path.read_bytes()[:-20])
+    assert not state.usable_predictions(run)
+    assert "lacks validation.npz, which is made again" in capsys.readouterr().out
+    assert not run.finished
 
 
 def test_predictions_copied_between_runs_are_not_tabled(tmp_path):

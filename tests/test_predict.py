@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import types
 from dataclasses import dataclass, replace
@@ -13,11 +14,10 @@ import pandas as pd
 import pytest
 
 import losses
-from data import label_tree, labels
 from data.augment import Augment
 from data.phantom import drawing
-from evaluation import hierarchy, inference
-from evaluation.predictions import load
+from evaluation import hierarchy, inference, operating_points
+from evaluation.predictions import VALIDATION, load
 from reproduce import RunError
 from reproduce import predict as command
 from reproduce.engine import dataset, loop, rebuild
@@ -76,6 +76,7 @@ def made(tmp_path_factory):
         cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
         device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
         phantoms=None, split_file=None, search=(), on="here", only_train=None,
+        devices_per_row=1, steps_per_execution=None,
     )  # fmt: skip
     frame = dataset.read(options, Config().size, 0)
     attrs = frame.attrs
@@ -121,6 +122,27 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
     found = rebuild.predictions(rebuilt, networks, images, files, None)
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert (f"{NAMES[0]} ±" in table) == (row == "fusion")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path, capsys, kept):
+    runs, _, root = made
+    folder, flags = runs["chain"], ("--operating-point", "sensitivity=0.9")
+    if not kept:  # a run of an earlier version
+        shutil.copytree(folder.parents[1], tmp_path / "earlier")
+        folder = tmp_path / "earlier" / folder.parent.name / folder.name
+        (folder / VALIDATION).unlink()
+    files = [str(path) for path in files_of(folder, root)[:3]]
+    assert command.main(["--run", str(folder), *files, *flags, "--out", str(tmp_path)]) == 0
+    chosen_on = load(folder / (VALIDATION if kept else "predictions.npz"))
+    rule = operating_points.parse("sensitivity=0.9")
+    thresholds = operating_points.choose(chosen_on.targets, chosen_on.mean, rule)
+    table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    for name, threshold in zip(NAMES, thresholds, strict=True):
+        calls = ["present" if value >= threshold else "absent" for value in table[name]]
+        assert table[f"{name} present"].tolist() == ([""] * 3 if np.isnan(threshold) else calls)
+    said = capsys.readouterr().out
+    assert ("on validation images" if kept else "on the scored images themselves") in said
 
 
 def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):
@@ -221,16 +243,6 @@ def test_the_logits_of_a_label_are_its_own():
     assert heads(2, 6, last_head) == [[4], [5]]
     assert heads(2, 6, both_ends) == [[0, 4], [1, 5]]
     assert heads(2, 2, chain_rule) == [[0], [1]]
-
-
-def test_trees_are_found_by_their_labels():
-    whole = command.tree_of(list(labels.ASADI))
-    edges = label_tree.parent_matrix(label_tree.ASADI)
-    assert ((whole > 0) <= (edges > 0)).all()
-    assert edges.sum() - whole.sum() == 2  # two pairs are implied: over the deeper parent
-    found = command.tree_of(["Abnormal", "Infiltration", "Nodule"])  # what lies between is absent
-    assert np.argwhere(found).tolist() == [[1, 0], [2, 0]]
-    assert not command.tree_of(["never", "heard"]).any()
 
 
 def refused(*given: str) -> int:

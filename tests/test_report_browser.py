@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import browser
+from tests import axe, browser
 from tests.report_results import HOSTILE, write_results
 
 TABLE = "#chen2019-plco table[data-name='Table 1']"
@@ -108,3 +108,23 @@ def test_the_page_is_as_wide_as_the_window(opened, width, scheme):
     ground = opened.javascript("return getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(251, 250, 247)" if scheme == "light" else "rgb(20, 23, 26)")
     assert len(opened.picture()) > 10_000  # not blank
+
+
+@pytest.fixture(scope="module")
+def axe_core() -> str:
+    try:
+        return axe.fetch()
+    except OSError as error:
+        pytest.skip(f"axe-core cannot be fetched and is not in .cache ({error})")
+
+
+@pytest.mark.parametrize("unfolded", [False, True])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_axe_finds_no_violation(opened, axe_core, width, scheme, unfolded):
+    opened.show(width, scheme=scheme)
+    opened.javascript(
+        "for (const each of document.querySelectorAll('details')) each.open = arguments[0]",
+        unfolded,
+    )
+    assert axe.violations(opened, axe_core) == []

@@ -233,7 +233,7 @@ def test_markdown_is_escaped_and_its_links_lead_on(tmp_path):
     links = "[a](../data.md#x) [b](javascript:1) <img src=x>"
     text = f"## Loss\n<!-- hidden -->\n{links}\n\n|a|\n|-|\n|1|\n"
     made = report_html.markdown(text, tmp_path / "docs" / "papers", tmp_path / "results" / "i.html")
-    assert "<h5>Loss</h5>" in made
+    assert "<h3>Loss</h3>" in made
     assert 'href="../docs/data.md#x"' in made
     assert "&lt;img src=x&gt;" in made
     assert "hidden" not in made

@@ -14,8 +14,8 @@ from data import labels, splits
 from evaluation import EvaluationError
 from reproduce.rescore import __main__ as command
 from reproduce.rescore import evidence, experts, leaderboard, lists, matching, row_audit
-from reproduce.rescore.sample import of_predictions
 from reproduce.tables import authors
+from reproduce.tables.sample import of_predictions
 from tests.conftest import REPOSITORY
 from tests.rescore_command import rescore
 
@@ -320,7 +320,7 @@ def test_without_validation_the_choice_on_the_test_images_is_told(own, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--by", "view"), "no column for view"),
+        (("--by", "view"), "Nothing says the view of these images"),
         (("--by", "income"), "--by 'income' is unknown"),
         (("--operating-point", "best"), "'best' is no operating point"),
         (("--validation", "val.csv"), "add --operating-point"),
@@ -350,12 +350,13 @@ def test_the_page_shows_what_is_generated(shared_data, zech):
         side, _ = evidence.released.rescore_paper(*arguments)
         rows += evidence.rescored_rows(paper, side)
     for row in rows:
-        assert f"| {row['number']} | {row['printed']} | {row['ours']} | {row['verdict']} |" in text
+        assert f"| {row['printed']} | {row['recomputed']} | {row['verdict']} |" in text
     sample = of_predictions(zech.predictions, zech.about)
     folder = shared_data / "expert-relabels"
-    _, parts = experts.analyse(sample, folder, options.resamples, options.seed)
-    for table in parts.values():
-        for line in evidence.tables.to_markdown(table).splitlines():
+    frames, _ = experts.analyse(sample, folder, options.resamples, options.seed)
+    for _, table in frames["experts"].groupby("experts"):
+        shown = evidence.experts_for_laymen(table)
+        for line in evidence.tables.to_markdown(shown).splitlines():
             assert line in text, "run python -m reproduce.rescore evidence … --write-docs"
     for picture in ("subgroups.svg", "reliability.svg"):
         assert (evidence.FIGURES / picture).is_file()
@@ -369,7 +370,7 @@ def test_files_that_are_not_at_hand_are_named(shared_data, tmp_path, capsys):
     assert "not at hand: zech2018" in out
     assert "not at hand: leaderboard" in out
     page = (tmp_path / "out" / "evidence" / "released" / "evidence.md").read_text("utf-8")
-    assert "Not at hand, so not scored" in page
+    assert "Not at hand, so not checked" in page
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(EvaluationError, match="holds none of the released files"):

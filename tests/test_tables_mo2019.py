@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import predictions
+from evaluation import operating_points, predictions
 from evaluation.predictions import Predictions
 from reproduce import mo2019
 from reproduce.engine.rows import Data, Fit, Row, Run, Task
@@ -41,7 +41,15 @@ def runs(tmp_path) -> list[Run]:
 
 def write(runs, tmp_path, split, split_file=None) -> str:
     data = Data(pd.DataFrame(), None, {"dataset": "chestxray14"})
-    options = SimpleNamespace(resamples=20, results_dir=tmp_path, split_file=split_file)
+    options = SimpleNamespace(
+        resamples=20,
+        results_dir=tmp_path,
+        split_file=split_file,
+        operating_point=operating_points.Rule(operating_points.YOUDEN),
+        by=(),
+        calibrate=False,
+        released=None,
+    )
     tables.write(runs, data, options, mo2019.PROPOSED, mo2019.OURS, split)
     return (tmp_path / "mo2019" / "chestxray14" / "table.md").read_text()
 

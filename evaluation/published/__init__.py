@@ -17,6 +17,7 @@ COLUMNS = ["table", "row", "column", "metric", "dataset", "split", "value", "not
 CELL = ["row", "column", "metric"]  # what identifies a number, wherever it is printed
 SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference", "verdict", "note"]
 FAILED = "failed: "  # begins the verdict of a row that ended without predictions
+RELEASED = "released"  # the verdict of a row that others predicted and released
 QUOTED = "quoted"  # begins the note of a number that the paper took from another paper
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}

@@ -13,10 +13,9 @@ from data import DataError, chestxray14, chexpert, files, plco, prepare, splits,
 from data.cache import Cache
 from data.phantom import drawing
 from models import backbones, weights
-from reproduce.engine import search
+from reproduce.engine import attributes, search
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
 
-SUBGROUPS = ("sex", "age")  # columns that no result hangs on
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 
 
@@ -38,6 +37,7 @@ def load(
     """
     released = read(options, config.size, phantoms, **reader_options)
     attrs = released.attrs
+    attributes.check(options.by, released, options.dataset)
     frame, another_split = split(released, config)
     if options.split_file:
         given = splits.load(released, options.split_file)
@@ -96,7 +96,7 @@ def decode(
     sets = decoded["split"].value_counts().to_dict()
     if lacking := [name for name in splits.NAMES if name not in sets]:
         raise DataError(f"No images are left for {', '.join(lacking)}; give a fuller dataset.")
-    about_images = ["view", "split", *SUBGROUPS]
+    about_images = ["split", *attributes.NAMES]
     labels = decoded.drop(columns=about_images, errors="ignore").sort_values("image_path")
     facts = {
         "dataset": attrs["dataset"],

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from data import DataError
-from evaluation import EvaluationError
+from evaluation import EvaluationError, operating_points, subgroups
 from models import ModelError
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, ranges
+from reproduce.engine import backend, cluster, ranges
 
 YES_NO = argparse.BooleanOptionalAction
 
@@ -37,6 +37,7 @@ def arguments(
     )
     _add_how_to_run(parser.add_argument_group("how to run"), datasets)
     fields = [field.name for field in dataclasses.fields(config)]
+    _add_tables(parser.add_argument_group("tables, which never train a row anew"), datasets)
     _add_cluster(parser.add_argument_group("rows on several GPUs and hosts, docs/cluster.md"))
     _add_settings(
         parser.add_argument_group("settings, with the paper's value [the demo's] and its origin"),
@@ -49,9 +50,7 @@ def arguments(
     options = argparse.Namespace(**given)
     _refuse_ignored(options, chosen, only_for or {})
     backend.check_choice()
-    from reproduce.engine import spread  # imports OpenCV, which commands without images need not
-
-    spread.check(options)
+    cluster.check(options)
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
@@ -59,6 +58,7 @@ def arguments(
         chosen["resize"] = round(preset.resize * chosen["size"] / preset.size)
     made = dataclasses.replace(preset, **chosen)
     ranges.check(made)
+    backend.check_devices(options.devices_per_row, made.batch_size)
     return made, options
 
 
@@ -71,6 +71,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{message.rstrip('.')}. --help lists the flags and what they may be.\n")
 
 
+def defaults(datasets: Sequence[str]) -> argparse.Namespace:
+    """How a script runs if no flag is given, for code that runs its rows."""
+    parser = argparse.ArgumentParser()
+    _add_how_to_run(parser, datasets)
+    _add_cluster(parser)
+    return parser.parse_args([])
+
+
 def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add = group.add_argument
     add("--data-dir", metavar="DIR", help="the dataset as released; none: phantoms")
@@ -78,7 +86,7 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
     add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
     add("--search", nargs="+", default=(), metavar="SETTING=A,B", help="best on validation")
-    add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
+    add("--seeds", type=seeds, default=(0,), metavar="0,1,2")
     add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
     add("--retry-failed", action="store_true", help="try rows again that failed before")
     add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
@@ -86,11 +94,34 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--device", choices=("auto", "cpu", "gpu"), default="auto")
     add("--deterministic", action="store_true", help="bit for bit on GPUs too, slower")
     add("--jit", action=YES_NO, help="compile with XLA; default: as Keras, not on TensorFlow's CPU")
+    add(
+        "--steps-per-execution", type=_positive, metavar="N", help="default: 8 on TensorFlow's GPUs"
+    )
     add("--fast", action=YES_NO, default=True, help="fused layers, on TensorFlow")
     add("--allow-missing", action="store_true", help="go on without missing images")
     add("--skip-corrupt", action="store_true", help="go on without unreadable images")
-    add("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
     add("--phantoms", type=_positive, metavar="N", help="images to draw for the demo")
+
+
+def _add_tables(group, datasets: Sequence[str]) -> None:
+    add, youden = group.add_argument, operating_points.Rule(operating_points.YOUDEN)
+    add("--resamples", type=_positive, default=1000, metavar="N", help="of patients")
+    add(
+        "--operating-point",
+        type=operating_points.parse,
+        default=youden,
+        metavar="RULE",
+        help="youden (default), sensitivity=0.9 or specificity=0.9; chosen on validation",
+    )
+    add("--by", type=subgroups.parse, default=(), metavar="A,B", help="subgroups: sex, age, view")
+    add("--calibrate", action="store_true", help="reliability; temperature fitted on validation")
+    if [*datasets] == ["chestxray14"]:
+        add(
+            "--released",
+            type=Path,
+            metavar="DIR",
+            help="with predictions that others released: rows of their own (default: released)",
+        )
 
 
 def _add_cluster(group) -> None:
@@ -99,6 +130,7 @@ def _add_cluster(group) -> None:
     add("--address", metavar="HOST:PORT", help="a running Ray cluster; default: RAY_ADDRESS, none")
     add("--gpus-per-row", type=_share, metavar="N", help="default: 1, or 0 where there are none")
     add("--cpus-per-row", type=_positive, metavar="N", help="default: the GPU's share of its host")
+    add("--devices-per-row", type=_positive, default=1, metavar="N", help="of one host; JAX only")
     add("--only-train", help=argparse.SUPPRESS)  # what a task starts: DIGEST of the run
 
 
@@ -135,6 +167,14 @@ def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -
         if field in chosen and options.dataset != dataset:
             flag = "--" + field.replace("_", "-")
             raise RunError(f"{flag} is for --dataset {dataset} alone: leave it out.")
+    released = vars(options).get("released")  # of the scripts on ChestX-ray14
+    if released and not released.is_dir():
+        raise RunError(
+            f"There is no folder {released}, which --released names. Get the files first: "
+            f"python -m reproduce.rescore zech2018 --released {released} --download"
+        )
+    if released and not options.data_dir:
+        raise RunError("--released stands beside real radiographs alone: give --data-dir as well.")
     if options.data_dir and options.phantoms:
         raise RunError("--phantoms draws images where no --data-dir is given: leave one of them.")
     for flag, given in (
@@ -157,16 +197,17 @@ def _number(kind: type, words: str) -> Callable[[str], Any]:
     return number if words else kind
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds(text: str) -> tuple[int, ...]:
+    """The numbers of a --seeds flag."""
     try:
-        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+        given = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError:
-        seeds = (-1,)
-    if not all(0 <= seed < 2**31 for seed in seeds):
+        given = (-1,)
+    if not all(0 <= seed < 2**31 for seed in given):
         raise argparse.ArgumentTypeError(
             f"{text!r}: give whole numbers from 0 to {2**31 - 1}, such as 0,1,2"
         )
-    return seeds
+    return given
 
 
 def _positive(text: str) -> int:

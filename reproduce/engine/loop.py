@@ -24,7 +24,7 @@ from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
 from reproduce import RunError
-from reproduce.engine import backend, plan, search, spread, state
+from reproduce.engine import attributes, backend, plan, search, spread, state, worker
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
 from reproduce.engine.search import Candidate, Chosen, config_of
 
@@ -95,12 +95,13 @@ def finish(runs: Sequence[Run]) -> None:
 
 
 def _save_split(data: Data, folder: Path) -> None:
-    """Keep the split beside the results: --split-file runs on it again, here or elsewhere."""
+    """Keep the split beside the results, which --split-file runs on again, and sex, age, view."""
     digest, path = data.facts["identity"]["split"], folder / "split.csv.gz"
     if path.exists() and splits.digest_of(path) != digest:  # other results here have another split
         path = folder / f"split-{digest[:12]}.csv.gz"
     if not path.exists():
         splits.save(data.frame, path)
+    attributes.save(data.frame, folder)
 
 
 def _due(runs: Sequence[Run], options) -> list[Run]:
@@ -147,7 +148,7 @@ def _train_only(work: Work, digest: str) -> None:
             raise RunError(f"{platform.node()} does not see the rows that {run.name} needs.")
         time.sleep(PAUSE)
     _train_all(work, [run])
-    raise SystemExit(not run.finished)
+    raise SystemExit(0 if run.finished else worker.RECORDED)
 
 
 def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
@@ -202,7 +203,10 @@ def _make(work: Work, run: Run) -> None:
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
     compiled = work.options.cache_dir / "compiled"
-    device = backend.start(work.options.device, work.options.deterministic, compiled)
+    options = work.options
+    device = backend.start(
+        options.device, options.deterministic, compiled, devices=options.devices_per_row
+    )
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))
@@ -239,9 +243,9 @@ def _recipe(work: Work, run: Run, data: Data) -> dict:
 
 
 def _combine(run: Run[Combined], parts: Sequence[Run]) -> None:
-    """The row's probabilities of every test set that all its parts have."""
-    names = [{path.name for path in state.test_sets(part.folder)} for part in parts]
-    for name in sorted(set.intersection(*names), key=len, reverse=True):  # predictions.npz last
+    """The row's probabilities of every set that all its parts have predicted."""
+    names = [{path.name for path in state.all_predictions(part.folder)} for part in parts]
+    for name in sorted(set.intersection(*names), key=lambda name: name == state.FINISHED):
         members = [state.load_predictions(part.folder, part.digest, name) for part in parts]
         made_from = {"row": run.row.name, "run": run.digest, "of": list(run.row.of)}
         predictions.save(
@@ -273,8 +277,7 @@ def _choose(run: Run[Chosen], candidates: Sequence[Run]) -> None:
     state.add_to_record(run.folder, chosen=note, **kept)
     if kept["template"]:
         files.write(run.folder / "template.npz", (chosen.folder / "template.npz").read_bytes())
-    of_sets = sorted(state.test_sets(chosen.folder), key=lambda path: path.name == state.FINISHED)
-    for path in of_sets:
+    for path in state.all_predictions(chosen.folder):  # predictions.npz last: it means finished
         found = state.load_predictions(chosen.folder, chosen.digest, path.name)
         meta = found.meta | {"row": run.row.name, "run": run.digest}
         predictions.save(run.folder / path.name, found._replace(meta=meta))

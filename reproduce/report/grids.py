@@ -17,6 +17,7 @@ VERDICTS = {
     "undefined": ("∅", "undefined"),
     "not published": ("", "ours alone"),
     "quoted": ("”", "quoted"),
+    "released": ("", "released by others, not ours"),
     "not run": ("–", "not run"),
     "failed": ("✗", "failed"),
 }
@@ -42,7 +43,7 @@ def rows_run(table: pd.DataFrame | None) -> tuple[int, int]:
     """How many of the rows that the paper prints as its own have a number of ours."""
     if table is None:
         return 0, 0
-    own = table[~table["verdict"].map(kind).isin(["not published", "quoted"])]
+    own = table[~table["verdict"].map(kind).isin(["not published", "quoted", "released"])]
     ran = own[~own["verdict"].map(kind).isin(["not run", "failed"])]
     return len({*ran["row"]}), len({*own["row"]})
 
@@ -101,7 +102,9 @@ def grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=None
     if turned is None:
         turned = len(columns) > tables.MANY_COLUMNS
     down, over = (columns, rows) if turned else (rows, columns)
-    alike = [*WITHOUT_NUMBER, *(["not published"] if cells["published"].notna().any() else [])]
+    alike = [*WITHOUT_NUMBER, "released"]
+    if cells["published"].notna().any():
+        alike.append("not published")
     row_verdicts = {
         row: verdicts[0] if kind(verdicts[0]) == "failed" else VERDICTS[kind(verdicts[0])][1]
         for row, verdicts in cells.groupby("row")["verdict"].unique().items()

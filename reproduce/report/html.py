@@ -82,14 +82,15 @@ def markdown(text: str, folder: Path, page: Path) -> str:
     tokens = parser.parse(COMMENT.sub("", text))
     for token in tokens:
         if token.type.startswith("heading"):
-            token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
+            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
         for inner in token.children or []:
             if inner.type == "link_open":
                 inner.attrSet("href", _target(str(inner.attrGet("href")), folder, page))
     made = parser.renderer.render(tokens, parser.options, {})
-    return made.replace("<table>", '<div class="scroll"><table class="plain">').replace(
-        "</table>", "</table></div>"
-    )
+    scrolls = '<div class="scroll" role="group" tabindex="0" aria-label="Table">'
+    made = made.replace("<table>", f'{scrolls}<table class="plain">')
+    made = made.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+    return made.replace("<th></th>", "<td></td>")  # the corner of a table heads nothing
 
 
 def _target(href: str, folder: Path, page: Path) -> str:

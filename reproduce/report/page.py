@@ -23,6 +23,7 @@ TITLES = {  # of what is no paper
     "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on its 500 studies",
     "rescored": "Anyone's predictions, scored by reproduce.rescore",
 }
+RELEASED_ROW = "released: "  # begins the name of a row that others predicted
 LONGEST = 300  # lines shown of a further CSV
 
 
@@ -172,6 +173,7 @@ def across(sets: list[results_folder.ResultSet], numbers: itertools.count) -> li
         for each in same:
             values = pd.DataFrame(each.values)
             labels = values[~values["group"].map(published.is_average)]
+            labels = labels[~labels["row"].str.startswith(RELEASED_ROW)]
             links = {"row": each.paper + " · " + labels["row"], "paper": each.paper}
             frames.append(labels[labels["metric"] == "AUC"].assign(**links, runs=""))
         cells = pd.concat(frames)

@@ -27,9 +27,9 @@ import sys
 from pathlib import Path
 
 from data import label_tree
-from evaluation import operating_points
+from evaluation import operating_points, subgroups
 from reproduce.engine.flags import one_sentence
-from reproduce.rescore import details, evidence, leaderboard, released, score
+from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
 
 PAPERS = (*released.PAPERS, "leaderboard", "evidence")
@@ -125,7 +125,7 @@ def _add_own(own) -> None:
 
 
 def _add_further(group) -> None:
-    group.add_argument("--by", type=details.parse_by, metavar="A,B", help="sex, age, view")
+    group.add_argument("--by", type=subgroups.parse, metavar="A,B", help="sex, age, view")
     group.add_argument(
         "--operating-point",
         type=operating_points.parse,
@@ -135,8 +135,9 @@ def _add_further(group) -> None:
     group.add_argument(
         "--calibrate", action="store_true", help="reliability, ECE, Brier; temperature"
     )
-    group.add_argument("--dataset", choices=["chestxray14"], help="of --data-dir")
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="with its label file")
+    group.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="ChestX-ray14's folder, with its label file"
+    )
     group.add_argument("--experts", type=Path, metavar="DIR", help="of --truth experts")
 
 

@@ -14,10 +14,10 @@ from data import files
 from evaluation import EvaluationError, published, subgroups, tables
 from evaluation.operating_points import YOUDEN, Rule
 from reproduce import ROOT
-from reproduce.rescore import details, experts, leaderboard, released
-from reproduce.rescore.sample import Sample, of_predictions
+from reproduce.rescore import experts, leaderboard, released
 from reproduce.rescore.score import text_width
-from reproduce.tables import authors
+from reproduce.tables import authors, details
+from reproduce.tables.sample import Sample, of_predictions
 
 PAGE = ROOT / "docs" / "evidence.md"
 FIGURES = ROOT / "docs" / "evidence"
@@ -35,14 +35,22 @@ WHO = {  # who, network, images, as their files and papers state them
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
 INTRODUCTION = """\
-# Published claims, scored anew on real radiographs
+# Published results, checked on real chest X-rays
 
-Other groups released the predictions of their networks and the labels of their test images. Nothing
-here was trained by this suite: each number is computed from those files, with an interval that
-covers other patients (95 %, 1,000 resamples of the patients). An AUC of .5 is guessing, 1 is
-perfect. `within` means that the printed number lies in our interval, `above` that it is higher than
-our interval allows, `below` that it is lower.
+Other groups published how well their networks read chest X-rays, and also released the networks'
+answers. This page computes their numbers again from those answers. Nothing here was trained by us.
+
+- **AUC**: take one patient with a finding and one without. How often does the network give the
+  first the higher probability? 1 is always, .5 is guessing.
+- **[low, high]**: how far the number would move with other patients like these (95 %, from drawing
+  the patients anew 1,000 times). A printed number inside it **agrees**.
 """
+AGREES = {
+    "within": "agrees",
+    "above": "printed is higher",
+    "below": "printed is lower",
+}
+SURE = 0.05  # of a p-value after Holm's correction
 
 
 class Parts(NamedTuple):
@@ -55,27 +63,26 @@ class Parts(NamedTuple):
 
 
 def rescored_rows(paper: str, side: pd.DataFrame) -> list[dict]:
-    """A paper's lines of the first table: printed, ours with interval, verdict."""
+    """A paper's lines of the first table: printed, recomputed with interval, whether they agree."""
     who, network, images = WHO[paper]
     about = {"who": who, "network": network, "images": images}
-    compared = side[side["verdict"].isin([*released.VERDICTS])]
+    compared = side[side["verdict"].isin([*AGREES])]
     several = len(compared) >= released.MOST_LINES
     rows = []
     if several:
         mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
         inside = int((compared["verdict"] == "within").sum())
         ours = tables.interval(mean["ours"], mean["low"], mean["high"], 4)
-        every = f"{inside} of {len(compared)} printed labels within"
+        every = f"{inside} of {len(compared)} printed findings agree"
         rows.append(
-            about | {"number": "mean AUC", "printed": "by label", "ours": ours, "verdict": every}
+            about | {"number": "mean AUC", "printed": "", "recomputed": ours, "verdict": every}
         )
     for cell in () if several else compared.to_dict("records"):
         decimals = len(cell["printed"].partition(".")[2]) + 1
         ours = tables.interval(cell["ours"], cell["low"], cell["high"], decimals)
         row = {"number": f"{cell['column']} {cell['metric']}", "printed": cell["printed"]}
-        rows.append(
-            about | row | {"ours": ours, "verdict": published.verdict_kind(cell["verdict"])}
-        )
+        verdict = AGREES[published.verdict_kind(cell["verdict"])]
+        rows.append(about | row | {"recomputed": ours, "verdict": verdict})
     return rows
 
 
@@ -104,12 +111,12 @@ def gather(options: argparse.Namespace) -> tuple[Parts, dict[str, pd.DataFrame],
     if zech is not None:
         try:
             folder = options.experts
-            more, shown = experts.analyse(zech, folder, options.resamples, options.seed)
+            more, _ = experts.analyse(zech, folder, options.resamples, options.seed)
             frames |= more
-            sections.append(_experts_section(shown))
+            sections.append(_experts_section(more))
         except EvaluationError as error:
             missing.append(_missing("experts", error))
-        sections.append(_subgroups_section(zech, options, frames))
+        sections += [_subgroups_section(zech, options, frames), CALIBRATION]
     if not rows:
         raise EvaluationError(
             f"{options.released} holds none of the released files; add --download, or see "
@@ -120,31 +127,33 @@ def gather(options: argparse.Namespace) -> tuple[Parts, dict[str, pd.DataFrame],
 
 def in_short(frames: dict[str, pd.DataFrame]) -> list[str]:
     """The page in a few sentences, each computed from the frames that are there."""
-    verdicts = frames["rescored"]["verdict"].tolist()
-    inside = sum(verdict == "within" for verdict in verdicts)
-    whole = sum(" of " not in verdict for verdict in verdicts)
-    lines = [f"Of {whole} printed summary numbers {inside} lie within our interval."]
+    rescored = frames["rescored"]
+    single = rescored[rescored["verdict"].isin([*AGREES.values()])]
+    inside = int((single["verdict"] == AGREES["within"]).sum())
+    lines = [f"**Printed numbers:** {inside} of {len(single)} printed means agree."]
+    every = rescored["verdict"][rescored["verdict"].str.endswith("findings agree")]
+    lines[0] += "".join(f" Of another group, {verdict}." for verdict in every)
     if "leaderboard" in frames:
         gaps = frames["leaderboard"].query("group == 'mean'")
-        apart = int((gaps["p_holm"] < 0.05).sum())
+        apart = int((gaps["p_holm"] < SURE).sum())
         lines.append(
-            f"Of {len(gaps)} other models of the CheXpert leaderboard {apart} differ from Pham's "
-            "in mean AUC by more than chance."
+            f"**Leaderboard:** {apart} of {len(gaps)} other models of the CheXpert leaderboard can "
+            "be told apart from Pham's by their mean AUC."
         )
     if "experts" in frames:
         for row in frames["experts"].query("group == 'mean'").itertuples():
-            change = tables.interval(row.difference, row.low, row.high)
             lines.append(
-                f"Scored by experts' instead of text-mined labels ({row.experts}), the same "
-                f"predictions on the same {row.images:,} images have a mean AUC of "
-                f"{tables.number(row.expert)} instead of {tables.number(row.nih)}: {change}."
+                f"**Labels:** judged by radiologists instead of by labels taken from reports "
+                f"({row.images:,} images, {row.experts}), the same answers of the same network "
+                f"have a mean AUC of {tables.number(row.expert)} instead of "
+                f"{tables.number(row.nih)}."
             )
     if "subgroups" in frames:
         rates = frames["subgroups"].query("group == 'mean' and metric == 'FPR' and by == 'view'")
         shown = " and ".join(
-            f"{tables.number(row.value)} ({row.subgroup})" for row in rates.itertuples()
+            f"{100 * row.value:.0f} % ({row.subgroup})" for row in rates.itertuples()
         )
-        lines.append(f"At one operating point false alarms differ by view: {shown}.")
+        lines.append(f"**Patients:** false alarms differ between the two views: {shown}.")
     return lines
 
 
@@ -154,49 +163,91 @@ def _missing(what: str, error: EvaluationError) -> str:
 
 def _leaderboard_section(scored: pd.DataFrame, gaps: pd.DataFrame, notes: list[str]):
     word, sentence = leaderboard.verdict(scored, gaps)
-    shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's", "p (Holm)"]]
+    shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's"]]
     text = (
         f"Pham et al. write that their method “{leaderboard.CLAIM}”. Against the models that were "
-        f"released with the test labels, some of which may be later, this is **{word}**. "
+        f"released with the test labels, some of which may be later, that is: **{word}**. "
         f"{sentence} {' '.join(notes)}"
     )
     return "Is Pham's model the best of the leaderboard?", text.strip(), {"": shown}
 
 
-def _experts_section(shown: dict[str, pd.DataFrame]):
+def _experts_section(frames: dict[str, pd.DataFrame]):
     text = (
-        "ChestX-ray14's labels were mined from reports by a program. Radiologists read some of its "
-        "images anew. The same predictions of Zech's network are scored against both; kappa says "
-        "how far the two kinds of labels agree (1 fully, 0 as by chance). Few images have a "
-        "finding, so read the intervals. Which labels make an airspace opacity is our choice. "
-        + experts.READERS_NOTE
+        "The labels of ChestX-ray14 were taken from radiologists' reports by a program. For some "
+        "of its images radiologists have since looked at the image itself. Below, the same answers "
+        "of Zech's network are judged by both kinds of labels. The brackets are wide where few "
+        "images have a finding. Which labels make an airspace opacity is our choice. Agreement "
+        "between the labels (kappa) and single radiologists beside the network: "
+        "`python -m reproduce.rescore zech2018 --truth experts`."
     )
-    return "What experts' labels change", text, shown
+    parts = {}
+    for name, table in frames["experts"].groupby("experts", sort=False):
+        title = f"Radiologists' labels, {name}: {table['images'].iloc[0]:,} images"
+        parts[title] = experts_for_laymen(table)
+    return "What radiologists' own labels change", text, parts
+
+
+def experts_for_laymen(table: pd.DataFrame) -> pd.DataFrame:
+    """One line a finding: the AUC by either kind of labels, their difference, how many cases."""
+    lines = {
+        row.group: {
+            "AUC by reports": tables.interval(row.nih, row.nih_low, row.nih_high),
+            "AUC by radiologists": tables.interval(row.expert, row.expert_low, row.expert_high),
+            "difference": tables.interval(row.difference, row.low, row.high),
+            "cases by reports": row.nih_positives,
+            "cases by radiologists": row.expert_positives,
+        }
+        for row in table.itertuples()
+    }
+    return pd.DataFrame(lines).T
 
 
 def _subgroups_section(zech: Sample, options, frames: dict[str, pd.DataFrame]):
-    wanted = tuple(details.ATTRIBUTES)
-    chosen, where = details.thresholds(zech, Rule(YOUDEN), None)
+    wanted = tuple(subgroups.ATTRIBUTES)
+    chosen, _ = details.thresholds(zech, Rule(YOUDEN), None)
     made = details.by_subgroup(zech, wanted, chosen, options.resamples, options.seed)
     frames["subgroups"], frames["gaps"] = made
     frames["calibration"], frames["reliability"], _ = details.calibration(zech, None)
-    of_means = made.gaps[made.gaps["group"] == subgroups.AVERAGE]
+    means = details.groups_for_people(made.values)
+    means = means.rename(columns={"FNR": "missed findings", "FPR": "false alarms"})
     text = (
-        "Zech's network again, by the patient's sex and age and by view. FNR is the share of "
-        "findings that it misses at its operating point, FPR that of images without a finding in "
-        f"which it sees one. {where.partition(',')[0]}, with Youden's rule. "
-        "A mean is over the labels that a group has. Groups differ in how ill their patients "
-        "are, so a gap is no proof of unfairness. "
-        f"{subgroups.multiplicity(made.gaps)} Gaps of means over labels with the smallest p:\n\n"
-        "![Subgroups](evidence/subgroups.svg)\n\n"
-        "How well its probabilities are calibrated (on the line: as often right as it claims):\n\n"
-        "![Reliability](evidence/reliability.svg)"
+        "Zech's network again, for women and men, age bands, and the two ways to take the image "
+        "(PA: standing; AP: mostly in bed). To count what it misses and where it raises a false "
+        "alarm, a finding is called present from a threshold on. It was chosen on these images "
+        "(Youden's rule), which flatters the network. Each number is a mean over the findings.\n\n"
+        f"{tables.to_markdown(means)}\n"
+        f"{_surest(made.gaps)} Groups differ in how ill their patients are, so a gap is no proof "
+        "of unfairness.\n\n"
+        "![Mean AUC, missed findings and false alarms of each group](evidence/subgroups.svg)"
     )
-    parts = {
-        "Mean over labels": details.groups_for_people(made.values),
-        "Gaps": details.gaps_for_people(of_means, 6),
-    }
-    return "Where subgroups differ", text, parts
+    return "Where groups of patients differ", text, {}
+
+
+def _surest(gaps: pd.DataFrame) -> str:
+    """The gap of means that is least likely chance, and how many gaps are more than chance."""
+    tested = gaps.dropna(subset=["p"])
+    sure = int((tested["p_holm"] < SURE).sum())
+    means = tested[tested["group"] == subgroups.AVERAGE].sort_values("p", kind="stable")
+    if means.empty:
+        return "No two groups could be compared."
+    gap = means.iloc[0]
+    words = {"AUC": "AUC", "FNR": "missed findings", "FPR": "false alarms"}[gap["metric"]]
+    difference = tables.interval(gap["difference"], gap["low"], gap["high"])
+    return (
+        f"The surest gap: {words}, {gap['second']} minus {gap['first']}, {difference}. Of "
+        f"{len(tested)} gaps (every finding, pair of groups and measure) {sure} are more than "
+        "chance, counting how many were tried (Holm's correction)."
+    )
+
+
+CALIBRATION: tuple[str, str, dict[str, str]] = (
+    "Can its probabilities be taken at their word?",
+    "Of the images to which Zech's network gives 30 %, 30 % should have the finding: dots on the "
+    "dotted line. Dots below it mean that it promises too much. Larger dots stand for more images."
+    "\n\n![Promised and observed share of each finding](evidence/reliability.svg)",
+    {},
+)
 
 
 def page(parts: Parts) -> str:
@@ -205,7 +256,7 @@ def page(parts: Parts) -> str:
     if parts.in_short:
         listed = "".join(f"- {line}\n" for line in parts.in_short)
         lines.append(f"## In short\n\n{listed}")
-    lines += ["## Everything that was scored anew\n"]
+    lines += ["## Every number that was checked\n"]
     lines.append(tables.to_markdown(parts.rescored.set_index("who").rename_axis(index=None)))
     for title, text, shown in parts.sections:
         lines.append(f"## {title}\n\n{text}\n")
@@ -214,7 +265,7 @@ def page(parts: Parts) -> str:
             lines.append(tables.to_markdown(table))
     if parts.missing:
         listed = "".join(f"- {line}\n" for line in parts.missing)
-        lines.append(f"## Not at hand, so not scored\n\n{listed}")
+        lines.append(f"## Not at hand, so not checked\n\n{listed}")
     listed = "".join(
         f"- {name}: {_where(name)}; {source.licence}\n" for name, source in authors.SOURCES.items()
     )
@@ -251,7 +302,7 @@ def write(options: argparse.Namespace, results: Path) -> None:
         details.draw(frames, folder, "Zech's DenseNet-121, CheXNet test list of ChestX-ray14")
     if options.write_docs:
         files.write(PAGE, text)
-    print(tables.titled("Scored anew", tables.to_text(parts.rescored, text_width())))
+    print(tables.titled("Checked", tables.to_text(parts.rescored, text_width())))
     for line in parts.missing:
         print(f"not at hand: {line}")
     print(f"Written to {out}" + f" and {PAGE}" * bool(options.write_docs) + ".")

@@ -13,8 +13,8 @@ import pandas as pd
 
 from data import labels
 from evaluation import EvaluationError, agreement, bootstrap, metrics, tables
-from reproduce.rescore.sample import Sample
 from reproduce.tables import authors
+from reproduce.tables.sample import Sample
 
 YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, is left out
 READERS_NOTE = (

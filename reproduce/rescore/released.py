@@ -10,11 +10,11 @@ from data import files, labels
 from evaluation import bootstrap, metrics, published, tables
 from evaluation.metrics import Group
 from reproduce import ROOT
-from reproduce.rescore import details, lists
-from reproduce.rescore.sample import of_predictions
+from reproduce.rescore import analyses, lists
 from reproduce.rescore.score import notes, text_width
-from reproduce.tables import authors, radiologists
+from reproduce.tables import authors, details, radiologists
 from reproduce.tables.radiologists import one_line_each
+from reproduce.tables.sample import of_predictions
 
 RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
@@ -135,14 +135,14 @@ def released_command(options: argparse.Namespace) -> None:
     released = authors.read(paper, options.released, options.truth)
     side, ours = rescore_paper(paper, released, options.resamples, options.seed)
     sample = of_predictions(released.predictions, released.about)
-    frames, parts, remarks = details.further(sample, options, None)
+    frames, parts, remarks = analyses.further(sample, options, None)
     text = page(paper, side, ours, about(paper, released))
     out = (options.results_dir or RESULTS) / paper / "released"
     tables.to_csv(side, out / "table.csv")
     files.write(out / "table.md", text)
     if options.write_docs:
         write_docs(paper, side, text)
-    details.write(frames, parts, remarks, out, PAPERS[paper].title)
+    details.write(frames, parts, remarks, out, title=PAPERS[paper].title)
     from evaluation import figures  # Matplotlib takes half a second
 
     arrays = sample.targets, sample.probabilities, sample.labels

@@ -21,9 +21,12 @@ from evaluation import (
     uncertainty,
 )
 from evaluation.metrics import Group
-from reproduce.rescore import details, lists, matching, reading
-from reproduce.rescore.sample import Sample, of_matched
+from evaluation.predictions import VALIDATION
+from reproduce.engine import attributes
+from reproduce.rescore import analyses, lists, matching, reading
+from reproduce.tables import details
 from reproduce.tables.radiologists import one_line_each
+from reproduce.tables.sample import Sample
 
 SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
 
@@ -138,10 +141,14 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Images without a finding among the negatives"] = normal_share(
             frames["table"], data.targets
         )
+    of_run = (options.predictions.parent / "config.json").is_file()
+    if of_run:  # what its script wrote beside its tables
+        data.about.update(attributes.of_images(options.predictions.absolute().parents[2], data.ids))
+        _use_validation_of_run(options)
     sample, validation = of_matched(data), _validation(options, data.labels)
     if which := lists.describe(data.ids):
         print(which)
-    more, shown, remarks = details.further(sample, options, validation)
+    more, shown, remarks = analyses.further(sample, options, validation)
     parts |= shown
     if violated is not None:
         frames["violations"] = parts["Children above their parents"] = violated
@@ -153,6 +160,19 @@ def own_command(options: argparse.Namespace) -> None:
         print(remark)
     if options.results_dir:
         write_own(options, data, frames | more, parts)
+
+
+def of_matched(data: matching.Matched) -> Sample:
+    """The first model of two matched files."""
+    mean = data.models[0].mean(axis=0)
+    return Sample(data.labels, data.targets, mean, data.patients, data.ids, data.about)
+
+
+def _use_validation_of_run(options: argparse.Namespace) -> None:
+    """A run's own validation predictions choose thresholds, unless --validation names others."""
+    own = options.predictions.parent / VALIDATION
+    if not options.validation and options.predictions.name != VALIDATION and own.is_file():
+        options.validation = own
 
 
 def _validation(options: argparse.Namespace, wanted: list[str]) -> Sample | None:

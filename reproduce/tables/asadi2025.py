@@ -15,7 +15,7 @@ from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
 from reproduce.tables import authors as released
-from reproduce.tables import heatmaps, scoring
+from reproduce.tables import heatmaps, row_details, scoring
 from reproduce.tables.scoring import Scored
 
 ORIGINAL = labels.ASADI[:14]
@@ -52,6 +52,7 @@ def write(
     folder = paper_folder("asadi2025", options, data)
     scored = scoring.score(runs, groups, options.resamples)
     scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed_rows(runs))
+    row_details.write(folder, runs, data, options)
     means = [group.name for group in (*metrics.ASADI, *OF_14)]
     parents = label_tree.parent_matrix(label_tree.ASADI)
     write_penalty_tables(

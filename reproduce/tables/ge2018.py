@@ -8,7 +8,7 @@ from evaluation import metrics, published, tables
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import scoring
+from reproduce.tables import released_rows, row_details, scoring
 
 PRINTED_NAMES = {  # Table 2
     "R18-F-MSML Local": "R18 + R18-F-MSML Local alone",
@@ -17,13 +17,20 @@ PRINTED_NAMES = {  # Table 2
 }
 
 
+def groups(_: Sequence[str]) -> Sequence[metrics.Group]:
+    """Table 1's columns, whatever the labels."""
+    return metrics.GE
+
+
 def write(runs: Sequence[Run], data: Data, options) -> None:
     """Every table."""
-    scored = scoring.score(runs, lambda names: metrics.GE, options.resamples)
-    folder = paper_folder("ge2018", options, data)
-    scoring.write("ge2018", folder, scored, data, PRINTED_NAMES, failed=failed_rows(runs))
+    scored = scoring.score(runs, groups, options.resamples)
+    scored, released = released_rows.add(scored, data, options, groups)
+    folder, failed = paper_folder("ge2018", options, data), failed_rows(runs)
+    scoring.write("ge2018", folder, scored, data, PRINTED_NAMES, failed=failed, released=released)
     if not scored:
         return
+    row_details.write(folder, runs, data, options)
     shares = normal_shares(scored)
     tables.write(shares.reset_index(), folder, "normal-share")
     heading = (

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from evaluation import figures, metrics
+from evaluation import figures
 from reproduce.engine.loop import paper_folder
 from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
-from reproduce.tables import scoring
+from reproduce.tables import released_rows, row_details, scoring
 
 FIGURE_1 = "weighted CE"  # ends the names of its baselines
 SPLITS = {  # which of the two "7:1:2" splits was scored, below the table
@@ -19,17 +19,22 @@ def write(
     runs: Sequence[Run], data: Data, options, proposed: str, ours: str, split: str = "official"
 ) -> None:
     """Every table and figure; claims on the `proposed` row are also judged with `ours` instead."""
-    scored = scoring.score(runs, lambda names: metrics.MEAN, options.resamples)
+    groups = scoring.labels_and_mean
+    scored = scoring.score(runs, groups, options.resamples)
     if not options.split_file:  # that split is named in the verdict
-        scored = {name: _with_note(row, SPLITS[split]) for name, row in scored.items()}
-    folder = paper_folder("mo2019", options, data)
-    scoring.write("mo2019", folder, scored, data, failed=failed_rows(runs))
+        scored = {name: released_rows.with_note(row, SPLITS[split]) for name, row in scored.items()}
+    scored, released = released_rows.add(scored, data, options, groups)
+    folder, failed = paper_folder("mo2019", options, data), failed_rows(runs)
+    scoring.write("mo2019", folder, scored, data, failed=failed, released=released)
     if not scored:
         return
+    row_details.write(folder, runs, data, options)
     if ours in scored:
         repaired = {**scored, proposed: scored[ours]}
         heading = f"Claims of the proposed loss with our repair in its place ({ours})"
-        scoring.write_claims("mo2019", folder, repaired, "claims-ours", proposed, heading)
+        scoring.write_claims(
+            "mo2019", folder, repaired, data, "claims-ours", heading, left_row=proposed
+        )
     drawn = {
         name: row_scores.predictions[0]
         for name, row_scores in scored.items()
@@ -38,8 +43,3 @@ def write(
     phantom = data.phantom
     figure = figures.roc_by_row(folder / "figure-1.svg", drawn, "Mo et al. 2019, Figure 1", phantom)
     print(f"Figure 1: {figure}")
-
-
-def _with_note(row: scoring.Scored, note: str) -> scoring.Scored:
-    notes = ["; ".join(filter(None, (own, note))) for own in row.table["note"]]
-    return row._replace(table=row.table.assign(note=notes))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from data import files
 from evaluation import bootstrap, claims, metrics, published, tables
 from evaluation.metrics import METRICS, Group
 from evaluation.predictions import Predictions
@@ -33,6 +34,11 @@ class Scored(NamedTuple):
     draws: pd.DataFrame  # (group, metric) x resamples of patients and seeds
     predictions: Sequence[Predictions]  # of every seed
     folders: Sequence[Path] = ()  # of the same runs
+
+
+def labels_and_mean(_: Sequence[str]) -> Sequence[Group]:
+    """Each label and the mean over all of them."""
+    return metrics.MEAN
 
 
 def score(
@@ -165,13 +171,15 @@ def write(
     *,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
+    released: dict[str, Scored] | None = None,
 ) -> None:
     """Write and print the paper's tables and claims; `aliases` are printed names of our rows.
 
     `failed`: rows that ended without predictions -> why ("NaN in epoch 2", "needs HLCP").
     `judged`: verdicts on claims that the paper's own tables give (see `claims.check`).
+    `released`: rows of others (see `released_rows`), which stand in the tables and not in claims.
     """
-    printed, failed = published.load(paper), failed or {}
+    printed, failed, released = published.load(paper), failed or {}, released or {}
     scored = {
         name: _with_lost_seeds(row_scores, failed.get(name)) for name, row_scores in scored.items()
     }
@@ -181,22 +189,23 @@ def write(
     named_missing = missing | {
         name: missing[row] for name, row in aliases.items() if row in missing and name not in named
     }
-    ours = values(named)
-    side = published.compare(
-        printed, _printed_cells(ours, printed), data.not_comparable, named_missing
-    )
+    cells = _printed_cells(values(named | released), printed)
+    side = published.compare(printed, cells, data.not_comparable, named_missing)
+    side["verdict"] = side["verdict"].mask(side["row"].isin(released), published.RELEASED)
     runs = {
         name: " ".join(each.relative_to(folder).as_posix() for each in row_scores.folders)
         for name, row_scores in named.items()
     }  # where each of our numbers comes from
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
-    own = pd.concat([values(scored), _without_values(missing, scored, printed)], ignore_index=True)
+    every = values(scored | released)
+    own = pd.concat([every, _without_values(missing, scored, printed)], ignore_index=True)
     own["runs"] = [runs.get(row, "") for row in own["row"]]
     tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
-    write_claims(paper, folder, named, failed=named_missing, judged=judged)
-    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+    claimed = write_claims(paper, folder, named, data, failed=named_missing, judged=judged)
+    pages = "table.md, values.csv" + ", claims.md" * claimed
+    print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
 
 def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
@@ -227,17 +236,25 @@ def write_claims(
     paper: str,
     folder: Path,
     scored: dict[str, Scored],
+    data: Data,
     stem: str = "claims",
-    left_row: str | None = None,
     heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
     *,
+    left_row: str | None = None,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
-) -> None:
-    """Write and print the paper's claims, or those on one row; rows go by their printed names."""
+) -> bool:
+    """Write and print the paper's claims, or those on one row; false if it makes none.
+
+    Rows go by their printed names.
+    """
     checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
-    tables.write(checked, folder, stem)
+    if checked.empty:
+        return False
+    reason = data.not_comparable
+    tables.to_csv(checked.assign(not_comparable=reason or ""), folder / f"{stem}.csv")
+    files.write(folder / f"{stem}.md", tables.claims_page(checked, f"{paper}. {heading}", reason))
     shown = checked[checked["ours"] != claims.NOT_RUN]
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
@@ -245,7 +262,9 @@ def write_claims(
             columns.append("size")  # its word; claims.md has it whole
             shown = shown.assign(size=shown["size"].str.partition(" (")[0])
         text = tables.to_text(shown.set_index("claim")[columns], width=165)
-        print(tables.titled(heading, text))
+        warning = f"*** {tables.warning(reason)} ***\n" if reason else ""
+        print(tables.titled(heading, warning + text))
+    return True
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:

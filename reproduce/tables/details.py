@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,13 @@ import pandas as pd
 from data import files
 from evaluation import EvaluationError, operating_points, subgroups, tables, uncertainty
 from evaluation.operating_points import Rule
-from reproduce.rescore import experts
-from reproduce.rescore.sample import Sample
-from reproduce.tables import authors
+from reproduce.tables.sample import Sample
 
-ATTRIBUTES = {"sex": subgroups.sexes, "age": subgroups.age_bands, "view": subgroups.views}
 ON_TEST = (
     "Thresholds were chosen on the scored images themselves, so sensitivity and specificity look "
-    "better than on new images; --validation FILE chooses them on other images."
+    "better than on new images."
 )
-ON_VALIDATION = "Thresholds were chosen on validation images and applied to the scored ones."
+ON_VALIDATION = "Thresholds were chosen on validation images, not on the scored ones."
 CSVS = (
     *("operating-points", "subgroups", "gaps", "reliability", "calibration"),
     *("experts", "readers"),
@@ -26,12 +24,14 @@ CSVS = (
 MOST_GAPS = 12  # shown; gaps.csv has all
 
 
-def parse_by(text: str) -> tuple[str, ...]:
-    """The attributes of --by; EvaluationError where one is unknown."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if unknown := [name for name in names if name not in ATTRIBUTES]:
-        raise EvaluationError(f"--by {unknown[0]!r} is unknown; use {', '.join(ATTRIBUTES)}.")
-    return names
+class Wanted(NamedTuple):
+    """Which of the analyses, and how."""
+
+    rule: Rule | None = None  # None: no operating points
+    by: tuple[str, ...] = ()
+    calibrate: bool = False
+    resamples: int = 1000
+    seed: int = 0
 
 
 def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
@@ -97,10 +97,11 @@ def by_subgroup(
     """Every group of the wanted attributes, and the gaps between groups."""
     if lacking := [name for name in wanted if name not in sample.about]:
         raise EvaluationError(
-            f"The truth has no column for {', '.join(lacking)}; --by reads Patient Gender or Sex, "
-            "Patient Age or Age, and View Position or AP/PA from the file of --truth."
+            f"Nothing says the {', '.join(lacking)} of these images. --by reads Patient Gender or "
+            "Sex, Patient Age or Age, and View Position or AP/PA from the file of --truth, or of a "
+            "run what its script wrote into images.csv.gz beside its tables."
         )
-    by = {name: ATTRIBUTES[name](sample.about[name]) for name in wanted}
+    by = {name: subgroups.ATTRIBUTES[name](sample.about[name]) for name in wanted}
     return subgroups.compare(
         sample.targets,
         sample.probabilities,
@@ -155,7 +156,7 @@ def calibration(
         raise EvaluationError(
             "Calibration needs probabilities in [0, 1]; apply the sigmoid to logits first."
         )
-    variants, cooled = {"as released": sample.probabilities}, None
+    variants, cooled = {"as predicted": sample.probabilities}, None
     if validation is not None:
         _check_validation(sample, validation)
         temperature = uncertainty.temperature(validation.targets, validation.probabilities)
@@ -173,53 +174,41 @@ def calibration(
     return table.reset_index(), pd.concat(bins, ignore_index=True), cooled
 
 
+def calibration_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Brier score and ECE of each label, before and after scaling."""
+    shown = table.set_index("group").rename_axis(index=None)
+    return shown.map(lambda value: tables.number(value, 4))
+
+
 def analyse(
-    sample: Sample, options, validation: Sample | None
+    sample: Sample, wanted: Wanted, validation: Sample | None
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
-    """(frames for CSVs, tables for people by title, sentences) of what the flags ask for."""
+    """(frames for CSVs, tables for people by title, sentences) of what is wanted."""
     frames: dict[str, pd.DataFrame] = {}
     parts: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
-    if options.operating_point or options.by:
-        rule = options.operating_point or Rule(operating_points.YOUDEN)
+    resamples, seed = wanted.resamples, wanted.seed
+    if wanted.rule or wanted.by:
+        rule = wanted.rule or Rule(operating_points.YOUDEN)
         chosen, where = thresholds(sample, rule, validation)
-        frames["operating-points"] = at_operating_points(
-            sample, chosen, options.resamples, options.seed
-        )
+        frames["operating-points"] = at_operating_points(sample, chosen, resamples, seed)
         parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
         notes.append(where)
-        if options.by:
-            made = by_subgroup(sample, options.by, chosen, options.resamples, options.seed)
+        if np.isnan(chosen).any():
+            lacking = [name for name, at in zip(sample.labels, chosen, strict=True) if np.isnan(at)]
+            notes.append(f"No threshold, as those images hold one class: {', '.join(lacking)}.")
+        if wanted.by:
+            made = by_subgroup(sample, wanted.by, chosen, resamples, seed)
             frames["subgroups"], frames["gaps"] = made
             parts["Subgroups: mean over labels"] = groups_for_people(made.values)
             parts["Largest gaps between subgroups"] = gaps_for_people(made.gaps)
             notes.append(subgroups.multiplicity(made.gaps))
-    if options.calibrate:
-        table, frames["reliability"], _ = calibration(sample, validation)
-        frames["calibration"] = table
-        parts["Calibration"] = (
-            table.set_index("group")
-            .rename_axis(index=None)
-            .map(lambda value: tables.number(value, 4))
-        )
+    if wanted.calibrate:
+        frames["calibration"], frames["reliability"], _ = calibration(sample, validation)
+        parts["Calibration"] = calibration_for_people(frames["calibration"])
         if validation is None:
-            notes.append("No temperature was fitted: that needs --validation FILE.")
+            notes.append("No temperature was fitted: that needs validation images.")
     return frames, parts, notes
-
-
-def further(
-    sample: Sample, options, validation: Sample | None
-) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
-    """What `analyse` gives, and where the flags ask for it the experts' labels."""
-    frames, parts, remarks = analyse(sample, options, validation)
-    if options.second_truth:
-        more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
-        frames, parts = frames | more, parts | shown
-        remarks += [
-            f"Experts' labels: {authors.SOURCES['experts'].licence}.",
-            experts.READERS_NOTE,
-        ]
-    return frames, parts, remarks
 
 
 def write(
@@ -227,7 +216,9 @@ def write(
     parts: dict[str, pd.DataFrame],
     remarks: Sequence[str],
     folder: Path,
+    *,
     title: str,
+    phantom: bool = False,
 ) -> None:
     """Each frame as CSV, its pictures, and what was printed as details.md."""
     if not frames:
@@ -237,14 +228,14 @@ def write(
     pages = [f"## {heading}\n\n{tables.to_markdown(part)}" for heading, part in parts.items()]
     listed = "".join(f"- {remark}\n" for remark in remarks)
     files.write(folder / "details.md", "\n".join([f"# {title}\n", *pages, listed]))
-    draw(frames, folder, title)
+    draw(frames, folder, title, phantom)
 
 
-def draw(frames: dict[str, pd.DataFrame], folder: Path, title: str) -> None:
+def draw(frames: dict[str, pd.DataFrame], folder: Path, title: str, phantom: bool = False) -> None:
     """The pictures that belong to the frames."""
     from evaluation import figures  # Matplotlib takes half a second
 
     if "reliability" in frames:
-        figures.reliability(folder / "reliability.svg", frames["reliability"], title)
+        figures.reliability(folder / "reliability.svg", frames["reliability"], title, phantom)
     if "subgroups" in frames:
-        figures.subgroups(folder / "subgroups.svg", frames["subgroups"], title)
+        figures.subgroups(folder / "subgroups.svg", frames["subgroups"], title, phantom)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.predictions import Predictions
-from reproduce.rescore.matching import Matched
 
 
 class Sample(NamedTuple):
@@ -20,14 +19,8 @@ class Sample(NamedTuple):
     about: dict[str, list[str]]  # sex, age, view of each image, where known
 
 
-def of_matched(data: Matched) -> Sample:
-    """The first model of two matched files."""
-    mean = data.models[0].mean(axis=0)
-    return Sample(data.labels, data.targets, mean, data.patients, data.ids, data.about)
-
-
 def of_predictions(scored: Predictions, about: dict[str, list[str]]) -> Sample:
-    """Released predictions with what their label file says about the images."""
+    """Predictions with what is known about the images."""
     names = [str(name) for name in scored.labels]
     ids = [str(each) for each in scored.ids]
     return Sample(names, scored.targets, scored.mean, scored.patients, ids, about)

@@ -1,0 +1,61 @@
+"""Sex, age and view of every image, for tables by subgroup.
+
+    images.csv.gz    beside a paper's tables: image_path, sex, age, view, as the dataset states them
+
+Nothing that is trained depends on it, so no setting does either. With this file subgroups are
+computed from predictions.npz alone, without the dataset.
+"""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data import DataError, files, reading
+from reproduce import RunError
+
+FILE = "images.csv.gz"
+NAMES = ("sex", "age", "view")
+
+
+def save(frame: pd.DataFrame, folder: Path) -> None:
+    """Write what the dataset says of its images; images of earlier runs stay in the file."""
+    known = [name for name in NAMES if name in frame]
+    stated, before = frame.set_index("image_path")[known].astype(str), read(folder)
+    if before is not None:
+        stated = stated.combine_first(before).fillna("")
+    stated = stated.sort_index().reindex(columns=known).rename_axis(index=None)
+    if before is not None and stated.equals(before):
+        return
+    text = stated.to_csv(index_label="image_path", lineterminator="\n")
+    content = gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0)
+    files.write(folder / FILE, content)
+
+
+def read(folder: Path) -> pd.DataFrame | None:
+    """The attributes by image_path; None where the file is missing or cannot be read."""
+    try:
+        table = reading.read_table(folder / FILE, ("image_path",), optional=NAMES)
+    except DataError:
+        return None
+    return table.set_index("image_path").rename_axis(index=None).fillna("")
+
+
+def of_images(folder: Path, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Sex, age and view of some images, as far as the folder of their paper's tables says."""
+    table = read(folder)
+    if table is None:
+        return {}
+    rows = table.reindex([str(each) for each in ids]).fillna("")
+    return {name: rows[name].tolist() for name in rows if rows[name].ne("").any()}
+
+
+def check(wanted: Sequence[str], frame: pd.DataFrame, dataset: str) -> None:
+    """A RunError where --by names what the dataset does not state, before anything is trained."""
+    stated = [name for name in NAMES if name in frame and frame[name].astype(str).ne("").any()]
+    if lacking := [name for name in wanted if name not in stated]:
+        raise RunError(
+            f"--by {', '.join(lacking)}: the label files of this {dataset} do not state that, only "
+            f"{', '.join(stated) or 'labels'}."
+        )

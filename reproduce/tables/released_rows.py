@@ -1,0 +1,81 @@
+"""What other groups released, as rows of their own beside ours: scored on our test images.
+
+A row is shown only where each of our test images is one of its test images, so that its network was
+trained on none of them. It is scored with our labels and our resamples, never counted as ours, and
+no claim is judged by it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data import labels, splits
+from evaluation import EvaluationError, bootstrap
+from evaluation.metrics import Group
+from evaluation.predictions import Predictions
+from reproduce import ROOT
+from reproduce.engine.rows import Data
+from reproduce.tables import authors
+from reproduce.tables.scoring import KEYS, Scored
+
+ZECH = "released: Zech 2018, DenseNet-121"
+FOLDER = ROOT / "released"  # without --released
+GET = "python -m reproduce.rescore zech2018 --released released --download"
+
+
+def add(
+    scored: dict[str, Scored],
+    data: Data,
+    options,
+    groups: Callable[[Sequence[str]], Sequence[Group]],
+) -> tuple[dict[str, Scored], dict[str, Scored]]:
+    """(our rows, released rows): ours get a note where a file that would fit is missing."""
+    if not scored or data.phantom or data.dataset != "chestxray14":
+        return scored, {}
+    ours = next(iter(scored.values())).predictions[0]
+    in_set = splits.chexnet_sets()
+    on_their_test_list = all(in_set.get(str(patient)) == "test" for patient in ours.patients)
+    if not on_their_test_list or list(ours.labels) != list(labels.CHESTXRAY14):
+        return scored, {}
+    folder = options.released or FOLDER
+    try:
+        theirs = _zech(ours, authors.find_file("zech2018", "preds.csv", folder))
+    except EvaluationError:
+        missing = (
+            f"{ZECH} belongs on these test images, but its file is not in {folder}; get it by "
+            f"{GET}, then give the same command again"
+        )
+        return {name: with_note(row, missing) for name, row in scored.items()}, {}
+    return scored, {ZECH: _score(theirs, groups, options.resamples)}
+
+
+def with_note(row: Scored, note: str) -> Scored:
+    """The row with a further note on each of its numbers."""
+    notes = ["; ".join(filter(None, (own, note))) for own in row.table["note"]]
+    return row._replace(table=row.table.assign(note=notes))
+
+
+def _zech(ours: Predictions, path: Path) -> Predictions:
+    """Zech's probabilities of our test images, with our labels of them."""
+    table = pd.read_csv(path, index_col="Image Index")
+    names = [str(image).rpartition("/")[2] for image in ours.ids]
+    if lacking := [name for name in names if name not in table.index]:
+        raise EvaluationError(f"{path} has no {lacking[0]}")
+    columns = [f"prob_{label}" for label in ours.labels]
+    probabilities = table.loc[names, columns].to_numpy(float)
+    return ours._replace(probabilities=probabilities[None], meta={"row": ZECH})
+
+
+def _score(theirs: Predictions, groups: Callable, resamples: int) -> Scored:
+    names = list(theirs.labels)
+    arrays = theirs.targets, theirs.mean, names, theirs.patients, groups(names)
+    table, draws = bootstrap.measure(*arrays, resamples=resamples)
+    source = authors.SOURCES["zech2018"]
+    note = (
+        f"not trained here: predictions that github.com/{source.repository} released, scored on "
+        f"the same {len(theirs.ids):,} test images ({source.licence})"
+    )
+    scored = bootstrap.with_intervals(table, draws)
+    draws = pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS]))
+    return with_note(Scored(scored, draws, [theirs]), note)

@@ -1,0 +1,51 @@
+"""axe-core, Deque's accessibility checks, run in the page that a browser shows.
+
+The package is fetched once from the npm registry into .cache, known by its SHA-256; it is not part
+of the suite (its licence is MPL-2.0). Without it and without a network the tests skip.
+
+    python -m tests.axe      fetches it now
+"""
+
+import hashlib
+import tarfile
+import urllib.request
+from pathlib import Path
+
+from data import files
+
+VERSION = "4.14.1"
+ADDRESS = f"https://registry.npmjs.org/axe-core/-/axe-core-{VERSION}.tgz"
+SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+PATH = Path(__file__).parent.parent / ".cache" / f"axe-core-{VERSION}.tgz"
+SCRIPT = """
+const [source, done] = arguments;
+if (!window.axe) (0, eval)(source);
+axe.run(document, {resultTypes: ["violations"]}).then(
+  (found) => done(found.violations.map((rule) => [
+    rule.id, rule.help, rule.nodes.length, rule.nodes[0].html.slice(0, 200)])),
+  (error) => done([["error", String(error), 0, ""]]));
+"""
+
+
+def fetch() -> str:
+    """The text of axe.min.js; an OSError where it can be had neither from .cache nor by network."""
+    if not PATH.is_file() or _sha256(PATH.read_bytes()) != SHA256:
+        with urllib.request.urlopen(ADDRESS, timeout=30) as answer:
+            content = answer.read()
+        if _sha256(content) != SHA256:
+            raise OSError(f"{ADDRESS} has another SHA-256 than {SHA256}")
+        files.write(PATH, content)
+    with tarfile.open(PATH) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode("utf-8")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def violations(window, source: str) -> list[str]:
+    """What axe-core finds in the page that a browser shows, a line a rule."""
+    found = window.javascript_later(SCRIPT, source)
+    return [f"{rule} x{count}: {text}: {first}" for rule, text, count, first in found]
