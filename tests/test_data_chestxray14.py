@@ -353,3 +353,7 @@ def test_rows_come_in_the_order_of_the_images_names(folder):
     expected = chestxray14.read(folder)
     (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS[::-1]))
     pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
+
+
+def test_a_whole_release_has_112_120_images():
+    assert sum(chestxray14.COMPLETE.values()) == 112_120

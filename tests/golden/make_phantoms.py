@@ -24,10 +24,10 @@ SIZE, BLOCK = 128, 8  # pixels: a picture is kept as the means of its blocks
 def pictures() -> dict[str, np.ndarray]:
     """Block means of each finding's picture, and its boxes, by what is drawn."""
     drawn = {}
-    for label in ["", *sorted(PAINT)]:
+    for number, label in enumerate(["", *sorted(PAINT)]):
         for view, patient in (("PA", 0), ("PA", 1), ("LATERAL", 0)):
-            findings = ((label, 1.0),) if label else ()
-            shot = layouts.Shot("", patient, patient, patient == 1, view, findings)
+            findings = ((label, 0.8),) if label else ()
+            shot = layouts.Shot("", number, patient, patient == 1, view, findings)
             picture, planted = drawing.draw(shot, SIZE, 7)
             blocks = picture.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK).mean(axis=(1, 3))
             name = f"{label}, {view}, patient {patient}"
@@ -41,6 +41,8 @@ def label_files(images: int = 200) -> dict[str, str]:
     hashes = {}
     for dataset, write in layouts.LAYOUTS.items():
         wanted = labels.prevalences(dataset, 0.03)
+        shares = labels.prevalences(dataset).round(12).tolist()
+        hashes[f"{dataset}, prevalences"] = hashlib.sha256(repr(shares).encode()).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
             shots = write(Path(folder), images, wanted, np.random.default_rng(0))
             hashes[f"{dataset}, shots"] = hashlib.sha256(
