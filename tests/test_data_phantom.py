@@ -348,7 +348,7 @@ def test_other_peoples_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="not empty"):
         drawing.write("plco", tmp_path / "mine", 20, 32, seed=2, progress=False)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-    with pytest.raises(DataError, match="at least 20"):
+    with pytest.raises(DataError, match="--images 3: give a number from 20 to"):
         drawing.write("plco", tmp_path / "few", 3, 32, seed=2, progress=False)
 
 
