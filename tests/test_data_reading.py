@@ -60,6 +60,7 @@ def test_what_is_drawn_is_read_label_for_label(reader, written, tmp_path):
     dataset = reader.__name__.split(".")[-1]
     folder = drawing.write(dataset, tmp_path / "drawn", 150, 32, seed=4, progress=False)
     frame, expected = reader.read(folder), written(folder)
+    frame = frame.drop(columns=["sex", "age"], errors="ignore")  # their own tests read them
     assert len(frame) == 150
     assert frame.columns.tolist() == expected.columns.tolist()
     text = frame.columns[: 5 if dataset == "chexpert" else 4]
