@@ -102,5 +102,6 @@ def write_evidence(folder: Path) -> None:
     figures.subgroups(folder / "subgroups.svg", frame, "By sex")
     (folder / "evidence.md").write_text(
         "# Published results\n\nIn short.\n\n## Every number\n\n|  | AUC |\n| --- | ---: |\n"
-        "| female | .800 [.600, .900] |\n\n![A figure](evidence/subgroups.svg)\n\n### More\n\nEnd.\n"
+        "| female | .800 [.600, .900] |\n\n![A figure](evidence/subgroups.svg)\n\n"
+        "### More\n\nEnd.\n"
     )
