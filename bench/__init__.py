@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+LABELS = 14
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 

@@ -25,7 +25,7 @@ from bench import machine, publish
 from data import labels
 from data.progress import TimeLeft
 from reproduce import ROOT
-from reproduce.engine import spread
+from reproduce.engine import cluster, spread
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
 
 SECONDS_OF_AN_EPOCH = {  # a third of the network's GFLOP for an image of 224 px
@@ -95,11 +95,12 @@ def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
             time.sleep(5)  # until every worker has started
             return {"ended": True, "problem": ""}
 
-        with spread.cluster("", cpus=workers) as ray:
+        with cluster.connected("", cpus=workers) as ray:
             address = ray.get_runtime_context().gcs_address
             options = SimpleNamespace(
                 address=address, on="ray", device="cpu", gpus_per_row=None, cpus_per_row=1,
-                results_dir=scratch, cache_dir=scratch, data_dir=None, split_file=None,
+                devices_per_row=1, results_dir=scratch, cache_dir=scratch,
+                data_dir=None, split_file=None,
             )  # fmt: skip
             left = TimeLeft(1)
             firsts = [run for run in runs if isinstance(run.row, Row) and not needed(run)]

@@ -16,20 +16,24 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import machine, publish
-
-LABELS = 14
+from bench import LABELS, machine, publish, pytorch
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train: `how` is stock, fast or torch."""
+    """What is timed: a training step (`how` is stock, fast or torch), input or matmul.
+
+    bench.gpu measures other ways than this module: on GPUs, on JAX, from a cache of images.
+    """
 
     how: str
     backbone: str = "densenet121"
     size: int = 224
     batch: int = 32
-    precision: str = "float32"
+    precision: str = "float32"  # tf32: float32 whose products a GPU rounds to 10 bits
+    backend: str = "tensorflow"  # of Keras
+    device: str = "cpu"
+    images: str = ""  # the cache to draw batches from; none: one batch in memory, again and again
 
 
 class Worker:
@@ -43,7 +47,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": way.backend},
             text=True,
         )
         assert self.process.stdin is not None
@@ -69,8 +73,8 @@ class Worker:
 
 def work(way: Way) -> None:
     """Inside the process: prints the seconds to the end of the first step, then those of a step."""
-    steps_of = torch_steps if way.how == "torch" else keras_steps
-    prepare = steps_of(way)  # imports are over
+    kinds = {"torch": pytorch.steps, "input": input_steps, "matmul": matmul_steps}
+    prepare = kinds.get(way.how, keras_steps)(way)  # imports are over
     start = time.perf_counter()
     step = prepare()
     step(1)
@@ -82,86 +86,112 @@ def work(way: Way) -> None:
         print((time.perf_counter() - start) / int(line), flush=True)
 
 
-def keras_steps(way: Way):
-    import keras
+def start(way: Way) -> None:
+    """Start Keras' backend as the papers do."""
+    os.environ["KERAS_BACKEND"] = way.backend
+    from reproduce.engine import backend
+
+    backend.start(way.device)
+    if way.backend == "jax":
+        import jax
+
+        products = "tensorfloat32" if way.precision == "tf32" else "float32"
+        jax.config.update("jax_default_matmul_precision", products)
+    else:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(way.precision == "tf32")
+
+
+def batches_of(way: Way):
+    """Batches without end: augmented ones from a cache of images, or one batch again and again."""
     import numpy as np
     import tensorflow as tf
 
-    from models import classifier, fast
+    from data import cache, pipeline
+    from data.augment import Augment
 
     draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (way.batch, way.size, way.size, 1), "uint8")
+    if way.images:
+        images = cache.Cache(Path(way.images))
+        count = len(images.paths)
+        targets = draw.integers(0, 2, (count, LABELS)).astype("float32")
+        augment = Augment(random_crop=True, flip=True)
+        kept = pipeline.train_batches(
+            images, np.arange(count), targets, way.batch, 0, 0, augment=augment, crop=way.size
+        )
+        return kept, kept.repeat()  # the first keeps its images alive
+    array = draw.integers(0, 256, (way.batch, way.size, way.size, 1), "uint8")
     targets = draw.integers(0, 2, (way.batch, LABELS)).astype("float32")
     options = tf.data.Options()
     options.autotune.enabled = False  # as data/pipeline.py does, and why
-    batches = tf.data.Dataset.from_tensors((images, targets)).repeat().with_options(options)
+    kept = tf.data.Dataset.from_tensors((array, targets)).with_options(options)
+    return kept, kept.repeat().with_options(options)
+
+
+def input_steps(way: Way):
+    """Batches drawn and thrown away: how fast a network could be fed."""
+    _, batches = kept = batches_of(way)
 
     def prepare():
-        is_fast = way.how == "fast"
-        model = classifier.build(
-            way.backbone, LABELS, way.size, precision=way.precision, fast=is_fast
-        )
-        adam = (fast.Adam if is_fast else keras.optimizers.Adam)(1e-4)
-        model.compile(adam, keras.losses.BinaryCrossentropy(from_logits=True))
-        if is_fast:
-            fast.build_optimizer(model)
-        return lambda steps: model.fit(batches, steps_per_epoch=steps, verbose=0)
+        iterator = iter(batches)
+
+        def step(steps):
+            for _ in range(steps):
+                next(iterator)
+            return kept
+
+        return step
 
     return prepare
 
 
-def torch_steps(way: Way):
-    """DenseNet-121 as plain PyTorch writes it, channels last, Adam, autocast for bfloat16."""
-    import torch
-    from torch import nn
-
-    class Layer(nn.Module):
-        def __init__(self, channels):
-            super().__init__()
-            self.layers = nn.Sequential(
-                *[nn.BatchNorm2d(channels), nn.ReLU(inplace=True)],
-                nn.Conv2d(channels, 128, 1, bias=False),
-                *[nn.BatchNorm2d(128), nn.ReLU(inplace=True)],
-                nn.Conv2d(128, 32, 3, padding=1, bias=False),
-            )
-
-        def forward(self, x):
-            return torch.cat([x, self.layers(x)], 1)
-
-    def densenet121():
-        channels = 64
-        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-        layers += [nn.MaxPool2d(3, 2, 1)]
-        for block, depth in enumerate((6, 12, 24, 16)):
-            if block:
-                layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-                layers += [nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
-                channels //= 2
-            layers += [Layer(channels + 32 * i) for i in range(depth)]
-            channels += 32 * depth
-        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)]
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, LABELS))
-
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (way.batch, 1, way.size, way.size), dtype=torch.uint8)
-    targets = torch.randint(0, 2, (way.batch, LABELS)).float()
+def matmul_steps(way: Way):
+    """Products of two large matrices, of `size` a side: the rate that nothing else will reach."""
+    start(way)
+    import jax
+    import jax.numpy as jnp
 
     def prepare():
-        model = densenet121().to(memory_format=torch.channels_last).train()
-        assert sum(p.numel() for p in model.parameters()) == 6_953_856 + 1025 * LABELS
-        adam, loss = torch.optim.Adam(model.parameters(), 1e-4), nn.BCEWithLogitsLoss()
+        kind = "bfloat16" if way.precision == "bfloat16" else "float32"
+        matrix = jnp.ones((way.size, way.size), kind)
+        multiply = jax.jit(lambda a, b: a @ b / way.size)
 
         def step(steps):
+            product = matrix
             for _ in range(steps):
-                x = (images / 127.5 - 1).expand(-1, 3, -1, -1)
-                x = x.contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16, enabled=way.precision == "bfloat16"):
-                    logits = model(x)
-                adam.zero_grad()
-                loss(logits.float(), targets).backward()
-                adam.step()
+                product = multiply(product, matrix)
+            product.block_until_ready()
 
         return step
+
+    return prepare
+
+
+def keras_steps(way: Way):
+    start(way)
+    import keras
+
+    from models import classifier, fast
+    from reproduce.engine import backend
+
+    kept, batches = batches_of(way)
+
+    def prepare():
+        is_fast = way.how == "fast"
+        precision = "bfloat16" if way.precision == "bfloat16" else "float32"
+        model = classifier.build(way.backbone, LABELS, way.size, precision=precision, fast=is_fast)
+        model.kept = kept
+        adam = (fast.Adam if is_fast else keras.optimizers.Adam)(1e-4)
+        model.compile(
+            adam,
+            keras.losses.BinaryCrossentropy(from_logits=True),
+            jit_compile=backend.jit(None),
+            steps_per_execution=backend.steps_per_execution(None),
+        )
+        if is_fast:
+            fast.build_optimizer(model)
+        return lambda steps: model.fit(batches, steps_per_epoch=steps, verbose=0)
 
     return prepare
 

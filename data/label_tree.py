@@ -117,6 +117,23 @@ def depth(tree: Tree) -> int:
     return level
 
 
+def cut(tree: Tree, levels: int) -> Tree:
+    """The same labels on at most so many levels: 1 makes every label a root.
+
+    A label that is too deep moves below its ancestor on the last level but one.
+    """
+    if levels >= depth(tree):
+        return tree
+    ancestors = ancestor_matrix(tree)
+    level = ancestors.sum(axis=1)  # 1 at a root
+    parents = []
+    for label in range(len(tree)):
+        above = [int(each) for each in np.flatnonzero(ancestors[label]) if each != label]
+        kept = [each for each in above if level[each] < min(level[label], levels)]
+        parents.append(max(kept, key=lambda each: level[each], default=-1))
+    return tuple(parents)
+
+
 def leaves(tree: Tree) -> np.ndarray:
     """Indices of the labels without children."""
     return np.flatnonzero(parent_matrix(tree).sum(axis=0) == 0)

@@ -71,7 +71,7 @@ def roc_curves(
         if label + columns >= len(labels):
             panel.set_xlabel("1 − specificity", fontsize=7)
     _draw_readers(figure, panels, targets, probabilities, readers or {})
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.ndarray]) -> None:
@@ -136,7 +136,7 @@ def roc_by_row(
         panel.set_ylabel("sensitivity", fontsize=7)
     curves = panels[0].lines[1:]  # without the diagonal
     _legend(figure, curves, next(iter(rows.values())).labels, ncols=5, fontsize=7)
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -162,7 +162,7 @@ def examples(
         below.set_xlabel(more, fontsize=6)
         for panel in (above, below):
             panel.set(xticks=(), yticks=())
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -204,7 +204,7 @@ def auc_comparison(
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     _legend(figure, points, names, ncols=2, fontsize=8)
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -248,7 +248,7 @@ def reliability(
     ]
     legend = _legend(figure, handles, list(styles), ncols=len(styles), fontsize=7)
     legend.set_title(f"hollow: fewer than {FEW} images", {"size": 7})
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 @literal_text
@@ -277,18 +277,19 @@ def subgroups(
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
     panels[0].set_yticks(np.arange(len(ticks)), ticks, fontsize=8)
     panels[0].invert_yaxis()
-    return _save(figure, path, title, phantom)
+    return save(figure, path, title, phantom)
 
 
 _MEASURES = {"FNR": "missed (FNR)", "FPR": "false alarms (FPR)"}
 _P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
 
 
-def _save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
+def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
+        size = min(26, 4 * figure.get_figwidth())
         figure.text(
-            0.5, 0.5, PHANTOM_WARNING, fontsize=26, color=ORANGE, alpha=0.25, rotation=20,
+            0.5, 0.5, PHANTOM_WARNING, fontsize=size, color=ORANGE, alpha=0.25, rotation=20,
             ha="center", va="center", zorder=10,
         )  # fmt: skip
     if title:

@@ -1,5 +1,6 @@
 """Tables of our numbers beside the published ones, as Markdown, terminal text or CSV."""
 
+import itertools
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
 LONGEST_REASON = 40  # characters of "failed: REASON" that fit beside the name of a row
 NOT_COMPARABLE = "not comparable ("
+HOW_CLAIMS_ARE_JUDGED = (
+    "Ours: a claim *holds* where it is true in the whole 95 % interval of the difference between "
+    "our rows, *does not hold* where it is true nowhere in it, and is *within noise* where it is "
+    "true in a part of it. Their numbers are judged as they are printed."
+)
 
 
 def number(value: float, decimals: int = DECIMALS) -> str:
@@ -155,7 +161,56 @@ def warnings(side_by_side: pd.DataFrame) -> list[str]:
     verdicts = side_by_side["verdict"]
     reasons = verdicts[verdicts.str.startswith(NOT_COMPARABLE)].drop_duplicates()
     reasons = reasons.str.removeprefix(NOT_COMPARABLE).str.removesuffix(")")
-    return [f"{reason}, not comparable with the published values" for reason in reasons]
+    return [warning(reason) for reason in reasons]
+
+
+def warning(reason: str) -> str:
+    """What stands above numbers that must not be read against the published ones."""
+    return f"{reason}, not comparable with the published values"
+
+
+def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -> str:
+    """Judged claims as Markdown: each quote once, and a line for each comparison under it."""
+    counts = checked["ours"].str.split(":").str[0].value_counts()
+    parts = [f"# {title}\n", *([f"**{warning(not_comparable)}**\n"] if not_comparable else [])]
+    parts += [f"{HOW_CLAIMS_ARE_JUDGED}\n"]
+    words = ", ".join(f"{word} {count}" for word, count in counts.items())
+    parts += [f"**Of {len(checked)} comparisons, ours:** {words}.\n"]
+    lines = []
+    records = checked.fillna("").to_dict("records")
+    for (name, quote), group in itertools.groupby(records, lambda c: (c["claim"], c["quote"])):
+        for i, line in enumerate(group):
+            theirs = _with_details(line["published"], line["published_margin"])
+            ours = _with_details(line["ours"], line["margin"], line["size"], line["our_note"])
+            claim = "" if i else f"{name}: “{quote}”"
+            lines.append([claim, claim_in_words(line), theirs, ours])
+    columns = ["claim", "comparison", "their numbers", "ours"]
+    return "\n".join([*parts, *_left_aligned(pd.DataFrame(lines, columns=columns))]) + "\n"
+
+
+def claim_in_words(line: dict) -> str:
+    """`HLUP-finetune > BR-all by 2 %: leaf AUC (Table 1)` of a line of claims.csv."""
+    rows = "every other row" if line["right_row"] == "*" else line["right_row"].replace("|", ", ")
+    columns = "every label" if line["column"] == "*" else line["column"].replace("|", ", ")
+    amount = ""
+    if line["scope"] == "count":
+        columns = f"{line['amount']} of the labels" if line["column"] == "*" else columns
+    elif line["amount"]:
+        amount = f" {'by' if line['relation'] in '<>' else 'to within'} {line['amount']}"
+    gain = ", more than for any other label" if line["scope"] == "most" else ""
+    relation = {">=": "≥", "<=": "≤"}.get(line["relation"], line["relation"])
+    metric, table = line["metric"].replace("|", " and "), line["table"].replace("|", ", ")
+    return f"{line['left_row']} {relation} {rows}{amount}: {columns} {metric}{gain} ({table})"
+
+
+def _with_details(verdict: str, *details: str) -> str:
+    return "; ".join(filter(None, [f"**{verdict}**", *details]))
+
+
+def _left_aligned(table: pd.DataFrame) -> Iterator[str]:
+    """The lines of a Markdown table of words."""
+    heading, _, *lines = _markdown_lines(table)
+    yield from (heading, "|" + " --- |" * table.shape[1], *lines)
 
 
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:
@@ -222,9 +277,9 @@ def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
     """Aligned lines; columns beyond the width follow in a further block, rows named again."""
     header, rows, names = _grid(table)
+    columns = [*zip(*rows, strict=True)] or [()] * len(header)  # a table may have no rows
     widths = [
-        max([HEADING, *map(len, column)] if i >= names else map(len, column))
-        for i, column in enumerate(zip(*rows, strict=True))
+        max([HEADING if i >= names else 1, *map(len, column)]) for i, column in enumerate(columns)
     ]
     heads = [
         textwrap.wrap(name, widths[i], break_long_words=False) for i, name in enumerate(header)

@@ -19,12 +19,12 @@ import keras
 import numpy as np
 from keras import ops
 
-# The smallest epsilon that cuDNN accepts; TensorFlow would silently raise a smaller one to it.
-SMALLEST_EPSILON = 1.001e-5
-
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Fused for training on 4-D channels-last images; all else, inference too, is Keras' own."""
+    """Fused for training on 4-D channels-last images; all else, inference too, is Keras' own.
+
+    Any epsilon is fused: cuDNN refused those below 1e-5 up to version 7, and TensorFlow needs 9.
+    """
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable and mask is None and self._can_fuse(inputs)):
@@ -53,7 +53,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return (
             len(inputs.shape) == 4
             and self.axis in (-1, 3)
-            and self.epsilon >= SMALLEST_EPSILON
             and inputs.dtype == self.compute_dtype
             and self.compute_dtype in ("float32", "bfloat16", "float16")
             and self.variable_dtype == "float32"
@@ -117,8 +116,7 @@ def use_fast_layers(model: keras.Model) -> None:
     """Replace the BatchNormalization layers of a model by fused ones, in place.
 
     Only the class of each layer changes: names, weights and the graph stay, and nothing is built
-    twice (a clone of NASNetLarge takes as long as the network itself). Layers with an epsilon below
-    SMALLEST_EPSILON, such as all of ResNet-18's (1e-5), compute as Keras' own.
+    twice (a clone of NASNetLarge takes as long as the network itself).
     """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:

@@ -58,7 +58,7 @@ _all_at_once() { # every paper's rows wait in one queue, that of Ray
     if [[ " ${flags[*]} " != *" --address"* && -z ${RAY_ADDRESS:-} ]]; then
         "$PYTHON" -c 'import ray' 2>/dev/null ||
             _stop "--on ray needs Ray: run '$PYTHON -m pip install -r $ROOT/requirements-cluster.txt'."
-        coproc ray { exec "$PYTHON" -m reproduce.engine.spread --hold; }
+        coproc ray { exec "$PYTHON" -m reproduce.engine.cluster --hold; }
         read -r RAY_ADDRESS <&"${ray[0]}" || _stop "Ray could not be started; its reason stands above."
         export RAY_ADDRESS
     fi

@@ -61,8 +61,8 @@ class Config(Readings):
     precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {"backbone": "tiny", "size": 64, "batch_size": 32,
-        "epochs": 8, "learning_rate": 2e-3, "patience": 3}  # fmt: skip
+DEMO = {"backbone": "tiny", "size": 32, "batch_size": 64,
+        "epochs": 8, "learning_rate": 4e-3, "patience": 3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -134,7 +134,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
     data = dataset.load(
-        options, config, split, rows, phantoms=1200, resize=config.size, labels=config.labels
+        options, config, split, rows, phantoms=6000, resize=config.size, labels=config.labels
     )
     authors = tables.authors(data, config, options)  # or an error, before days go by
     runs = loop.train("asadi2025", rows, data, config, options)

@@ -78,8 +78,8 @@ class Config(Readings, Networks):
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
     "resnet": "tiny_residual", "densenet": "tiny", "vgg": "tiny_plain", "weights": "none",
-    "size": 64, "resize": 72, "epochs": 4, "learning_rate": 1e-3, "projection": 64,
-    "projection_densenet": 64, "reduce": 64,
+    "size": 32, "resize": 36, "batch_size": 64, "epochs": 6, "learning_rate": 2e-3,
+    "projection": 64, "projection_densenet": 64, "reduce": 64,
 }  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=1800, resize=config.resize)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.resize)
     runs = loop.train("ge2018", rows, data, config, options)
     tables.write(runs, data, options)
     loop.finish(runs)

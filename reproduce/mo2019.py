@@ -64,7 +64,8 @@ class Config(Readings):
 
 # Three small networks instead of VGG16, ResNet50 and DenseNet121.
 DEMO = {"vgg": "tiny_plain", "resnet": "tiny_residual", "densenet": "tiny",
-        "weights": "none", "size": 64, "epochs": 5}  # fmt: skip
+        "weights": "none", "size": 32, "batch_size": 64, "epochs": 8,
+        "learning_rate": 2e-3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -136,7 +137,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
     runs = loop.train("mo2019", rows, data, config, options)
     tables.write(runs, data, options, PROPOSED, OURS, config.split)
     loop.finish(runs)

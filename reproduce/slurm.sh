@@ -52,7 +52,7 @@ if ((${#hosts[@]} > 1)); then
         "$PYTHON" "$first:$port" >/dev/null 2>&1 &
     started+=($!)
 fi
-"$PYTHON" -m reproduce.engine.spread --wait "$first:$port" "${#hosts[@]}"
+"$PYTHON" -m reproduce.engine.cluster --wait "$first:$port" "${#hosts[@]}"
 
 # in the background, so that this shell passes on SLURM's warning before the time is up
 bash "reproduce/$name.sh" "$@" --on ray --address "$first:$port" &

@@ -39,7 +39,8 @@ class Config:
     precision: Precision = "float32"  # unstated; ours
 
 
-DEMO = {"backbone": "tiny", "weights": "none", "size": 64, "epochs": 6, "learning_rate": 2e-3}
+DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "batch_size": 64, "epochs": 8,
+        "learning_rate": 4e-3}  # fmt: skip
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
@@ -70,7 +71,7 @@ def rows(config: Config, data: Data) -> list[Row]:
 
 def main() -> None:
     config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=2400, resize=config.size)
+    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
     runs = loop.train("wang2017", rows, data, config, options)
     scored = scoring.score(runs, scoring.labels_and_mean, options.resamples)
     scored, released = released_rows.add(scored, data, options, scoring.labels_and_mean)

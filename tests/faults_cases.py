@@ -13,7 +13,7 @@ import numpy as np
 
 from data import DataError, chestxray14, chexpert, plco, prepare
 from evaluation import EvaluationError, published
-from tests.faults_world import Outcome, World, case, run
+from tests.faults_world import Outcome, World, case, heard, run
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 SCRIPTS = {"chestxray14": "wang2017", "chexpert": "asadi2025", "plco": "chen2019"}
@@ -28,7 +28,7 @@ def refuses(*errors: type) -> Callable:
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
                 function(*arguments, **more)
         except errors as error:
-            return Outcome(2, "", str(error))
+            return heard(Outcome(2, "", str(error)))
         return Outcome(0, "", err.getvalue())
 
     return call
@@ -111,6 +111,18 @@ mutated(
     "A10",
 )
 mutated(
+    "chestxray14",
+    "Patient ID twice in the header",
+    lambda lines: double_column(lines, 3),
+    "C10",
+)
+mutated(  # the other datasets have no list that says how many images there are
+    "chestxray14",
+    "the table cut in half",
+    lambda lines: lines[: len(lines) // 2],
+    "C10",
+)
+mutated(
     "chexpert",
     "columns Edema and ' Edema'",
     lambda lines: double_column([lines[0].replace(",Support Devices", ", Edema"), *lines[1:]]),
@@ -153,14 +165,28 @@ RANGES = {
 }
 for flag, values in RANGES.items():
     for value in values:
+        group = "A8" if flag in ("--epochs", "--learning-rate") else "B11"
 
-        @case("A8" if flag in ("--epochs", "--learning-rate") else "B11", f"{flag} {value!r}")
+        @case("C3" if value in ("nan", "inf") else group, f"{flag} {value!r}")
         def _(world, flag=flag, value=value):
             given = ["--results-dir", world.new(), f"{flag}={value}"]
             if flag != "--phantoms":
                 given += ["--data-dir", "/no/such"]  # reached only where the flag was accepted
             outcome = run("reproduce.chen2019", *given)
             return outcome.refused or ("" if flag in outcome.err else f"accepts {flag}={value}")
+
+
+for script, flags, named in (
+    ("mo2019", ("--size=1",), "--size 1"),
+    ("mo2019", ("--seeds=x",), "whole numbers from 0"),
+    ("chen2019", ("--resamples=x",), "a whole number of at least 1"),
+):
+
+    @case("C8", f"{script} {flags[0]} is named as it was typed")
+    def _(world, script=script, flags=flags, named=named):
+        outcome = run(f"reproduce.{script}", "--results-dir", world.new(), *flags)
+        odd = [word for word in ("invalid", "--resize", "_seeds") if word in outcome.message]
+        return outcome.refused or ("" if named in outcome.message and not odd else outcome.message)
 
 
 for script, flag, value in (
@@ -242,6 +268,15 @@ def _(world):
     folder = world.new()
     os.mkfifo(folder / "a.png")
     return read_refused(prepare.prepare, folder, ["a.png"], world.new(), 32)
+
+
+@case("B15", "a radiologists' file with a study xx")
+def _(world):
+    folder = world.dataset("chexpert")
+    path = next(folder.rglob("bc4.csv"))
+    edit(path, cells(2, lambda row: ["xx", *row[1:]]))
+    outcome = read_refused(chexpert.radiologists, folder)
+    return outcome.refused or ("" if "xx" in outcome.err else "does not name the study")
 
 
 @case("C1", "a link to an image that is gone")

@@ -14,7 +14,7 @@ from data import DataError
 from data.images import BadImage, read_gray, unlike_radiograph
 from tests.faults_cases import READERS, read_refused, table_of
 from tests.faults_tables import PREDICTED, TRUTH
-from tests.faults_world import Case, Outcome, World, run
+from tests.faults_world import Case, Outcome, World, heard, run
 
 CHANGES = ("field more", "field less", "quote", "cut", "column twice", "byte", "line twice", "NUL")
 
@@ -121,7 +121,7 @@ def image_file(kind: str, seed: int) -> Callable[[World], str]:
             unlike_radiograph(path)
             after = read_gray(path, 32)
         except (BadImage, DataError) as error:
-            return Outcome(2, "", str(error)).refused
+            return heard(Outcome(2, "", str(error))).refused
         return "" if np.array_equal(before, after) else "other pixels without a word"
 
     return tried

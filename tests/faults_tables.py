@@ -11,20 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.faults_world import ROOT, Outcome, World, case, run
+from tests.faults_world import ROOT, Outcome, World, case, heard, missing_modules, run
 from tests.report_results import write_results
 
 TRUTH = "id,who,Edema,Mass\na,1,1,0\nb,2,0,1\nc,3,0,0\nd,3,1,1\n"
 PREDICTED = "id,who,Edema,Mass\na,1,.9,.2\nb,2,.3,.8\nc,3,.1,.4\nd,3,.6,.7\n"
 
 
-def rescore(world: World, predicted: object, truth: object, *flags: object) -> Outcome:
-    folder, given = world.new(), []
+def written(folder: Path, predicted: object, truth: object) -> list[object]:
+    """The flags that name a file of predictions and one of truth, which are written."""
+    given: list[object] = []
     for name, content in (("predictions", predicted), ("truth", truth)):
         path = folder / f"{name}.csv"
         path.write_bytes(content if isinstance(content, bytes) else str(content).encode())
         given += [f"--{name}", path]
-    return run("reproduce.rescore", *given, "--resamples", 20, "--results-dir", folder, *flags)
+    return given
+
+
+def rescore(
+    world: World, predicted: object, truth: object, *flags: object, **environment: str
+) -> Outcome:
+    folder = world.new()
+    given = [*written(folder, predicted, truth), "--resamples", 20, "--results-dir", folder]
+    return run("reproduce.rescore", *given, *flags, **environment)
 
 
 REFUSED = {
@@ -76,6 +85,19 @@ for (group, title), (predicted, truth) in ACCEPTED.items():
     @case(group, f"rescore: {title}")
     def _(world, predicted=predicted, truth=truth):
         return rescore(world, predicted, truth, "--patient-column", "who").accepted
+
+
+@case("D", "rescore: without OpenCV, tqdm and TensorFlow")
+def _(world):
+    path = missing_modules(world, "cv2", "tqdm", "tensorflow", "keras")
+    return rescore(world, PREDICTED, TRUTH, "--labels", "Edema,Mass", PYTHONPATH=path).accepted
+
+
+@case("D", "rescore: tables in a pipe are one block as wide as they are")
+def _(world):
+    outcome = rescore(world, PREDICTED, TRUTH, "--labels", "Edema,Mass", COLUMNS="40")
+    headers = [line for line in outcome.out.splitlines() if "AUC" in line and "AP" in line]
+    return outcome.accepted or ("" if headers else f"columns apart: {outcome.out[:300]}")
 
 
 for names in (["A", "a", "B"], ["A", "A"]):
@@ -176,7 +198,7 @@ def shell(command: str, **environment: str) -> Outcome:
         ["/bin/bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120,
         env=os.environ | {"CXR_PYTHON": sys.executable} | environment,
     )  # fmt: skip
-    return Outcome(ended.returncode, ended.stdout, ended.stderr)
+    return heard(Outcome(ended.returncode, ended.stdout, ended.stderr))
 
 
 @case("B17", "a closed pipe")
@@ -185,6 +207,14 @@ def _(world):
     with contextlib.redirect_stdout(io.StringIO()):
         write_results(results)
     outcome = shell(f"{sys.executable} -m reproduce.report --results-dir {results} | true")
+    return f"{outcome.err.strip()[-200:]}" if outcome.err.strip() else ""
+
+
+@case("B17", "rescore in a pipe that reads one line")
+def _(world):
+    words = " ".join(map(str, written(world.new(), PREDICTED, TRUTH)))
+    flags = f"--labels Edema,Mass --resamples 50 2> {world.new() / 'warnings'}"
+    outcome = shell(f"{sys.executable} -m reproduce.rescore {words} {flags} | head -1")
     return f"{outcome.err.strip()[-200:]}" if outcome.err.strip() else ""
 
 
@@ -210,7 +240,7 @@ for title, command, environment in (
         return shell(command, **environment)
 
 
-@case("B1", "rescore and the report on a full disk")
+@case("B1", "the report on a full disk")
 def _(world):
     results = world.new() / "results"
     with contextlib.redirect_stdout(io.StringIO()):
@@ -219,4 +249,14 @@ def _(world):
     command = f"ulimit -f 8; {sys.executable} -m reproduce.report --results-dir {results}"
     outcome = shell(command)
     orphans = [path.name for path in results.iterdir() if "part" in path.name]
+    return outcome.refused or (f"orphans {orphans}" if orphans else "")
+
+
+@case("B1", "rescore --results-dir on a full disk")
+def _(world):
+    folder, results = world.new(), world.new() / "results"
+    words = " ".join(map(str, written(folder, PREDICTED, TRUTH)))
+    flags = f"--labels Edema,Mass --resamples 50 --results-dir {results}"
+    outcome = shell(f"ulimit -f 0; {sys.executable} -m reproduce.rescore {words} {flags}")
+    orphans = [path.name for path in results.rglob("*") if "part" in path.name]
     return outcome.refused or (f"orphans {orphans}" if orphans else "")

@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 90  # seconds that a command may take
+LIMIT = 600  # seconds after which a command hangs, on a machine that others use too
 MOST_LINES = 14  # of a message: a reader shows the expected layout beside what is there
+SMALL = [
+    *("--backbone", "tiny", "--size", 32, "--resize", 36, "--epochs", 2, "--finetune-epochs", 1),
+    *("--batch-size", 8, "--resamples", 20),
+]
+MESSAGES: list[str] = []  # of the commands and readers that the case under way has tried
 
 
 class Hang(BaseException):
@@ -30,8 +35,7 @@ class Outcome(NamedTuple):
     @property
     def refused(self) -> str:
         """Why this was not refused as promised; empty if it was."""
-        usage, error, message = self.err.partition(": error: ")  # argparse's, the usage before it
-        lines = [line for line in (message if error else usage).splitlines() if line.strip()]
+        lines = [line for line in self.message.splitlines() if line.strip()]
         if "Traceback" in self.err + self.out:
             return f"traceback: {lines[-1]}"
         if self.code not in (1, 2):
@@ -39,19 +43,39 @@ class Outcome(NamedTuple):
         return "" if 0 < len(lines) <= MOST_LINES else f"{len(lines)} lines instead of a sentence"
 
     @property
+    def message(self) -> str:
+        """What the user is told, without argparse's usage."""
+        usage, error, message = self.err.partition(": error: ")
+        return (message if error else usage).strip()
+
+    @property
     def accepted(self) -> str:
         """Why this did not end well; empty if it did."""
         return "" if self.code == 0 else f"exit code {self.code}: {self.err.strip()[-300:]}"
 
 
-def run(module: str, *arguments: object, isolated: bool = False, **environment: str) -> Outcome:
-    """python -m MODULE in this process, or in one of its own that may crash."""
-    words = [str(word) for word in arguments]
-    if isolated or environment:
+def heard(outcome: Outcome) -> Outcome:
+    """Keep what a command told its user, for the list of all messages."""
+    if outcome.message:
+        MESSAGES.append(outcome.message)
+    return outcome
+
+
+def run(module: str, *arguments: object, **environment: str) -> Outcome:
+    """python -m MODULE in this process, or with an environment of its own in another."""
+    return heard(_ended(module, [str(word) for word in arguments], environment))
+
+
+def _ended(module: str, words: list[str], environment: dict[str, str]) -> Outcome:
+    if environment:
         command = [sys.executable, "-m", module, *words]
         try:
             ended = subprocess.run(
-                command, cwd=ROOT, capture_output=True, timeout=LIMIT, env=os.environ | environment
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                timeout=LIMIT,
+                env=os.environ | environment,
             )
         except subprocess.TimeoutExpired:
             return Outcome(-1, "", f"no end within {LIMIT} s")
@@ -74,6 +98,14 @@ def run(module: str, *arguments: object, isolated: bool = False, **environment: 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which commands take for themselves
         sys.argv = argv
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def missing_modules(world: "World", *names: str) -> str:
+    """A PYTHONPATH with which these modules are as if they were not installed."""
+    folder = world.new()
+    lines = [f"sys.modules[{name!r}] = None" for name in names]
+    (folder / "sitecustomize.py").write_text("\n".join(["import sys", *lines]) + "\n")
+    return str(folder)
 
 
 class World:
@@ -105,12 +137,13 @@ class World:
     def image(self) -> Path:
         return sorted((self.dataset("plco")).rglob("*.png"))[0]
 
-    def train(self, results: Path, *more: object, rows=("HLUP-finetune",)) -> Outcome:
-        """Chen's rows on a few phantoms: HLUP-finetune starts from HLCP."""
-        small = ["--backbone", "tiny", "--size", 32, "--resize", 36, "--phantoms", 60]
-        small += ["--epochs", 2, "--finetune-epochs", 1, "--batch-size", 8, "--resamples", 20]
+    def train(
+        self, results: Path, *more: object, rows=("HLUP-finetune",), data: Path | None = None
+    ) -> Outcome:
+        """Chen's rows on a few phantoms or on data: HLUP-finetune starts from HLCP."""
+        images = ["--data-dir", data, "--preset", "demo"] if data else ["--phantoms", 60]
         places = ["--cache-dir", self.folder / "cache", "--results-dir", results]
-        return run("reproduce.chen2019", *small, *places, "--rows", *rows, *more)
+        return run("reproduce.chen2019", *SMALL, *images, *places, "--rows", *rows, *more)
 
     def results(self) -> tuple[Path, Path, Path]:
         """A copy of trained results, and the folders of the parent and of its child."""

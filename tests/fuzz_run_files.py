@@ -118,7 +118,8 @@ def stopped_state(folder: Path) -> str:
     record = state.record(folder) or {}
     run = SimpleNamespace(folder=folder, digest=record.get("digest"), name=folder.name)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        arrays, epochs, _ = state.load_epoch(run, SHAPES[folder.parent.name])
+        read, epochs, _ = state.load_epoch(run, SHAPES[folder.parent.name])
+        arrays = list(read)
     if not arrays:
         return "begins again"
     return digest(np.concatenate([array.ravel() for array in arrays])) + str(len(epochs))

@@ -5,9 +5,10 @@
 
 A mutant is one module with one operator, comparison, constant, condition or return value changed.
 Its tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and those of the whole folder
-in tests/test_FOLDER_all.py) run until the first one fails: then it is killed, else it survived and
-its line is printed. A survivor is either equivalent (no input tells it from the original) or a test
-is missing.
+in tests/test_FOLDER_all.py) run until the first one fails, those that call the changed function
+first and the quickest of them before the others: then it is killed, else it survived and its line
+is printed. A survivor is either equivalent (no input tells it from the original) or a test is
+missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
 that has imported the libraries, TensorFlow included, but nothing of this repository.
@@ -17,18 +18,23 @@ import argparse
 import ast
 import contextlib
 import importlib
+import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics", "hypothesis",
@@ -53,6 +59,7 @@ OPERATORS = {
 class Mutant(NamedTuple):
     module: str  # path below the repository
     line: int
+    function: int  # the first line of the innermost function it is in; 0 outside of any
     before: str  # the changed lines, stripped
     after: str
     source: str  # of the whole mutated module
@@ -106,7 +113,9 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     content, starts = source.encode(), [0]
     for line in content.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in executable(ast.parse(source)):
+    tree = ast.parse(source)
+    functions = function_of_each_line(tree)
+    for node in executable(tree):
         for old, new in changes(node):
             begin = starts[old.lineno - 1] + old.col_offset
             end = starts[old.end_lineno - 1] + old.end_col_offset
@@ -115,7 +124,61 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             mutated = (content[:begin] + text.encode() + content[end:]).decode()
             before = lines_between(source, old.lineno, old.end_lineno)
             after = lines_between(mutated, old.lineno, old.lineno + text.count("\n"))
-            yield Mutant(str(path.relative_to(ROOT)), old.lineno, before, after, mutated)
+            yield Mutant(
+                str(path.relative_to(ROOT)),
+                old.lineno,
+                functions.get(old.lineno, 0),
+                before,
+                after,
+                mutated,
+            )
+
+
+def function_of_each_line(tree: ast.AST) -> dict[int, int]:
+    """Line -> first line of the innermost function whose body it is in, as code objects name it."""
+    functions = {}
+    for node in ast.walk(tree):  # outer functions come before those inside them
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node, *node.decorator_list], key=lambda each: each.lineno).lineno
+            functions |= dict.fromkeys(range(node.body[0].lineno, node.end_lineno + 1), first)
+    return functions
+
+
+class Calls:
+    """A pytest plugin that notes how long each test takes and which functions it calls."""
+
+    def __init__(self, module: Path, notes: Path):
+        self.module, self.notes = str(module), notes
+        self.tests: dict[str, tuple[float, list[int]]] = {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        called, began = set(), time.monotonic()
+
+        def note(frame, event, argument):
+            if frame.f_code.co_filename == self.module:
+                called.add(frame.f_code.co_firstlineno)
+
+        threading.settrace(note)
+        sys.settrace(note)
+        yield
+        sys.settrace(None)
+        threading.settrace(None)
+        self.tests[item.nodeid] = time.monotonic() - began, sorted(called)
+
+    def pytest_sessionfinish(self):
+        self.notes.write_text(json.dumps(self.tests))
+
+
+class Only:
+    """A pytest plugin that runs these tests alone, in their order."""
+
+    def __init__(self, tests: list[str]):
+        self.rank = {test: rank for rank, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items):
+        chosen = [item for item in items if item.nodeid in self.rank]
+        items[:] = sorted(chosen, key=lambda item: self.rank[item.nodeid])
 
 
 def lines_between(source: str, first: int, last: int) -> str:
@@ -124,17 +187,24 @@ def lines_between(source: str, first: int, last: int) -> str:
 
 
 def tests_of(module: str) -> list[str]:
-    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py."""
-    path = Path(module)
-    path = path.parent if path.stem == "__init__" else path.with_suffix("")
-    stem = f"test_{path.parent.name}_{path.name}"
-    own = [*(ROOT / "tests").glob(f"{stem}.py"), *sorted((ROOT / "tests").glob(f"{stem}_*.py"))]
-    shared = (ROOT / "tests").glob(f"test_{path.parent.name}_all.py")
-    return [str(each.relative_to(ROOT)) for each in (*own, *(shared if own else ()))]
+    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py.
+
+    A package's module has the package's tests too: data/phantom/film.py tests/test_data_phantom.py.
+    """
+    folder, *inner = (part for part in Path(module).with_suffix("").parts if part != "__init__")
+    own: list[str] = []
+    for depth in range(len(inner), 0, -1):  # the module, then the package that it is in
+        stem = "_".join(["test", folder, *inner[:depth]])
+        own += [*_named(f"{stem}.py"), *(_named(f"{stem}_*.py") if depth == len(inner) else ())]
+    return [*own, *(_named(f"test_{folder}_all.py") if own else ())]
 
 
-def run_tests(copy: Path, tests: list[str], limit: float) -> str:
-    """Run the tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
+def _named(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(pattern))
+
+
+def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) -> str:
+    """Run tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
     child = os.fork()
     if not child:
         os.setsid()  # so that what the tests start ends with them
@@ -144,11 +214,10 @@ def run_tests(copy: Path, tests: list[str], limit: float) -> str:
             os.dup2(quiet, stream)
         sys.path[:0] = [str(copy)]
         os.environ["PYTHONPATH"] = str(copy)
-        import pytest
-
         code = 3
         try:
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+            flags = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+            code = pytest.main([*flags, *files], plugins=[plugin])
         finally:
             os._exit(int(code))
     until = time.monotonic() + limit
@@ -173,7 +242,7 @@ def _end_group(child: int) -> None:
 def modules_in(folder: str, only: str) -> list[str]:
     """The modules of a folder that have tests of their own; the others are named."""
     modules = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
-    modules = [module for module in modules if only in module]
+    modules = [module for module in modules if re.search(only, module)]
     without = [
         each for each in modules if not tests_of(each) and (ROOT / each).stat().st_size > 200
     ]
@@ -208,6 +277,11 @@ def copy_repository(folder: Path) -> Path:
     return copy
 
 
+def survivors_of(output: str) -> set[tuple[str, ...]]:
+    """(module, before, after) of the survivors that this command printed."""
+    return set(re.findall(rf"{SURVIVED} (\S+):\d+\n  - (.*)\n  \+ (.*)", output))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,14 +290,21 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=200, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="modules with TEXT in their path"
+        "--only", default="", metavar="PATTERN", help="modules whose path this expression matches"
+    )
+    parser.add_argument(
+        "--again", metavar="FILE", help="only the survivors that an earlier output lists"
     )
     parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
     options = parser.parse_args()
     modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
-    sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
+    if options.again:
+        listed = survivors_of(Path(options.again).read_text(encoding="utf-8"))
+        sample = [each for each in every if (each.module, each.before, each.after) in listed]
+    else:
+        sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
     print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     if options.list:
         for mutant in sorted(sample):
@@ -237,6 +318,37 @@ def main() -> int:
     return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
 
 
+class Tests(NamedTuple):
+    """A module's tests, as they ran without any mutant."""
+
+    files: list[str]
+    limit: float  # seconds
+    calls: dict[str, tuple[float, list[int]]]  # test -> seconds, functions of the module called
+
+    def verdict(self, copy: Path, function: int) -> str:
+        """How the tests end, those that call the mutant's function before the others."""
+        quickest = sorted(self.calls, key=lambda test: self.calls[test][0])
+        calling = [test for test in quickest if function in self.calls[test][1]]
+        # the others notice what fixtures, subprocesses and traced functions did with it
+        others = [test for test in quickest if test not in {*calling}]
+        for tests in filter(None, (calling, others)):
+            verdict = run_tests(copy, self.files, self.limit, Only(tests))
+            if verdict != SURVIVED:
+                return verdict
+        return SURVIVED
+
+
+def tests_without_mutant(module: str, copy: Path) -> Tests:
+    """Run a module's tests once, unchanged, and note what each of them calls."""
+    files, notes, started = tests_of(module), copy.parent / "calls.json", time.monotonic()
+    verdict = run_tests(copy, files, 900, Calls(copy / module, notes))
+    took = time.monotonic() - started
+    print(f"{module}: {took:.1f} s of {', '.join(files)}", flush=True)
+    if verdict != SURVIVED:
+        sys.exit(f"{', '.join(files)}: {verdict} without any mutant; mend them first.")
+    return Tests(files, max(LEAST, SLACK * took), json.loads(notes.read_text()))
+
+
 def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
     """Test every mutant and print those that survive; how many ended in which way.
 
@@ -245,23 +357,17 @@ def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
     counts: dict[str, int] = {}
-    limits: dict[str, float] = {}
+    known: dict[str, Tests] = {}
     for number, mutant in enumerate(sample, 1):
         if time.monotonic() > until:
             counts[NOT_TESTED] = len(sample) - number + 1
             break
-        tests, path = tests_of(mutant.module), copy / mutant.module
-        if mutant.module not in limits:
-            started = time.monotonic()
-            verdict = run_tests(copy, tests, 600)
-            took = time.monotonic() - started
-            limits[mutant.module] = max(LEAST, SLACK * took)
-            print(f"{mutant.module}: {took:.1f} s of {', '.join(tests)}", flush=True)
-            if verdict != SURVIVED:
-                sys.exit(f"{', '.join(tests)}: {verdict} without any mutant; mend them first.")
+        if mutant.module not in known:
+            known[mutant.module] = tests_without_mutant(mutant.module, copy)
+        path = copy / mutant.module
         original = path.read_bytes()
         path.write_text(mutant.source, encoding="utf-8")
-        verdict = run_tests(copy, tests, limits[mutant.module])
+        verdict = known[mutant.module].verdict(copy, mutant.function)
         path.write_bytes(original)
         counts[verdict] = counts.get(verdict, 0) + 1
         if verdict in (SURVIVED, BROKEN):
@@ -270,6 +376,8 @@ def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[
                 f"  - {mutant.before}\n  + {mutant.after}",
                 flush=True,
             )
+        elif sys.stderr.isatty():
+            print(f"\r{number} of {len(sample)} ", end="", file=sys.stderr)
     return counts
 
 

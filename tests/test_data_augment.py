@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import augment
 from data.augment import AS_STORED, Augment, affine, apply, shade, uniforms, warp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "tfa.npz")
@@ -226,3 +227,18 @@ def test_new_kinds_of_draws_leave_the_old_ones_as_they_were():
     assert np.array_equal(
         uniforms(7, 2, np.arange(50), 11)[:, :9], uniforms(7, 2, np.arange(50), 9)
     )
+
+
+def test_the_draws_never_change_between_versions():
+    expected = [
+        [0.1102408451, 0.8980514384, 0.4337364730],
+        [0.5103429716, 0.2922319964, 0.1253855251],
+    ]
+    np.testing.assert_allclose(uniforms(1, 2, np.array([3, 10**6]), 3), expected, atol=1e-9)
+
+
+def test_the_hash_is_splitmix64():
+    """The first numbers of its authors' C code from 1234567."""
+    state = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * augment._STEP
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert augment._mixed(state).tolist() == expected

@@ -193,3 +193,51 @@ def test_an_empty_selection_has_the_shape_and_type_of_images(films, tmp_path):
     empty = Cache(prepared(root, names, tmp_path / "cache")).read(np.array([], np.int64))
     assert empty.shape == (0, 32, 32)
     assert empty.dtype == np.uint8
+
+
+def test_images_that_are_not_in_the_cache_are_named(films, tmp_path):
+    root, names = films
+    opened = Cache(prepared(root, names, tmp_path / "cache"))
+    assert opened.indices(names[::-1]).tolist() == list(range(COUNT))[::-1]
+    with pytest.raises(DataError, match=r"^2 of 3 images are not in the cache .* first: x\.png\)"):
+        opened.indices([names[0], "x.png", "y.png"])
+
+
+def test_neighbours_are_read_ahead_in_one_request_within_their_shard(films, tmp_path):
+    """Shards have 8 images of 1024 bytes; a request begins at a page and ends with its images."""
+    root, names = films
+    opened = Cache(prepared(root, names, tmp_path / "cache"))
+    requests = []
+
+    class Shard:
+        def __init__(self, number, mapped):
+            self.number, self.mapped = number, mapped
+
+        def __len__(self):
+            return len(self.mapped)
+
+        def madvise(self, advice, begin, size):
+            assert (advice, begin % cache.mmap.PAGESIZE) == (cache.mmap.MADV_WILLNEED, 0)
+            assert begin + size <= len(self)
+            requests.append((self.number, begin, size))
+
+    opened._maps = [(Shard(k, mapped), count) for k, (mapped, count) in enumerate(opened._maps)]
+    opened.will_need(np.array([], np.int64))
+    assert requests == []
+    opened.will_need(np.array([0, 1, 5, 7, 8, 9, 16, 20]))
+    image = 32**2
+    whole = len(opened._maps[0][0])
+    assert requests == [(0, 0, whole), (1, 0, 3 * image), (2, 0, whole - 3 * image)]
+    requests.clear()
+    opened.will_need(np.array([7, 2, 3]))  # backwards: two requests
+    assert [number for number, _, _ in requests] == [0, 0]
+
+
+def test_images_are_shuffled_in_chunks_of_1_mb_where_they_exceed_the_limit(films, tmp_path):
+    root, names = films
+    opened = Cache(prepared(root, names, tmp_path / "cache"))
+    size = COUNT * 32 * 32
+    assert [cache.chunk_images(opened, limit) for limit in (size, size - 1)] == [0, 1024]
+    opened.size = 2048
+    assert cache.chunk_images(opened, 0) == 1
+    assert len(opened.fingerprint) == 16

@@ -193,3 +193,28 @@ def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
         files.lock(tmp_path / ".lock"),
     ):
         pass
+
+
+def test_parts_of_other_users_processes_stay(tmp_path, monkeypatch):
+    (tmp_path / ".part-1-table.csv").touch()
+
+    def not_ours(process, signal):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", not_ours)
+    files.remove_parts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".part-1-table.csv"]
+
+
+def test_a_sealed_folder_tells_which_files_have_changed(tmp_path):
+    paths = [files.write(tmp_path / name, name) for name in ("a.csv", "b.csv", "c.csv")]
+    assert files.changed_since_sealed(tmp_path) == []  # nobody sealed it
+    files.seal(tmp_path, paths)
+    assert files.changed_since_sealed(tmp_path) == []
+    files.write(paths[0], "another")
+    paths[2].unlink()
+    assert files.changed_since_sealed(tmp_path) == ["a.csv", "c.csv"]
+    for content in ("[]", "{", '{"a.csv": 1}'):
+        files.write(tmp_path / files.SEALS, content)
+        expected = ["a.csv"] if "a.csv" in content else [files.SEALS]
+        assert files.changed_since_sealed(tmp_path) == expected

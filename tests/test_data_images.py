@@ -217,3 +217,23 @@ def test_only_images_that_may_be_coloured_are_decoded_twice():
             assert images._jpeg_channels(content) == channels
             assert images._jpeg_channels(content[:2] + b"\xff\xff" + content[2:]) == channels
             assert images._jpeg_channels(content[:20]) == 0
+
+
+def test_a_jpeg_without_any_scan_is_truncated(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(40))
+    with pytest.raises(BadImage, match="is truncated or damaged"):
+        read_gray(tmp_path / "a.jpg", 16)
+
+
+def test_long_segments_before_a_jpegs_frame_are_passed_over():
+    gray = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    content = cv2.imencode(".jpg", gray)[1].tobytes()
+    comment = b"\xff\xfe" + (0x0302).to_bytes(2, "big") + b"\xff\xc0" * 0x180  # like a frame
+    assert images._jpeg_channels(content[:2] + comment + content[2:]) == 1
+
+
+def test_transparency_is_no_colour(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 200, (40, 40, 1), np.uint8)
+    image = np.concatenate([gray, gray, gray, np.full_like(gray, 255)], axis=2)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    assert unlike_radiograph(tmp_path / "a.png") == ""

@@ -287,3 +287,13 @@ def test_real_radiographs_make_batches(shared_data, tmp_path):
     )
     assert [images.shape for images, _ in batches] == [(32, 56, 56, 1)] * 3
     assert all(30 < images.mean() < 200 for images, _ in batches)
+
+
+def test_a_single_pass_is_the_first_draw(cache, rows):
+    plain, first = (
+        np.concatenate(
+            [batch.numpy() for batch in ordered_batches(cache, rows, augment=AFFINE, **draw)]
+        )
+        for draw in ({}, {"draw": 0, "seed": 0})
+    )
+    assert np.array_equal(plain, first)

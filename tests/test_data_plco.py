@@ -173,3 +173,14 @@ def test_the_real_validation_list_reads(shared_data, tmp_path):
     assert set(np.unique(kept)) == {0, 1}
     # only labels that say something are deleted: a normal image keeps them all
     assert kept[(validation["Abnormal"] == 0).to_numpy()].all()
+
+
+def test_a_link_to_nothing_is_a_missing_image(folder):
+    image = folder / "val" / "AD04_v2.tiff"
+    image.unlink()
+    image.symlink_to("nowhere.tiff")
+    with pytest.raises(DataError, match=r"1 of 5 images are missing .*AD04_v2"):
+        plco.read(folder)
+    image.unlink()
+    image.symlink_to(folder / "train" / "AD01_v2.png")
+    assert plco.read(folder)["image_path"].tolist()[3] == "val/AD04_v2.tiff"

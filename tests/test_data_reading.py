@@ -222,3 +222,55 @@ def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(DataError, match=r"images/ cannot be read: Permission denied"):
         plco.read(folder)
+
+
+def test_an_archive_is_to_be_extracted_and_a_file_to_be_left(tmp_path):
+    for name, advice in (("CheXpert.zip", "extract it and pass"), ("train.csv", "pass")):
+        (tmp_path / name).touch()
+        with pytest.raises(DataError, match=rf"{name} is a file: {advice} the folder that holds"):
+            reading.open_folder(tmp_path / name)
+
+
+def layout_error(folder):
+    expected = ("labels.csv", "images/a.png")
+    return str(reading.layout_error(folder, "PLCO", "labels.csv", expected, ("labels.csv",)))
+
+
+def test_a_wrong_folder_shows_what_is_there_and_where_the_data_may_be(tmp_path):
+    folder = tmp_path / "downloads"
+    (folder / "inner").mkdir(parents=True)
+    assert layout_error(folder).splitlines() == [
+        f"{folder} does not look like PLCO: it has no labels.csv.",
+        "  expected       found",
+        "  labels.csv     inner/",
+        "  images/a.png",
+    ]
+    (folder / "data.tar.gz").touch()
+    assert "Extract data.tar.gz first." in layout_error(folder)
+    (tmp_path / "labels.csv").touch()
+    assert f"Did you mean {tmp_path}?" in layout_error(folder)
+    (folder / "inner" / "labels.csv").touch()
+    assert f"Did you mean {folder / 'inner'}?" in layout_error(folder)
+    (tmp_path / "empty").mkdir()
+    assert "labels.csv     (nothing)" in layout_error(tmp_path / "empty")
+
+
+def test_a_list_names_every_image_once(tmp_path):
+    path = tmp_path / "test_list.txt"
+    path.write_text("a.png\n\n  b.png \r\nc.png")
+    assert reading.read_list(path) == ["a.png", "b.png", "c.png"]
+    path.write_text("a.png\n\nb.png\n\nb.png\n")
+    with pytest.raises(DataError, match=r"lists b\.png in line 3 and again in line 5; delete one"):
+        reading.read_list(path)
+    path.write_text("\n \n")
+    with pytest.raises(DataError, match="is empty; get it again"):
+        reading.read_list(path)
+
+
+def test_missing_images_may_lie_in_archives(tmp_path):
+    folder = drawing.write("plco", tmp_path / "drawn", 20, 32, seed=4, progress=False)
+    (folder / plco.read(folder)["image_path"][5]).unlink()
+    for name in ("images_2.zip", "images_1.tar.gz"):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=r"Extract images_1\.tar\.gz, images_2\.zip first\. Get"):
+        plco.read(folder)

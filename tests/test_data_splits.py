@@ -254,3 +254,13 @@ def test_a_foreign_file_is_no_split(tmp_path, name, content):
         splits.load(frame_of([2]), tmp_path / "nowhere.csv")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         splits.load(frame_of([2]), tmp_path)
+
+
+def test_the_digest_of_a_saved_split_is_that_of_the_split(tmp_path):
+    split = splits.by_patient(frame_of([3] * 40), 1)
+    path = tmp_path / "split.csv.gz"
+    assert splits.digest_of(path) == ""  # there is none
+    splits.save(split, path)
+    assert splits.digest_of(path) == splits.digest(split)
+    path.write_bytes(b"junk")
+    assert splits.digest_of(path) == ""

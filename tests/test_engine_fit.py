@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import losses
@@ -32,6 +33,8 @@ def options(tmp_path_factory):
         fast=True,
         jit=None,
         deterministic=False,
+        devices_per_row=1,
+        steps_per_execution=None,
     )
 
 
@@ -114,6 +117,30 @@ def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, 
     assert len(names) == BATCH
     assert set(names) <= set(trained)
     assert (tmp_path / "epoch-1.weights.h5").exists()  # of the epoch before
+
+
+@pytest.mark.parametrize("several_steps", [2, 4])
+def test_several_steps_an_execution_give_the_same_bytes(
+    tmp_path, undisturbed, data, config, options, several_steps
+):
+    folder, one_by_one = undisturbed
+    steps = (data.frame["split"] == "train").sum() // BATCH
+    assert steps % several_steps  # so that the last execution has fewer
+    options = argparse.Namespace(**vars(options) | {"steps_per_execution": several_steps})
+    several = train(tmp_path, data, config, options)
+    np.testing.assert_array_equal(several.probabilities, one_by_one.probabilities)
+    epochs = [
+        pd.read_csv(each / "history.csv").drop(columns="seconds") for each in (folder, tmp_path)
+    ]
+    pd.testing.assert_frame_equal(*epochs, check_exact=True)
+
+
+def test_a_nan_among_several_steps_names_the_images_of_all(tmp_path, data, config, options):
+    options = argparse.Namespace(**vars(options) | {"steps_per_execution": 2})
+    with pytest.raises(RunError, match="NaN in epoch 1"):
+        train(tmp_path, data, config, options, learning_rate=lambda epoch, history: math.inf)
+    # the first step's loss is that of the first weights, and the second's is NaN
+    assert len((tmp_path / "bad-batch.txt").read_text().split()) == 2 * BATCH
 
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):

@@ -55,6 +55,7 @@ def options_for(results: Path, **changes) -> argparse.Namespace:
         "retry_failed": False,
         "on": "here",
         "only_train": None,
+        "devices_per_row": 1,
         "search": (),
     }
     return argparse.Namespace(**settings | changes)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,28 @@ SHAPES = [(2, 3), ()]
 def test_a_state_comes_back_as_it_was(tmp_path):
     run = begun(tmp_path / "run")
     best = after_epoch(run, 2, b"weights")
-    arrays, lines, kept = state.load_epoch(run, SHAPES)
+    read, lines, kept = state.load_epoch(run, SHAPES)
+    arrays = list(read)
     assert [array.dtype for array in arrays] == [np.float32, np.int64]
     assert arrays[0].tolist() == [[2.0] * 3] * 2
     assert len(lines) == 2
     assert kept == best
     assert len(state.history(run.folder)) == 2
+
+
+def test_a_state_passes_through_memory_one_variable_at_a_time(tmp_path):
+    run = begun(tmp_path / "run")
+    shape, count = (512, 512), 20  # 1 MB each
+    arrays = (np.full(shape, number, np.float32) for number in range(count))
+    tracemalloc.start()
+    try:
+        state.save_epoch(run, arrays, [{"epoch": 1}], {})
+        for number, array in enumerate(state.load_epoch(run, [shape] * count).arrays):
+            assert array[0, 0] == number
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "foreign", "shape", "no best"])

@@ -224,3 +224,36 @@ def test_command_refuses_an_unknown_paper_in_one_sentence():
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "known: asadi2025" in done.stderr
+
+
+def test_a_mean_over_one_printed_label_is_of_labels_that_are_not_printed():
+    cells = [("Table 1", "a", "Edema", "AUC", "0.8"), ("Table 1", "a", "mean", "AUC", "0.7")]
+    assert list(audit.recomputable_means(frame(cells))) == []
+    cells.append(("Table 1", "a", "Mass", "AUC", "0.6"))
+    ((mean, parts),) = audit.recomputable_means(frame(cells))
+    assert (mean["value"], [part["column"] for part in parts]) == ("0.7", ["Edema", "Mass"])
+
+
+def test_only_a_claim_of_a_higher_mean_is_held_against_the_labels(tmp_path):
+    lines = ["table,row,column,metric,dataset,split,value,note"]
+    for row, values in (("new", (0.9, 0.5, 0.7)), ("old", (0.8, 0.6, 0.7))):
+        cells = zip(("a", "b", "mean"), values, strict=True)
+        lines += [f"T,{row},{column},AUC,D,test,{value}," for column, value in cells]
+    (tmp_path / "new2030.csv").write_text("\n".join(lines) + "\n")
+    claimed = ("c,T,new,old,a,AUC,>,,,better,1", "d,T,new,old,mean,AUC,=,,,the same,2")
+    (tmp_path / "claims.csv").write_text(
+        "\n".join([",".join(claims.CLAIM_COLUMNS), *(f"new2030,{line}" for line in claimed), ""])
+    )
+    report = audit.report(["new2030"], tmp_path)
+    assert report["papers"]["new2030"]["hold"] == 2
+    assert [each for each in report["findings"] if each["kind"] == "mean only"] == []
+
+
+def test_the_report_counts_what_it_looked_at():
+    looked_at = audit.report(["mo2019"])["papers"]["mo2019"]
+    printed = load("mo2019")
+    models = printed.loc[printed["column"] == "mean", "row"].nunique()
+    assert looked_at["means recomputed"] == models == 9
+    assert looked_at["numbers"] == len(printed)
+    verdicts = [looked_at[name] for name in ("hold", "do not hold", "without numbers")]
+    assert sum(verdicts) == looked_at["comparisons claimed"]

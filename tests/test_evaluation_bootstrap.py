@@ -176,3 +176,22 @@ def test_a_thousand_resamples_unless_another_number_is_given():
     for function in (*functions, bootstrap.compare):
         assert inspect.signature(function).parameters["resamples"].default == 1000
         assert inspect.signature(function).parameters["seed"].default == 0
+
+
+def test_totals_are_the_sums_over_the_images_that_are_drawn():
+    values = np.random.default_rng(0).random((30, 4, 2))
+    patients = np.arange(30) // 3
+    drawn = bootstrap.totals(values, patients, resamples=25, seed=3)
+    expected = bootstrap.each(lambda rows: values[rows].sum(axis=0), patients, 25, seed=3)
+    assert drawn.shape == (25, 4, 2)
+    np.testing.assert_allclose(drawn, expected)
+    np.testing.assert_allclose(bootstrap.totals(values[:, 0, 0], patients, 25, 3), drawn[:, 0, 0])
+
+
+@pytest.mark.parametrize("resamples", [1, 7, 8, 15])
+def test_there_are_as_many_resamples_as_asked_for_whatever_the_block(resamples):
+    targets, probabilities, patients = random_case(40)
+    for block in (1, 7, 64):
+        drawn = bootstrap.scores(targets, probabilities, patients, resamples, block=block)
+        assert len(drawn.auc) == len(drawn.images) == resamples
+        assert (drawn.images > 0).all()

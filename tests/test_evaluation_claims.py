@@ -383,3 +383,9 @@ def test_a_printed_gain_in_both_readings():
     )
     cells["B", "mean", "AUC"] = 0.0
     assert str(claims.gain_readings(line, {"T": cells})["relative"]) == "nan"
+
+
+def test_the_lines_of_a_paper_are_counted_from_0_and_have_the_columns_of_the_file():
+    lines = claims.load_claims("pham2019")
+    assert lines.index.tolist() == list(range(len(lines)))
+    assert tuple(lines.columns) == tuple(claims.CLAIM_COLUMNS)

@@ -3,6 +3,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from evaluation import delong, figures, metrics
@@ -232,3 +233,80 @@ def test_a_network_that_ranks_everything_wrongly_has_a_curve(drawn):
     wrong = Predictions(ids, ids, np.array(["Edema"]), targets, 1 - targets[None], {})
     figures.roc_by_row("", {"wrong": wrong})
     np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [1, 0], [1, 1]])
+
+
+def test_a_network_that_ranks_everything_rightly_has_a_curve(drawn):
+    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
+    right = Predictions(ids, ids, np.array(["Edema"]), targets, targets[None], {})
+    figures.roc_by_row("", {"right": right})
+    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [0, 1], [1, 1]])
+
+
+def bins_of(labels, variants=("raw", "calibrated")):
+    """Two bins for every label and variant, with numbers of their own."""
+    return pd.DataFrame(
+        {"group": label, "variant": variant, "images": images}
+        | {"predicted": 0.01 * row + place, "observed": 0.02 * row + place}
+        for row, label in enumerate(labels)
+        for variant, place in zip(variants, (0.1, 0.5), strict=True)
+        for images in (10, 1000)
+    )
+
+
+def test_reliability_plots_the_bins_of_each_label_and_variant(drawn):
+    bins = bins_of(["Edema", "Mass"])
+    figures.reliability("", bins)
+    for panel, label in zip(drawn[0].axes, ("Edema", "Mass"), strict=True):
+        assert panel.get_title() == label
+        assert_unit_square(panel)
+        curves = zip(panel.lines[1:], panel.collections, ("raw", "calibrated"), strict=True)
+        for curve, points, variant in curves:
+            own = bins[(bins["group"] == label) & (bins["variant"] == variant)]
+            expected = own[["predicted", "observed"]].to_numpy()
+            np.testing.assert_array_equal(curve.get_xydata(), expected)
+            np.testing.assert_array_equal(points.get_offsets(), expected)
+            assert points.get_sizes().tolist() == [12, 24]  # 6 and 6 for each tenfold of images
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["raw", "calibrated"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "rows"), [(3, 3, 1), (10, 5, 2), (11, 7, 2), (14, 7, 2)]
+)
+def test_panels_of_reliability_stand_in_rows_and_name_their_axes_once(drawn, labels, columns, rows):
+    figures.reliability("", bins_of([f"label {k}" for k in range(labels)]))
+    panels = drawn[0].axes
+    grid = panels[0].get_gridspec()
+    assert (grid.ncols, grid.nrows) == (columns, rows)
+    assert [k for k in range(labels) if panels[k].get_ylabel()] == [*range(0, labels, columns)]
+    lowest = [k for k in range(labels) if k + columns >= labels]
+    assert [k for k in range(labels) if panels[k].get_xlabel()] == lowest
+    assert [panel.axison for panel in panels] == [k < labels for k in range(columns * rows)]
+
+
+def test_subgroups_plot_each_means_interval_in_a_panel_a_metric(drawn):
+    rows = [("sex", "F", 40), ("sex", "M", 60), ("age", "under 50", 1000)]
+    values = pd.DataFrame(
+        {"by": by, "subgroup": subgroup, "images": images, "group": group, "metric": metric}
+        | {"value": 0.1 * place + step, "low": 0.1 * place, "high": 0.1 * place + 0.09}
+        for metric, step in (("AUC", 0.05), ("FNR", 0.02))
+        for group in ("Edema", "mean")
+        for place, (by, subgroup, images) in enumerate(rows, 1 if group == "mean" else 5)
+    )
+    figures.subgroups("", values)
+    panels = drawn[0].axes
+    assert [panel.get_title() for panel in panels] == [
+        "AUC, mean over labels",
+        "FNR, mean over labels",
+    ]
+    names = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert names == ["sex: F (n = 40)", "sex: M (n = 60)", "age: under 50 (n = 1,000)"]
+    assert panels[0].get_yticks().tolist() == [0, 1, 2]
+    assert panels[0].yaxis_inverted()
+    for panel, step in zip(panels, (0.05, 0.02), strict=True):
+        ends, points = panel.lines[::2], panel.lines[1::2]
+        for place, (end, point) in enumerate(zip(ends, points, strict=True)):
+            low = 0.1 * (place + 1)
+            np.testing.assert_allclose(end.get_xydata(), [[low, place], [low + 0.09, place]])
+            np.testing.assert_allclose(point.get_xydata(), [[low + step, place]])
+        assert [end.get_color() for end in ends] == [figures.BLUE, figures.BLUE, figures.ORANGE]

@@ -93,3 +93,25 @@ def test_augmented_passes_ask_for_a_draw_each(model, images):
     for draw in range(3):
         expected = inference.single_pass(model, batches(images + np.uint8(draw)), 4)[0]
         np.testing.assert_array_equal(outputs[draw], expected)
+
+
+@pytest.fixture(scope="module")
+def normalising() -> keras.Model:
+    """A network whose BatchNormalization shows whether it takes a batch's own statistics."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((2,))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Reshape((2, 1))(inputs))
+    return keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Flatten()(hidden)))
+
+
+def test_by_image_each_is_normalised_by_itself_and_nothing_is_learnt(normalising):
+    images = np.array([[0.0, 2.0], [10.0, 50.0], [-3.0, -1.0]], np.float32)
+    before = [np.array(variable) for variable in normalising.variables]
+    outputs = inference.dropout_passes(40, by_image=True)(normalising, batches(images, 2), 2)
+    assert outputs.shape == (40, 3, 2)
+    kept = np.abs(outputs[outputs != 0])  # 1 and -1 after normalising, doubled by the dropout
+    np.testing.assert_allclose(kept, 2, rtol=1e-2)
+    for variable, value in zip(normalising.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    together = inference.dropout_passes(40)(normalising, batches(images, 2), 2)
+    assert np.abs(together).max() > 20  # by the statistics that were learnt: 0 and 1

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, roc_curve
 
@@ -69,3 +70,15 @@ def test_rules_that_are_unknown_are_refused(text):
     with pytest.raises(EvaluationError, match=r"write youden, sensitivity=0\.9"):
         parse(text)
     assert parse("sensitivity=0.95") == Rule("sensitivity", 0.95)
+
+
+def test_the_seed_is_0_unless_another_is_given():
+    numbers = np.random.default_rng(2)
+    targets, scores = (numbers.random((50, 2)) < 0.4).astype(float), numbers.random((50, 2))
+    given = targets, scores, ["a", "b"], np.array([0.5, 0.4])
+    plain, zero, one = (
+        operating_points.table(*given, resamples=30, **seed)
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    pd.testing.assert_frame_equal(plain, zero)
+    assert not plain.equals(one)

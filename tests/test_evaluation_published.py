@@ -1,5 +1,7 @@
 """The transcribed numbers, and the verdicts computed from them."""
 
+import runpy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -247,3 +249,11 @@ def test_the_cell_that_is_published_on_two_splits_is_named():
     ours = pd.DataFrame([our_row("a"), our_row("m")])
     with pytest.raises(EvaluationError, match=r"^m / mean / AUC is published on two splits"):
         compare(printed, ours)
+
+
+def test_the_command_needs_to_be_told_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["published"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("evaluation.published", run_name="__main__")
+    assert end.value.code == 2
+    assert "required: command" in capsys.readouterr().err

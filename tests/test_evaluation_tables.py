@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data import DataError
-from evaluation import published, tables
+from evaluation import claims, published, tables
 
 
 def our_cells(paper, rows, drop=0.01):
@@ -157,6 +157,12 @@ def test_any_other_frame_is_shown_as_it_is():
     ]
 
 
+def test_a_frame_without_rows_is_its_header():
+    table = pd.DataFrame({"AUC": [], "AP": []}, pd.Index([], name="label"))
+    assert tables.to_text(table).split() == ["AUC", "AP"]
+    assert tables.to_markdown(table).splitlines() == ["|  | AUC | AP |", "| --- | ---: | ---: |"]
+
+
 def test_write_leaves_a_table_for_programs_and_one_for_people(tmp_path):
     side = side_by_side(reason="another split")
     csv, markdown = tables.write(side, tmp_path / "new" / "folder", "table")
@@ -238,3 +244,101 @@ def test_lines_are_filled_to_the_width_and_not_beyond():
     first, second = tables.to_text(frame, 44).rstrip("\n").split("\n\n")
     assert max(map(len, first.splitlines())) == 34
     assert second.splitlines()[1] == "row a  ours        3.00"
+
+
+def claims_line(**changed) -> dict:
+    line = {
+        "claim": "two-stages-boost",
+        "table": "Table 1",
+        "left_row": "HLUP-finetune",
+        "right_row": "HLCP",
+        "column": "leaf",
+        "metric": "AUC|AP",
+        "relation": ">",
+        "amount": "",
+        "scope": "",
+        "quote": "refining is key",
+        "published": "holds",
+        "published_margin": "+0.0080",
+        "ours": "within noise",
+        "margin": "+0.0100",
+        "size": "",
+        "our_note": "",
+    }
+    return line | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "HLUP-finetune > HLCP: leaf AUC and AP (Table 1)"),
+        ({"amount": "2%"}, "HLUP-finetune > HLCP by 2%: leaf AUC and AP (Table 1)"),
+        (
+            {"relation": "=", "amount": "0.005", "right_row": "A|B", "metric": "AUC"},
+            "HLUP-finetune = A, B to within 0.005: leaf AUC (Table 1)",
+        ),
+        (
+            {"relation": ">=", "right_row": "*", "column": "*", "metric": "AUC"},
+            "HLUP-finetune ≥ every other row: every label AUC (Table 1)",
+        ),
+        (
+            {"scope": "count", "amount": "9", "column": "*", "metric": "AUC"},
+            "HLUP-finetune > HLCP: 9 of the labels AUC (Table 1)",
+        ),
+        (
+            {"scope": "most", "metric": "AUC"},
+            "HLUP-finetune > HLCP: leaf AUC, more than for any other label (Table 1)",
+        ),
+    ],
+)
+def test_a_claim_is_told_in_words(changed, words):
+    assert tables.claim_in_words(claims_line(**changed)) == words
+
+
+def test_the_page_of_claims_has_each_quote_once_and_the_band_of_phantoms():
+    checked = pd.DataFrame([claims_line(), claims_line(metric="AP", ours="holds", size="holds")])
+    page = tables.claims_page(checked, "chen2019. Claims", "drawn phantoms")
+    assert page.count("refining is key") == 1
+    assert "**drawn phantoms, not comparable with the published values**" in page
+    assert "**Of 2 comparisons, ours:** within noise 1, holds 1." in page
+    assert "| **holds**; +0.0080 | **within noise**; +0.0100 |" in page
+    assert "| **holds**; +0.0100; holds |" in page
+    assert "not comparable" not in tables.claims_page(checked, "chen2019. Claims", None)
+
+
+def test_every_published_claim_can_be_told_in_words():
+    every = {paper: claims.check(paper) for paper in published.papers()}
+    for paper, checked in every.items():
+        if checked.empty:
+            continue
+        page = tables.claims_page(checked, paper, None)
+        assert page.count("\n| ") == len(checked) + 2  # a heading and its rule
+        assert "|| " not in page
+
+
+def test_tables_and_columns_stand_in_the_printed_order():
+    side = side_by_side()
+    side["table"] = side["table"].replace({"Table 1": "Table Z"})
+    shown = [title.partition(" (")[0] for title in tables.as_printed(side)]
+    assert shown == [*side["table"].unique()]
+    assert shown != sorted(shown)
+
+
+@pytest.mark.parametrize(("labels", "down"), [(8, False), (9, True)])
+def test_more_than_eight_columns_stand_down_the_page(labels, down):
+    columns = [f"label {k}" for k in range(labels)]
+    side = side_by_side().iloc[[0] * labels].reset_index(drop=True).assign(column=columns)
+    ((_, printed),) = tables.as_printed(side).items()
+    assert list(printed.index if down else printed.columns) == columns
+
+
+def test_a_note_on_every_cell_of_a_row_names_the_row():
+    side = side_by_side().iloc[:3].reset_index(drop=True)
+    side = side.assign(table="T", row=["a", "a", "b"], column=["x", "y", "x"], metric="AUC")
+    for notes, expected in (
+        (["n", "n", ""], "T, a: n"),
+        (["n", "", ""], "T, a, x AUC: n"),
+        (["", "", "n"], "T, b, x AUC: n"),
+    ):
+        # nothing of ours, or it would be a note on all of ours
+        assert tables.footnotes(side.assign(note=notes, ours=np.nan))[0] == expected

@@ -13,7 +13,13 @@ from tests.conftest import REPOSITORY
 
 BASE = ("data", "models", "losses", "evaluation")  # none of them imports another
 SHARED = "data.files"  # but any of them may import this one, which needs the standard library only
-BESIDE = ("rescore", "report", "doctor", "predict")  # commands of their own; nothing imports them
+BESIDE = (
+    "rescore",
+    "report",
+    "doctor",
+    "predict",
+    "study",
+)  # commands of their own; nothing imports them
 PAPERS = sorted(path.stem for path in (REPOSITORY / "reproduce").glob("*[0-9].py"))
 COMMANDS = (*PAPERS, *BESIDE)
 NO_TENSORFLOW = (  # readers, tables and the run loop, up to the first row that has to be trained
@@ -107,6 +113,7 @@ def may_import(part: str) -> set[str]:
         "engine": shared | {"engine"},
         "tables": shared | {"engine", "tables"},
         "papers": shared | {"engine", "tables"},
+        "study": shared | {"engine", "tables", "papers", "study"},
         "bench": shared | {"engine", "tables", "bench"},
         "tests": {*map(part_of, MODULES)},
     }
@@ -196,7 +203,7 @@ def test_the_folder_of_the_papers_shows_the_papers():
         path.name for path in (REPOSITORY / "reproduce").iterdir() if path.name[0] not in "._"
     }
     papers = {f"{paper}.{kind}" for paper in PAPERS for kind in ("py", "sh")}
-    folders = {"engine", "tables", "rescore", "report", "doctor"}
+    folders = {"engine", "tables", "rescore", "report", "doctor", "study"}
     assert entries - {"slurm.sh", "study.sh"} == {
         *papers,
         *folders,

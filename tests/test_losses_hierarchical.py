@@ -235,7 +235,7 @@ def test_a_wrongly_certain_path_still_gets_its_whole_gradient(y):
 @given(st.integers(0, 2**32 - 1))
 def test_flat_hierarchies_give_plain_cross_entropy(seed):
     generator = np.random.default_rng(seed)
-    y = generator.normal(0, 4, (5, 6))
+    y = generator.normal(0, 4, (5, 6)).clip(-15, 15)  # the naive form clips beyond 16
     z = generator.choice([0.0, 1.0, 0.7, np.nan], (5, 6))
     plain = values_and_gradients(lambda x: masked_bce(z, x), y)
     flat = (

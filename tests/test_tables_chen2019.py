@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from evaluation.claims import load_claims
+from reproduce.engine.rows import Data
 from reproduce.tables import chen2019, scoring
 
 LABELS = ["Abnormal", "Pulmonary", "Nodule", "Bone", "Fracture"]
+NO_DATA = Data(pd.DataFrame(), None, {"dataset": "plco"})
 PARENTS = np.zeros((5, 5))
 PARENTS[1, 0] = PARENTS[2, 1] = PARENTS[3, 0] = PARENTS[4, 3] = 1
 
@@ -59,7 +61,7 @@ def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys
         "BR-leaf": scores_of(0.60),  # its twin was not run
         "HLUP-finetune": scores_of(0.75),
     }
-    chen2019.claims_at_equal_budget(tmp_path, scored, {})
+    chen2019.claims_at_equal_budget(tmp_path, scored, NO_DATA, {})
     judged = pd.read_csv(tmp_path / "claims-equal-budget.csv").set_index("claim")
     assert judged["ours"]["two-stages-boost"] == "does not hold"  # .75 against .80, not .70
     assert float(judged["margin"]["two-stages-boost"]) == -0.05
@@ -68,7 +70,7 @@ def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys
 
 
 def test_without_twins_there_is_nothing_to_judge_again(tmp_path):
-    chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7)}, {})
+    chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7)}, NO_DATA, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -11,8 +11,9 @@ from data.labels import CHEXPERT
 from data.phantom import drawing
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
-from reproduce.engine.rows import Data
+from reproduce.engine.rows import PHANTOMS, Data
 from reproduce.tables import pham2019 as tables
+from reproduce.tables import scoring
 
 
 def test_studies_are_pooled_from_images():
@@ -56,6 +57,47 @@ def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
     pd.testing.assert_frame_equal(only["bc6"], decisions["bc6"])
     with pytest.raises(DataError, match=r"bc6.csv lacks 1 of the 2 test studies, such as nobody"):
         tables.of_studies("bc6", decisions["bc6"], [decisions["bc6"].index[0], "nobody"])
+
+
+def scores_of(auc: float) -> scoring.Scored:
+    """A row with this mean AUC in every resample."""
+    table = pd.DataFrame([("mean", "AUC")], columns=scoring.KEYS).assign(
+        value=auc, low=auc, high=auc, positives=9, images=99, note=""
+    )
+    draws = pd.DataFrame(np.full((1, 20), auc), index=pd.MultiIndex.from_frame(table[scoring.KEYS]))
+    return scoring.Scored(table, draws, [])
+
+
+def test_claims_are_judged_again_with_flat_rows_on_the_closed_labels(tmp_path, capsys):
+    scored = {
+        "U-Ones": scores_of(0.70),
+        "U-Ones (closed labels)": scores_of(0.80),
+        "U-Ones+CT": scores_of(0.75),
+        "Ignore": scores_of(0.60),  # its control was not run
+        "Ignore+CT": scores_of(0.65),
+        "U-Zeros": scores_of(0.60),  # its control failed
+        "U-Zeros+CT": scores_of(0.65),
+    }
+    data = Data(pd.DataFrame(), None, {"dataset": "chexpert"}, not_comparable=PHANTOMS)
+    failed = {"U-Zeros (closed labels)": "NaN in epoch 1"}
+    tables.claims_with_closed_labels(tmp_path, scored, data, failed)
+    judged = pd.read_csv(tmp_path / "claims-closed.csv", keep_default_na=False)
+    judged = judged[judged["claim"] == "ct-raises-mean"].set_index("left_row")
+    assert judged["ours"]["U-Ones+CT"] == "does not hold"  # .75 against .80, not .70
+    assert float(judged["margin"]["U-Ones+CT"]) == -0.05
+    assert judged["ours"]["Ignore+CT"] == "not run"
+    assert judged["ours"]["U-Zeros+CT"] == "failed: NaN in epoch 1"
+    assert {*judged["not_comparable"]} == {PHANTOMS}
+    page = (tmp_path / "claims-closed.md").read_text()
+    assert "drawn phantoms, not comparable" in page
+    assert "flat rows trained on the labels that CT sees" in page
+    assert "drawn phantoms" in capsys.readouterr().out
+
+
+def test_without_controls_there_is_nothing_to_judge_again(tmp_path):
+    data = Data(pd.DataFrame(), None, {"dataset": "chexpert"})
+    tables.claims_with_closed_labels(tmp_path, {"U-Ones": scores_of(0.7)}, data, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_closing_is_counted_on_the_images_that_train(tmp_path, capsys):

@@ -15,6 +15,7 @@ import numpy as np
 
 from data import DataError, files
 from data.phantom.drawing import draw, write
+from data.phantom.knobs import Knobs
 from data.phantom.layouts import LAYOUTS, Shot
 
 SHEET = (  # what the contact sheet shows: a view and the labels drawn
@@ -52,6 +53,25 @@ def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
     files.write(out, content.tobytes())
 
 
+KNOBS = {  # each a field of Knobs
+    "label_noise": "share of positives whose label is missed, and as many invented; default: 0.05",
+    "odds": "images without a finding to one with it, in training; the test set has 4 to 1",
+    "together": "with --odds: findings come together, 0 (independent) to 1",
+    "alike": "how much findings look like the ones they are hard to tell from, 0 to 1",
+    "misaligned": "shift by up to this share of the side, and turn by that of 90 degrees",
+    "findings": "with --odds: the only labels drawn",
+}
+
+
+def _add_knobs(group) -> None:
+    for name, about in KNOBS.items():
+        flag, default = f"--{name.replace('_', '-')}", getattr(Knobs(), name)
+        if name == "findings":
+            group.add_argument(flag, nargs="+", default=default, metavar="LABEL", help=about)
+        else:
+            group.add_argument(flag, type=float, default=default, metavar="", help=about)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -67,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             default=0.0,
             help="raise the prevalence of rarer labels to this, for small sets",
         )
+        _add_knobs(command.add_argument_group("knobs of designed experiments (reproduce/study)"))
     command = commands.add_parser("sheet", help="a contact sheet of the findings, as one PNG")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--seed", type=int, default=2)
@@ -85,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.size,
                 options.seed,
                 options.prevalence_floor,
+                knobs=Knobs(**{name: getattr(options, name) for name in KNOBS}),
             )
             print(f"Give this folder to the reader: {folder}")
     except DataError as error:

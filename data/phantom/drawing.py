@@ -20,7 +20,8 @@ from data import DataError, files
 from data.phantom import labels as drawn_labels
 from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
-from data.phantom.findings import PAINT, RESHAPE, benign, boxes
+from data.phantom.findings import LOOK_ALIKE, PAINT, RESHAPE, benign, boxes
+from data.phantom.knobs import AS_EVER, Knobs
 from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
 from data.progress import with_progress
 
@@ -33,37 +34,53 @@ ANATOMY, FILM, FINDING, PLAN = range(4)  # streams of random numbers
 
 
 def draw(
-    shot: Shot, size: int, seed: int, pose: Pose | None = None
+    shot: Shot, size: int, seed: int, pose: Pose | None = None, knobs: Knobs = AS_EVER
 ) -> tuple[np.ndarray, list[tuple[str, tuple[float, ...]]]]:
     """The radiograph, (size, size) uint8, and (label, box) of each focal finding in it."""
+    film_rng = np.random.default_rng([seed, FILM, shot.number])
+    drawn_pose = sample_pose(film_rng, shot.view)
+    if knobs.misaligned:
+        drawn_pose.misalign(knobs.misaligned, np.random.default_rng([seed, FILM, shot.number, 1]))
+    pose = pose or drawn_pose
+    density, masks = _density(shot, size, seed, {})
+    planted = [(label, box) for label, each in masks for box in boxes(each, pose.matrix())]
+    if knobs.alike and any(label in LOOK_ALIKE for label, _ in shot.findings):
+        alike = _density(shot, size, seed, LOOK_ALIKE)[0]
+        density = (1 - np.float32(knobs.alike)) * density + np.float32(knobs.alike) * alike
+    return develop(density, pose, size, film_rng), planted
+
+
+def _density(shot: Shot, size: int, seed: int, drawn_as: dict[str, str]):
+    """The chest before the film is taken, and (label, masks) of each finding.
+
+    `drawn_as` are labels that are drawn with the signature of another.
+    """
     shape = sample_shape(
         np.random.default_rng([seed, ANATOMY, shot.patient]), shot.view, shot.female
     )
-    film_rng = np.random.default_rng([seed, FILM, shot.number])
-    drawn_pose = sample_pose(film_rng, shot.view)
-    pose = pose or drawn_pose
     streams = {
         label: [seed, FINDING, shot.patient, zlib.crc32(label.encode())]
         for label, _ in shot.findings
     }  # a finding lies at the same point in all images of a patient
     for label, strength in shot.findings:
-        if label in RESHAPE:
-            RESHAPE[label](shape, np.random.default_rng([*streams[label], 1]), strength)
+        look = drawn_as.get(label, label)
+        if look in RESHAPE:
+            RESHAPE[look](shape, np.random.default_rng([*streams[label], 1]), strength)
     film = Film(shape, max(size, WORKING_SIDE))
     benign(film, np.random.default_rng([seed, ANATOMY, shot.patient, 1]))
-    planted = []
-    for label, strength in shot.findings:
-        masks = PAINT[label](film, np.random.default_rng(streams[label]), strength)
-        planted += [(label, box) for box in boxes(masks, pose.matrix())]
-    return develop(film.density(), pose, size, film_rng), planted
+    masks = [
+        (label, PAINT[drawn_as.get(label, label)](film, np.random.default_rng(streams[label]), s))
+        for label, s in shot.findings
+    ]
+    return film.density(), masks
 
 
-def _draw_to_disk(job: tuple[list[Shot], Path, int, int]) -> list[str]:
+def _draw_to_disk(job: tuple[list[Shot], Path, int, int, Knobs]) -> list[str]:
     """Write the images of some shots; returns the lines of phantom_findings.csv."""
-    shots, folder, size, seed = job
+    shots, folder, size, seed, knobs = job
     lines = []
     for shot in shots:
-        image, planted = draw(shot, size, seed)
+        image, planted = draw(shot, size, seed, knobs=knobs)
         quality = [cv2.IMWRITE_PNG_COMPRESSION, 1]
         if shot.path.endswith(".jpg"):
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
@@ -81,11 +98,14 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
-def _draw_all(shots: list[Shot], folder: Path, size: int, seed: int, show: bool) -> list[str]:
+def _draw_all(
+    shots: list[Shot], folder: Path, size: int, seed: int, show: bool, knobs: Knobs
+) -> list[str]:
     for parent in {(folder / shot.path).parent for shot in shots}:
         parent.mkdir(parents=True, exist_ok=True)
     chunk = 25
-    jobs = [(shots[at : at + chunk], folder, size, seed) for at in range(0, len(shots), chunk)]
+    parts = [shots[at : at + chunk] for at in range(0, len(shots), chunk)]
+    jobs = [(part, folder, size, seed, knobs) for part in parts]
     if len(shots) < POOL_FROM:
         return [line for job in jobs for line in _draw_to_disk(job)]
     workers = len(os.sched_getaffinity(0))
@@ -136,12 +156,14 @@ def write(
     seed: int,
     prevalence_floor: float = 0.0,
     *,
+    knobs: Knobs = AS_EVER,
     progress: bool = True,
 ) -> Path:
     """Draw a dataset of phantoms, once; returns the folder to give to the dataset's reader."""
     out = Path(out)
     if dataset not in LAYOUTS:
         raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(LAYOUTS)}.")
+    knobs.check(drawn_labels.NAMES[dataset])
     fits = FEWEST <= images <= MOST and SMALLEST <= size <= LARGEST
     if not fits or seed < 0 or not 0 <= prevalence_floor <= 0.3:
         raise DataError(
@@ -156,6 +178,7 @@ def write(
         "seed": seed,
         "prevalence_floor": prevalence_floor,
         "version": VERSION,
+        **knobs.changed(),
     }
     root = out / CHEXPERT_FOLDER if dataset == "chexpert" else out
     try:
@@ -168,8 +191,8 @@ def write(
         marker.write_text(json.dumps(settings, indent=2) + "\n")
         rng = np.random.default_rng([seed, PLAN])
         wanted = drawn_labels.prevalences(dataset, prevalence_floor)
-        shots = LAYOUTS[dataset](out, images, wanted, rng)
-        lines = _draw_all(shots, out, size, seed, progress)
+        shots = LAYOUTS[dataset](out, images, wanted, rng, knobs)
+        lines = _draw_all(shots, out, size, seed, progress, knobs)
         if root != out:
             lines = [line.removeprefix(f"{root.name}/") for line in lines]
             (root / "phantom.json").write_text(marker.read_text())

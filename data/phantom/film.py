@@ -125,6 +125,12 @@ class Pose:
         turn[:, 2] += np.array(self.shift)
         return turn
 
+    def misalign(self, share: float, rng: np.random.Generator) -> None:
+        """Shift by up to `share` of the side along either axis and turn by that of 90 degrees."""
+        across, down, turn = share * rng.uniform(-1, 1, 3)  # a larger share goes further that way
+        self.shift = (self.shift[0] + across, self.shift[1] + down)
+        self.angle += 90 * turn
+
 
 def sample_pose(rng: np.random.Generator, view: str) -> Pose:
     """One film's pose; portable films lie more askew and carry more writing."""

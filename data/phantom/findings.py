@@ -174,6 +174,15 @@ PAINT: dict[str, Callable[[Film, Rng, float], Masks]] = {
 }
 
 
+# A label and the one that it is hard to tell from.
+LOOK_ALIKE = {
+    "Consolidation": "Infiltration",
+    "Pneumonia": "Infiltration",
+    "Mass": "Nodule",
+    "Pleural_Thickening": "Effusion",
+}
+
+
 def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ...]]:
     """(x, y, width, height) of each mask after the pose, in image fractions, cut at the edges."""
     bounding_boxes = []

@@ -7,6 +7,7 @@ al. 2019, and CheXpert's training labels with part of the uncertain ones counted
 import numpy as np
 
 from data import label_tree, labels
+from data.phantom.knobs import AS_EVER, Knobs
 
 PREVALENCE = {
     "chestxray14": np.array(
@@ -42,7 +43,6 @@ NEGATIVE = np.array(
     [0, 0.097, 0.050, 0.030, 0.006, 0.093, 0.126, 0.013, 0.006, 0.252, 0.158, 0.001, 0.011, 0.027]
 )
 UNCERTAIN_BUT_TRUE = 0.6  # the share of uncertain labels whose finding is there
-NOISE = 0.05  # the share of positives that the released label misses; as many others are invented
 READERS = {"bc4": (2.9, 1.5), "bc6": (2.4, 1.3), "bc8": (2.0, 1.6)}  # skill, caution
 
 
@@ -101,6 +101,24 @@ def sample(dataset: str, wanted: np.ndarray, uniforms: np.ndarray) -> np.ndarray
     return drawn
 
 
+def sample_by_odds(
+    dataset: str, knobs: Knobs, trained: np.ndarray, uniforms: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(units, labels) bool: leaf labels equally common, and inner labels the OR of their children.
+
+    Every finding keeps its prevalence while `knobs.together` makes them come together: with that
+    chance a finding follows the number that is drawn once for the whole image.
+    """
+    names = NAMES[dataset]
+    drawn = np.zeros(uniforms.shape, bool)
+    leaves = label_tree.leaves(TREES[dataset])
+    wanted = [names.index(label) for label in knobs.findings] or leaves.tolist()
+    shared, follows = rng.random((len(uniforms), 1)), rng.random(uniforms.shape) < knobs.together
+    numbers = np.where(follows, shared, uniforms)
+    drawn[:, wanted] = numbers[:, wanted] < knobs.chance(trained)[:, None]
+    return label_tree.close(drawn.astype(np.float32), TREES[dataset]) > 0.5
+
+
 def persistent_uniforms(rng: np.random.Generator, patients: np.ndarray, count: int) -> np.ndarray:
     """(units, count): a patient's later visits keep most of what the first one showed."""
     uniforms = rng.random((len(patients), count))
@@ -112,11 +130,15 @@ def persistent_uniforms(rng: np.random.Generator, patients: np.ndarray, count: i
 
 
 def noisy(
-    dataset: str, truth: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
+    dataset: str,
+    truth: np.ndarray,
+    wanted: np.ndarray,
+    rng: np.random.Generator,
+    noise: float = AS_EVER.label_noise,
 ) -> np.ndarray:
     """Labels as a report or a busy reader has them: prevalences stay, and the tree stays closed."""
-    missed = rng.random(truth.shape) < NOISE
-    invented = rng.random(truth.shape) < NOISE * wanted / (1 - wanted)
+    missed = rng.random(truth.shape) < noise
+    invented = rng.random(truth.shape) < noise * wanted / (1 - wanted)
     noisy_labels = np.where(truth, ~missed, invented)
     for node, children in reversed(_children(dataset)):
         below = noisy_labels[:, children].any(axis=1)

@@ -7,6 +7,7 @@ import numpy as np
 
 from data import label_tree, labels
 from data.phantom import labels as drawn_labels
+from data.phantom.knobs import AS_EVER, Knobs
 
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 
@@ -34,8 +35,10 @@ class Visits(NamedTuple):
     strength: np.ndarray  # (visits, labels) about 1; subtle findings less
 
 
-def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndarray, rng) -> Visits:
-    """Patients with one to eight visits, shared out among the splits."""
+def _visits(
+    dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndarray, rng, knobs: Knobs
+) -> Visits:
+    """Patients with one to eight visits, shared out among the splits; the last is the test set."""
     sizes = rng.choice([1, 2, 3, 4, 5, 6, 8], count, p=[0.35, 0.2, 0.15, 0.1, 0.08, 0.07, 0.05])
     patient = np.repeat(np.arange(count), sizes)[:count]
     sizes = np.bincount(patient)
@@ -50,6 +53,10 @@ def _visits(dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndar
     number = np.arange(count) - first[patient]
     uniforms = drawn_labels.persistent_uniforms(rng, patient, len(wanted))
     truth = drawn_labels.sample(dataset, wanted, uniforms)
+    if knobs.odds:
+        trained = split[patient] < len(shares) - 1
+        own = rng.spawn(1)[0]  # what is drawn from it leaves all other numbers as they were
+        truth = drawn_labels.sample_by_odds(dataset, knobs, trained, uniforms, own)
     strength = np.clip(rng.normal(0.88, 0.28, truth.shape), 0.3, 1.4)
     age = np.clip(rng.normal(58, 15, len(sizes)), 18, 90).astype(int)[patient] + number
     female = (rng.random(len(sizes)) < 0.45)[patient]
@@ -77,10 +84,12 @@ def _write_csv(path: Path, columns: dict) -> None:
     pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
 
 
-def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+def chestxray14(
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER
+) -> list[Shot]:
     """The label file and the two official lists; returns what to draw."""
-    visits = _visits("chestxray14", images, (0.772, 0.228), wanted, rng)
-    released = drawn_labels.noisy("chestxray14", visits.truth, wanted, rng)
+    visits = _visits("chestxray14", images, (0.772, 0.228), wanted, rng, knobs)
+    released = drawn_labels.noisy("chestxray14", visits.truth, wanted, rng, knobs.label_noise)
     count = len(labels.CHESTXRAY14)
     finding_labels = [
         "|".join(sorted(np.array(labels.CHESTXRAY14)[row])) or labels.NO_FINDING
@@ -111,10 +120,10 @@ def chestxray14(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot
     return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
 
 
-def plco(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+def plco(folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER) -> list[Shot]:
     """The three lists, complete; returns what to draw."""
-    visits = _visits("plco", images, (0.7, 0.1, 0.2), wanted, rng)
-    released = drawn_labels.noisy("plco", visits.truth, wanted, rng)
+    visits = _visits("plco", images, (0.7, 0.1, 0.2), wanted, rng, knobs)
+    released = drawn_labels.noisy("plco", visits.truth, wanted, rng, knobs.label_noise)
     names = np.array([f"AD{i + 6848050206123000:017d}_v2" for i in range(images)])
     people = np.array([f"A-{patient + 1:06d}-2" for patient in visits.patient])
     inner = {labels.PLCO[node] for node in label_tree.inner(label_tree.PLCO)}
@@ -129,20 +138,22 @@ def plco(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
     return [_shot(f"images/{names[i]}.png", i, visits, i, "PA", findings) for i in range(images)]
 
 
-def chexpert(folder: Path, images: int, wanted: np.ndarray, rng) -> list[Shot]:
+def chexpert(
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER
+) -> list[Shot]:
     """train, valid and test with their label files and readers; returns what to draw."""
     splits = ("train", "valid", "test")
     lateral = rng.random(images) < 0.17  # of each study, besides its frontal view
     count = 1 + int(np.searchsorted(np.cumsum(1 + lateral), images))
     lateral = lateral[:count]
     lateral[-1] &= count + lateral.sum() <= images
-    visits = _visits("chexpert", count, (0.75, 0.1, 0.15), wanted, rng)
+    visits = _visits("chexpert", count, (0.75, 0.1, 0.15), wanted, rng, knobs)
     findings = _findings("chexpert", visits)
     truth = drawn_labels.chexpert_table(visits.truth)
-    reported = drawn_labels.noisy("chexpert", visits.truth, wanted, rng)
+    reported = drawn_labels.noisy("chexpert", visits.truth, wanted, rng, knobs.label_noise)
     from_reports = drawn_labels.chexpert_uncertain(drawn_labels.chexpert_table(reported), rng)
     from_images = drawn_labels.chexpert_table(
-        drawn_labels.noisy("chexpert", visits.truth, wanted, rng)
+        drawn_labels.noisy("chexpert", visits.truth, wanted, rng, knobs.label_noise)
     )
     view = np.where(rng.random(count) < 0.85, "AP", "PA")
     split_of = visits.split[visits.number == 0]  # (patients,)

@@ -1,11 +1,15 @@
 """Starting Keras' backend quietly, on the device that was asked for."""
 
 import contextlib
+import hashlib
 import importlib.util
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from reproduce import RunError
@@ -44,16 +48,20 @@ def check_choice() -> None:
         )
 
 
-def start(device: str, deterministic: bool = False, compiled: Path | None = None) -> str:
-    """Import the backend and find the device that was asked for; its name.
+def start(
+    device: str, deterministic: bool = False, compiled: Path | None = None, devices: int = 1
+) -> str:
+    """Import the backend and find the devices that were asked for; their names.
 
-    JAX keeps what it compiles for GPUs in the folder `compiled`.
+    What XLA compiles is kept in the folder `compiled`, so that another process need not compile it.
     """
     check_choice()
     if device == "cpu":
         os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     else:
-        _share_gpus(compiled)
+        _open_gpus(devices)
+    if compiled:
+        _keep_compiled(compiled)
     if deterministic:  # JAX reads this when it starts
         flags = os.environ.get("XLA_FLAGS", "")
         if "deterministic" not in flags:
@@ -62,6 +70,10 @@ def start(device: str, deterministic: bool = False, compiled: Path | None = None
         import keras  # takes seconds with TensorFlow
 
         gpus = gpu_names()
+        if gpus and keras.backend.backend() != "tensorflow":
+            import tensorflow as tf  # for tf.data, on the processor
+
+            tf.config.set_visible_devices([], "GPU")
         if deterministic and keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -75,16 +87,76 @@ def start(device: str, deterministic: bool = False, compiled: Path | None = None
     return ", ".join(gpus) or "cpu"
 
 
-def _share_gpus(compiled: Path | None) -> None:
-    """Use one GPU, and no more of its memory than needed; read when a backend starts."""
-    for name, value in (
-        ("CUDA_VISIBLE_DEVICES", "0"),
-        ("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
-        ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),
-    ):
-        os.environ.setdefault(name, value)
-    if compiled and Path("/dev/nvidia0").exists():  # of processors, hosts may differ
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled.absolute()))
+def _open_gpus(count: int) -> None:
+    """Use the first GPUs alone, and no more of their memory than needed; read at a start."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given.split(",")[:count])
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def _keep_compiled(folder: Path) -> None:
+    """Let TensorFlow and JAX keep what XLA compiles, and read it back; read when they start."""
+    own = folder.absolute() / _kind_of_machine()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(own))
+    # drawing a network's first weights is hundreds of compilations of less than JAX's one second
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if "tf_xla_persistent_cache_directory" not in flags:
+        flags = f"{flags} --tf_xla_persistent_cache_directory={own}".strip()
+        os.environ["TF_XLA_FLAGS"] = flags
+
+
+def _kind_of_machine() -> str:
+    """A name that machines share if programs that were compiled on one run on the others."""
+    facts = [platform.machine()]
+    for package in ("tensorflow", "jaxlib"):
+        with contextlib.suppress(PackageNotFoundError):
+            facts.append(version(package))
+    processor, nvidia = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia")
+    if processor.exists():
+        facts += re.findall(r"^(?:model name|flags)\s*:.*", processor.read_text(), re.MULTILINE)[:2]
+    if nvidia.exists():
+        about = [path.read_text() for path in sorted(nvidia.glob("gpus/*/information"))]
+        facts += re.findall(r"^Model:.*", "".join(about), re.MULTILINE) or [platform.node()]
+        facts.append((nvidia / "version").read_text())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+def check_devices(count: int, batch_size: int) -> None:
+    """Refuse to train a row on several devices where that cannot be done."""
+    if count == 1:
+        return
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "jax":
+        raise RunError(
+            f"--devices-per-row {count} is for JAX: on TensorFlow each device would normalise by "
+            "its own part of a batch, which is another method. Set KERAS_BACKEND=jax, or leave it."
+        )
+    if batch_size % count:
+        raise RunError(
+            f"Batches of {batch_size} images cannot be divided among {count} devices: give a "
+            "--batch-size that can, or another --devices-per-row."
+        )
+
+
+@contextlib.contextmanager
+def devices_of_row(count: int):
+    """Free the networks of earlier rows, and train what is built here on so many devices.
+
+    Each device gets a part of every batch. Statistics of BatchNormalization and gradients are those
+    of the whole batch.
+    """
+    clear_networks()  # forgets how batches are distributed, too
+    if count == 1:
+        yield
+        return
+    import keras
+
+    found = keras.distribution.list_devices()
+    if len(found) < count:
+        raise RunError(f"--devices-per-row {count}, but JAX sees {', '.join(found)} alone.")
+    with keras.distribution.DataParallel(devices=found[:count]).scope():
+        yield
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -98,11 +170,18 @@ def gpu_names() -> list[str]:
     """The GPUs that Keras' backend sees."""
     import keras
 
-    if keras.backend.backend() == "torch":  # Keras cannot list torch's devices
+    if keras.backend.backend() == "torch":
         import torch
 
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
 
 
 def clear_networks() -> None:
@@ -134,3 +213,15 @@ def jit(asked: bool | None, deterministic: bool = False) -> bool | str:
         return asked
     without = keras.backend.backend() == "tensorflow" and (deterministic or not gpu_names())
     return False if without else "auto"
+
+
+def steps_per_execution(asked: int | None) -> int:
+    """How many steps are trained before Python reads the loss, for which it waits for the GPU.
+
+    The numbers are the same, whatever it is. JAX runs ahead of Python by itself.
+    """
+    import keras
+
+    if asked is not None:
+        return asked
+    return 8 if keras.backend.backend() == "tensorflow" and gpu_names() else 1

@@ -36,9 +36,16 @@ def train(
     run: Run[Row], weights: Path | None, data: Data, config, options, *, record, left: TimeLeft
 ) -> None:
     """Train a row to its last epoch, from where it stands, and predict the test set."""
+    with backend.devices_of_row(options.devices_per_row):
+        _train(run, weights, data, config, options, record=record, left=left)
+
+
+def _train(
+    run: Run[Row], weights: Path | None, data: Data, config, options, *, record, left: TimeLeft
+) -> None:
+    """The same, on devices that are chosen."""
     row, task, fit = run.row, run.row.task, run.row.fit
     seed = run.seed + fit.reseed
-    backend.clear_networks()
     keras.utils.set_random_seed(seed)
     model = build_network(row, config, options)
     start(model, fit, weights, row.loss(), options)
@@ -49,6 +56,7 @@ def train(
     # training images without any known target are dropped
     train_set = np.flatnonzero(_in(data, "train") & ~np.isnan(task.targets).all(axis=1))
     val_set = _in(data, "val")
+    backend.check_devices(options.devices_per_row, min(config.batch_size, len(train_set)))
 
     for epoch in range(len(history), 0 if trained else fit.epochs):
         if fit.stop(history):  # early stopping
@@ -65,11 +73,14 @@ def train(
             initial_epoch=epoch,
             epochs=epoch + 1,
             verbose=0,
-            callbacks=[ProgressBar(run, epoch), StopOnNaN(run, epoch, rate, images_of)],
+            callbacks=[
+                ProgressBar(run, epoch, model.steps_per_execution),
+                StopOnNaN(run, epoch, rate, images_of, model),
+            ],
         )
         logits = predict(model, data, "val", config, inference.single_pass, seed)[0]
         if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
-            raise not_finite(run, "NaN", epoch, rate, images_of(-1))
+            raise not_finite(run, "NaN", epoch, rate, images_of(len(batches) - 1))
         val_loss = float(keras.ops.mean(model.loss(task.targets[val_set], logits)))
         probabilities = row.readout.probabilities(logits)
         score = float(fit.select(task.truth[val_set], probabilities, val_loss))
@@ -125,6 +136,7 @@ def start(model: keras.Model, fit: Fit, weights: Path | None, loss, options) -> 
         adam(fit.learning_rate(0, [])),
         loss,
         jit_compile=backend.jit(options.jit, options.deterministic),
+        steps_per_execution=backend.steps_per_execution(options.steps_per_execution),
     )
     fast.build_optimizer(model)
 
@@ -151,7 +163,7 @@ def variables(model: keras.Model) -> list:
 def epoch_batches(
     run: Run[Row], epoch: int, data: Data, train_set: np.ndarray, config, *, seed: int, chunk: int
 ):
-    """The training batches of an epoch, and which images a batch holds."""
+    """The training batches of an epoch, and which images a batch, or `count` up to it, hold."""
     images = data.frame["image_path"].iloc[train_set]
     indices = data.pixels.indices(images)
     batches = pipeline.train_batches(
@@ -166,10 +178,11 @@ def epoch_batches(
         chunk=chunk,
     )
 
-    def images_of(batch: int) -> pd.Series:
-        order, size = pipeline.epoch_order(indices, seed, epoch, chunk)[0], config.batch_size
-        batch %= max(1, len(order) // size)  # -1 is the last
-        return images.iloc[order[batch * size : (batch + 1) * size]]
+    def images_of(batch: int, count: int = 1) -> pd.Series:
+        order = pipeline.epoch_order(indices, seed, epoch, chunk)[0]
+        size = min(config.batch_size, len(order))
+        first = max(0, batch + 1 - count)
+        return images.iloc[order[first * size : min(batch + 1, len(batches)) * size]]
 
     return batches, images_of
 
@@ -217,19 +230,25 @@ def write_predictions(model, run: Run[Row], data: Data, name: str, config, seed:
     )
 
 
+# JAX calls these from threads, so that no step waits for the loss of the step before. They must not
+# touch `self.model`: on JAX, looking at it takes the weights away from the step under way.
+
+
 class ProgressBar(keras.callbacks.Callback):
     """A progress bar over the batches of an epoch, on a terminal."""
 
-    def __init__(self, run: Run[Row], epoch: int):
+    async_safe = True
+
+    def __init__(self, run: Run[Row], epoch: int, steps: int):
         super().__init__()
-        self.title = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}"
+        self.title, self.steps = f"{run.name}: epoch {epoch + 1}/{run.row.fit.epochs}", steps
 
     def on_epoch_begin(self, epoch, logs=None):
         steps, quiet = self.params["steps"], not sys.stderr.isatty()
         self.bar = tqdm(total=steps, desc=self.title, leave=False, disable=quiet)
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
+        self.bar.update(min(self.steps, self.bar.total - self.bar.n))
         self.bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -237,17 +256,30 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops training on a NaN or infinite loss, and lists the images of that batch."""
+    """Stops training on a NaN or infinite loss, and lists the images of that batch.
 
-    def __init__(self, run: Run[Row], epoch: int, rate: float, images_of: Callable):
+    With several steps an execution, it lists the images of all their batches.
+    """
+
+    async_safe = True
+
+    def __init__(self, run: Run[Row], epoch: int, rate: float, images_of: Callable, model):
         super().__init__()
         self.run, self.epoch, self.rate, self.images_of = run, epoch, rate, images_of
+        self.trained = model
+        self.not_finite: list[tuple[int, float]] = []  # (batch, loss), in any order
 
     def on_train_batch_end(self, batch, logs=None):
-        if math.isfinite(logs["loss"]):
-            return
-        kind = "NaN" if math.isnan(logs["loss"]) else "infinite loss"
-        raise not_finite(self.run, kind, self.epoch, self.rate, self.images_of(batch))
+        if not math.isfinite(logs["loss"]):
+            self.not_finite.append((batch, logs["loss"]))
+            self.trained.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.not_finite:
+            batch, loss = min(self.not_finite)
+            kind = "NaN" if math.isnan(loss) else "infinite loss"
+            images = self.images_of(batch, self.trained.steps_per_execution)
+            raise not_finite(self.run, kind, self.epoch, self.rate, images)
 
 
 def not_finite(run: Run, kind: str, epoch: int, rate: float, images: pd.Series) -> state.RowFailed:

@@ -17,7 +17,7 @@ from data import DataError
 from evaluation import EvaluationError, operating_points, subgroups
 from models import ModelError
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, ranges
+from reproduce.engine import backend, cluster, ranges
 
 YES_NO = argparse.BooleanOptionalAction
 
@@ -50,9 +50,7 @@ def arguments(
     options = argparse.Namespace(**given)
     _refuse_ignored(options, chosen, only_for or {})
     backend.check_choice()
-    from reproduce.engine import spread  # imports OpenCV, which commands without images need not
-
-    spread.check(options)
+    cluster.check(options)
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
@@ -60,7 +58,17 @@ def arguments(
         chosen["resize"] = round(preset.resize * chosen["size"] / preset.size)
     made = dataclasses.replace(preset, **chosen)
     ranges.check(made)
+    backend.check_devices(options.devices_per_row, made.batch_size)
     return made, options
+
+
+def defaults(datasets: Sequence[str]) -> argparse.Namespace:
+    """How a script runs if no flag is given, for code that runs its rows."""
+    parser = argparse.ArgumentParser()
+    _add_how_to_run(parser, datasets)
+    _add_tables(parser, datasets)
+    _add_cluster(parser)
+    return parser.parse_args([])
 
 
 def _add_how_to_run(group, datasets: Sequence[str]) -> None:
@@ -70,7 +78,7 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--preset", choices=("demo", "paper"), help="default: paper with --data-dir")
     add("--rows", nargs="+", metavar="ROW", help="only these, and what they need")
     add("--search", nargs="+", default=(), metavar="SETTING=A,B", help="best on validation")
-    add("--seeds", type=_seeds, default=(0,), metavar="0,1,2")
+    add("--seeds", type=seeds, default=(0,), metavar="0,1,2")
     add("--split-file", type=Path, metavar="FILE", help="run on this split.csv.gz")
     add("--retry-failed", action="store_true", help="try rows again that failed before")
     add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
@@ -78,6 +86,9 @@ def _add_how_to_run(group, datasets: Sequence[str]) -> None:
     add("--device", choices=("auto", "cpu", "gpu"), default="auto")
     add("--deterministic", action="store_true", help="bit for bit on GPUs too, slower")
     add("--jit", action=YES_NO, help="compile with XLA; default: as Keras, not on TensorFlow's CPU")
+    add(
+        "--steps-per-execution", type=_positive, metavar="N", help="default: 8 on TensorFlow's GPUs"
+    )
     add("--fast", action=YES_NO, default=True, help="fused layers, on TensorFlow")
     add("--allow-missing", action="store_true", help="go on without missing images")
     add("--skip-corrupt", action="store_true", help="go on without unreadable images")
@@ -111,6 +122,7 @@ def _add_cluster(group) -> None:
     add("--address", metavar="HOST:PORT", help="a running Ray cluster; default: RAY_ADDRESS, none")
     add("--gpus-per-row", type=_share, metavar="N", help="default: 1, or 0 where there are none")
     add("--cpus-per-row", type=_positive, metavar="N", help="default: the GPU's share of its host")
+    add("--devices-per-row", type=_positive, default=1, metavar="N", help="of one host; JAX only")
     add("--only-train", help=argparse.SUPPRESS)  # what a task starts: DIGEST of the run
 
 
@@ -163,14 +175,15 @@ def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -
             raise RunError(f"--{flag} is for a dataset: give its folder with --data-dir.")
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds(text: str) -> tuple[int, ...]:
+    """The numbers of a --seeds flag."""
     try:
-        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+        given = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError:
-        seeds = (-1,)
-    if not all(0 <= seed < 2**31 for seed in seeds):
+        given = (-1,)
+    if not all(0 <= seed < 2**31 for seed in given):
         raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2")
-    return seeds
+    return given
 
 
 def _positive(text: str) -> int:

@@ -24,7 +24,7 @@ from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
 from reproduce import RunError
-from reproduce.engine import attributes, backend, plan, search, spread, state
+from reproduce.engine import attributes, backend, plan, search, spread, state, worker
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
 from reproduce.engine.search import Candidate, Chosen, config_of
 
@@ -148,7 +148,7 @@ def _train_only(work: Work, digest: str) -> None:
             raise RunError(f"{platform.node()} does not see the rows that {run.name} needs.")
         time.sleep(PAUSE)
     _train_all(work, [run])
-    raise SystemExit(not run.finished)
+    raise SystemExit(0 if run.finished else worker.RECORDED)
 
 
 def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
@@ -203,7 +203,10 @@ def _make(work: Work, run: Run) -> None:
         return
     weights = state.weights_of(made_from[run.row.start_from].folder) if made_from else None
     compiled = work.options.cache_dir / "compiled"
-    device = backend.start(work.options.device, work.options.deterministic, compiled)
+    options = work.options
+    device = backend.start(
+        options.device, options.deterministic, compiled, devices=options.devices_per_row
+    )
     from reproduce.engine import fit  # imports the backend
 
     record = state.begin(run, own, device, recipe, _chunk_of_table(work))

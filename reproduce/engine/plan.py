@@ -32,6 +32,8 @@ def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, optio
             for seed in options.seeds:
                 made_from = {name: runs[name, seed].digest for name in parents(row)}
                 settings = _settings(row, seed, data, config) | {"from": made_from}
+                if options.devices_per_row > 1:  # sums in another order are other numbers
+                    settings["devices_per_row"] = options.devices_per_row
                 settings = json.loads(json.dumps(settings))  # as it will be read back
                 text = json.dumps(settings, sort_keys=True)
                 digest = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -47,6 +47,7 @@ class Networks(NamedTuple):
 
 Pixels = Annotated[int, Range(16, 4096, "a whole number of pixels from 16 to 4096")]
 Count = Annotated[int, Range(1, 100_000, "a whole number from 1 to 100,000")]
+Levels = Annotated[int, Range(1, 4, "a whole number from 1 to 4")]
 BatchSize = Annotated[int, Range(1, 4096, "a whole number from 1 to 4096")]
 Rate = Annotated[float, Range(0, math.inf, "a number above 0", open_low=True)]
 Share = Annotated[float, Range(0, 1, "a share between 0 and 1, ends excluded", True, True)]

@@ -5,19 +5,11 @@ the runs and writes the tables. Every run that is due becomes a Ray task as soon
 needs are finished. A task starts the same script again in a process of its own, with
 `--rows ROW --seeds SEED --only-train DIGEST`, which trains that run as a serial run does: from the
 prepared cache, under the run's lock, going on from its state. So a task can be repeated anywhere.
-
-    python -m reproduce.engine.spread --hold      starts Ray here and prints its address (all.sh)
-    python -m reproduce.engine.spread --wait HOST:PORT HOSTS    waits for a cluster (slurm.sh)
 """
 
 import contextlib
-import importlib.util
 import os
-import signal
-import socket
 import sys
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,13 +19,13 @@ from data import files
 from data.progress import TimeLeft
 from models import backbones
 from reproduce import ROOT, RunError
-from reproduce.engine import backend, worker
+from reproduce.engine import cluster, worker
 from reproduce.engine.rows import Combined, Run
 from reproduce.engine.screen import Screen
 
 RETRIES = 5  # of a run whose worker, process or host was lost
+BACKEND = "tensorflow"  # the one that is imported before a row's process is forked
 VARIABLES = ("KERAS_", "TF_", "XLA_", "JAX_", "OMP_", "PYTHON")  # environment that workers get
-INSTALL = f"run '{sys.executable} -m pip install -r requirements-cluster.txt', or leave out --on"
 
 
 class Share(NamedTuple):
@@ -43,50 +35,12 @@ class Share(NamedTuple):
     cpus: float
 
 
-# What can be known before the dataset is read
-
-
-def check(options) -> None:
-    """Refuse --on ray without Ray, an address where nothing answers, and flags that need it."""
-    if options.on != "ray":
-        for flag, given in (
-            ("address", options.address),
-            ("gpus-per-row", options.gpus_per_row),
-            ("cpus-per-row", options.cpus_per_row),
-        ):
-            if given is not None and not options.only_train:
-                raise RunError(f"--{flag} is for rows on a Ray cluster: add --on ray, or leave it.")
-        return
-    if importlib.util.find_spec("ray") is None:
-        raise RunError(f"--on ray needs Ray, which is not installed here: {INSTALL} ray.")
-    if address := _address(options):
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, ValueError, OverflowError) as error:
-            raise RunError(
-                f"No Ray cluster answers at {address!r} ({error}): give --address HOST:PORT as "
-                "'ray start --head' prints it, or neither --address nor RAY_ADDRESS to start Ray "
-                "on this machine."
-            ) from None
-    if options.device == "cpu" and options.gpus_per_row:
-        raise RunError("--device cpu and --gpus-per-row contradict each other: leave one of them.")
-
-
-def _address(options) -> str:
-    """The HOST:PORT of the cluster to use; empty to start one on this machine."""
-    return (options.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
-
-
-# The driver
-
-
 def train_all(
     paper: str, due: Sequence[Run], parents: Callable[[Run], Iterable[Run]], options, left: TimeLeft
 ) -> None:
     """Train or combine every run that is due; a RunError if some could not be tried."""
     if due:
-        with cluster(_address(options)) as ray:
+        with cluster.connected(cluster.address(options)) as ray:
             train_on(ray, paper, due, parents, options, left)
 
 
@@ -101,6 +55,7 @@ def train_on(
     task: Callable | None = None,
 ) -> None:
     """The same on a cluster that is connected; `task` takes the place of the training."""
+    ray.cloudpickle.register_pickle_by_value(worker)  # hosts need not be able to import it
     with _probe(Path(options.results_dir)) as probe:
         share = _share(ray.nodes(), options)
         job = _job(paper, options, share, probe)
@@ -111,6 +66,7 @@ def train_on(
             combined = isinstance(run.row, Combined)  # needs neither a GPU nor a core for long
             cpus, gpus = (0, 0) if combined else (share.cpus, share.gpus)
             about = {"row": run.row.name, "seed": run.seed, "digest": run.digest, "cpus": int(cpus)}
+            about["import_first"] = job["import_first"] and not combined
             return remote.options(num_gpus=gpus, num_cpus=cpus).remote(job | about)
 
         _run_all(ray, longest_first(due, parents), parents, submit, share, left=left)
@@ -134,40 +90,6 @@ def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -
 
 
 @contextlib.contextmanager
-def cluster(address: str, cpus: int | None = None):
-    """Ray, connected to the cluster at an address, or started on this machine."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    with backend.quiet():
-        import ray
-
-        own = {"num_cpus": cpus or len(os.sched_getaffinity(0)), "object_store_memory": 1 << 27}
-        problem, on_terminate = "", signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level="ERROR",
-                **({} if address else own | {"include_dashboard": False}),
-            )
-        except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-            problem = str(error).strip().partition("\n")[0]
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own ends the process with a stack
-    if problem:
-        where = f"The Ray cluster at {address}" if address else "Ray on this machine"
-        raise RunError(
-            f"{where} cannot be used ({problem}): see that the address is that of 'ray start', and "
-            "that every host has the same versions of Python and Ray; or leave out --on ray."
-        )
-    ray.cloudpickle.register_pickle_by_value(worker)
-    try:
-        yield ray
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(worker)
-        ray.shutdown()
-
-
-@contextlib.contextmanager
 def _probe(results: Path):
     """A file in the results folder that a worker must see, so that both have the same folder."""
     path = results.absolute() / f".shared-{uuid.uuid4().hex}"
@@ -184,7 +106,7 @@ def _share(nodes: list[dict], options) -> Share:
     with_gpu = [host for host in hosts if host.get("GPU")]
     gpus = options.gpus_per_row
     if gpus is None:
-        gpus = float(bool(with_gpu) and options.device != "cpu")
+        gpus = float(options.devices_per_row * (bool(with_gpu) and options.device != "cpu"))
     if (gpus or options.device == "gpu") and not with_gpu:
         asked = "--device gpu" if options.device == "gpu" else f"--gpus-per-row {gpus:g}"
         raise RunError(
@@ -224,6 +146,8 @@ def _job(paper: str, options, share: Share, probe: Path) -> dict:
         "root": str(ROOT),
         "folder": os.getcwd(),
         "variables": _variables(),
+        # not where a GPU is used: its driver does not survive a fork
+        "import_first": not share.gpus and os.environ.get("KERAS_BACKEND", BACKEND) == BACKEND,
     }
 
 
@@ -305,14 +229,11 @@ def _run_all(
 
 def _slots(ray, share: Share) -> int:
     """How many rows the cluster, as it is now, trains at once."""
-    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = 0
-    for host in hosts:
-        rows = host.get("CPU", 0) // share.cpus
-        if share.gpus:
-            rows = min(rows, host.get("GPU", 0) // share.gpus)
-        slots += int(rows)
-    return slots
+    resources = ray.cluster_resources()
+    slots = resources.get("CPU", 0) // share.cpus
+    if share.gpus:
+        slots = min(slots, resources.get("GPU", 0) // share.gpus)
+    return int(slots)
 
 
 def _result(ray, ref) -> tuple[bool, str]:
@@ -323,43 +244,3 @@ def _result(ray, ref) -> tuple[bool, str]:
     except ray.exceptions.RayError as error:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         return False, f"its worker was lost {RETRIES + 1} times, the last time by: {reason}."
-
-
-# Commands
-
-
-def hold() -> None:
-    """Start Ray on this machine, print its address, and stop it when standard input ends."""
-    with cluster("") as ray:
-        print(ray.get_runtime_context().gcs_address, flush=True)
-        sys.stdin.read()
-
-
-def wait_for(address: str, hosts: int, seconds: float = 300) -> None:
-    """Wait until so many hosts have joined the cluster that is being started at an address."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with cluster(address) as ray:
-                while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
-                    if time.monotonic() > deadline:
-                        print(f"{joined} of {hosts} hosts joined Ray in time; going on with them.")
-                        return
-                    time.sleep(1)
-                return
-        except RunError:  # it is not up yet
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(2)
-
-
-if __name__ == "__main__":
-    command, *rest = sys.argv[1:]
-    try:
-        if command == "--hold":
-            hold()
-        elif command == "--wait":
-            wait_for(rest[0], int(rest[1]))
-    except RunError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)

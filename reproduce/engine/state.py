@@ -5,8 +5,7 @@
     epoch-N.weights.h5   of the best epoch so far, in the end best.weights.h5
     history.csv          a line an epoch
     predictions.npz      of the test set: its presence means that the run is finished
-    predictions-NAME.npz of a further set; template.npz, log.txt
-    validation.npz       of the validation set, which chooses thresholds; earlier runs have none
+    predictions-NAME.npz of a further set; validation.npz (not of earlier versions); log.txt
     failed.json          why the run ended early; bad-batch.txt lists the images of a NaN loss
 
 Every file is written whole or not at all, and proves itself: weights by their hash in config.json
@@ -19,7 +18,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,7 +151,7 @@ def history(folder: Path) -> pd.DataFrame:
 class Checkpoint(NamedTuple):
     """What a stopped run goes on from."""
 
-    arrays: list[np.ndarray]  # every variable
+    arrays: Iterable[np.ndarray]  # every variable, read one at a time: together they fill memory
     history: list[dict]
     best: dict  # the file of the best weights so far, and its hash
 
@@ -183,24 +182,31 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["about.json"])
-            arrays = [archive[str(number)] for number in range(len(shapes))]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
+            digest, found = hashlib.sha256(), []
+            for number in range(len(shapes)):
+                array = archive[str(number)]
+                digest.update(np.ascontiguousarray(array).data)
+                found.append(array.shape)
         if digest.hexdigest() != about["digest"]:
             raise ValueError("its numbers have changed")
-        if [array.shape for array in arrays] != shapes:
+        if found != shapes:
             raise ValueError("it is of another network")
         if about["run"] != run.digest:
             raise ValueError("it is another run's")
         best = about["best"]
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
-        return Checkpoint(arrays, list(about["history"]), best)
+        return Checkpoint(_arrays(path, len(shapes)), list(about["history"]), best)
     except DAMAGED as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
+
+
+def _arrays(path: Path, count: int) -> Iterator[np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        for number in range(count):
+            yield archive[str(number)]
 
 
 def stopped_by(folder: Path) -> str:
@@ -315,7 +321,7 @@ def test_sets(folder: Path) -> list[Path]:
 
 def all_predictions(folder: Path) -> list[Path]:
     """The same and, where the run kept them, those of the validation set; the test set's last."""
-    paths = [path for path in (folder / VALIDATION, *test_sets(folder)) if path.exists()]
+    paths = [*test_sets(folder), *folder.glob(VALIDATION)]
     return sorted(paths, key=lambda path: path.name == FINISHED)
 
 
@@ -339,8 +345,8 @@ def usable_predictions(run: Run) -> bool:
     """Whether a run is finished; predictions that cannot be used are set aside."""
     if not (run.folder / FINISHED).exists():
         return False
-    kept_validation = (run.folder / VALIDATION).exists()
-    for path in all_predictions(run.folder):
+    before = all_predictions(run.folder)
+    for path in before:
         try:
             found = predictions.load(path)
             if found.meta.get("run") != run.digest:
@@ -349,8 +355,8 @@ def usable_predictions(run: Run) -> bool:
                 raise EvaluationError(f"{path} {problem}.")
         except EvaluationError as error:
             print(f"{error} It is set aside as {set_aside(path).name} and made again.", flush=True)
-    needed = [name for name in run.truth if name != "val" or kept_validation]
-    if lacking := [name for name in needed if not (run.folder / file_of(name)).exists()]:
+    missing = [name for name in run.truth if not (run.folder / file_of(name)).exists()]
+    if lacking := [name for name in missing if name != "val" or run.folder / VALIDATION in before]:
         (run.folder / FINISHED).unlink(missing_ok=True)
         print(f"{run.name} lacks {file_of(lacking[0])}, which is made again.", flush=True)
     return not lacking

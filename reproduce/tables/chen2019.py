@@ -40,11 +40,11 @@ def write(runs: Sequence[Run], data: Data, hierarchy: str, options) -> None:
         judged = {TREE_CLAIM: parents_improve_too(compared, parents)}
     failed = failed_rows(runs)
     scoring.write("chen2019", folder, scored, data, PRINTED_NAMES, judged=judged, failed=failed)
-    claims_at_equal_budget(folder, scored, failed)
+    claims_at_equal_budget(folder, scored, data, failed)
     row_details.write(folder, runs, data, options)
 
 
-def claims_at_equal_budget(folder: Path, scored: dict, failed: dict[str, str]) -> None:
+def claims_at_equal_budget(folder: Path, scored: dict, data: Data, failed: dict[str, str]) -> None:
     """The claims with every one-stage row replaced by its twin of the same budget.
 
     A one-stage row without a twin is left out: claims on it are "not run".
@@ -59,7 +59,7 @@ def claims_at_equal_budget(folder: Path, scored: dict, failed: dict[str, str]) -
     }
     heading = "Claims at equal budget: one-stage rows trained as long as the two-stage rows"
     scoring.write_claims(
-        "chen2019", folder, named, "claims-equal-budget", None, heading, failed=failed
+        "chen2019", folder, named, data, "claims-equal-budget", heading, failed=failed
     )
 
 

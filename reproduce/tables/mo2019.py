@@ -32,7 +32,9 @@ def write(
     if ours in scored:
         repaired = {**scored, proposed: scored[ours]}
         heading = f"Claims of the proposed loss with our repair in its place ({ours})"
-        scoring.write_claims("mo2019", folder, repaired, "claims-ours", proposed, heading)
+        scoring.write_claims(
+            "mo2019", folder, repaired, data, "claims-ours", heading, left_row=proposed
+        )
     drawn = {
         name: row_scores.predictions[0]
         for name, row_scores in scored.items()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from data import files
 from evaluation import bootstrap, claims, metrics, published, tables
 from evaluation.metrics import METRICS, Group
 from evaluation.predictions import Predictions
@@ -202,8 +203,9 @@ def write(
     own["runs"] = [runs.get(row, "") for row in own["row"]]
     tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
-    write_claims(paper, folder, named, failed=named_missing, judged=judged)
-    print(f"Written to {folder}: table.md, values.csv, claims.md and, for each run, metrics.csv.")
+    claimed = write_claims(paper, folder, named, data, failed=named_missing, judged=judged)
+    pages = "table.md, values.csv" + ", claims.md" * claimed
+    print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
 
 def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
@@ -234,17 +236,25 @@ def write_claims(
     paper: str,
     folder: Path,
     scored: dict[str, Scored],
+    data: Data,
     stem: str = "claims",
-    left_row: str | None = None,
     heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
     *,
+    left_row: str | None = None,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
-) -> None:
-    """Write and print the paper's claims, or those on one row; rows go by their printed names."""
+) -> bool:
+    """Write and print the paper's claims, or those on one row; false if it makes none.
+
+    Rows go by their printed names.
+    """
     checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
-    tables.write(checked, folder, stem)
+    if checked.empty:
+        return False
+    reason = data.not_comparable
+    tables.to_csv(checked.assign(not_comparable=reason or ""), folder / f"{stem}.csv")
+    files.write(folder / f"{stem}.md", tables.claims_page(checked, f"{paper}. {heading}", reason))
     shown = checked[checked["ours"] != claims.NOT_RUN]
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
@@ -252,7 +262,9 @@ def write_claims(
             columns.append("size")  # its word; claims.md has it whole
             shown = shown.assign(size=shown["size"].str.partition(" (")[0])
         text = tables.to_text(shown.set_index("claim")[columns], width=165)
-        print(tables.titled(heading, text))
+        warning = f"*** {tables.warning(reason)} ***\n" if reason else ""
+        print(tables.titled(heading, warning + text))
+    return True
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:

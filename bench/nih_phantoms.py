@@ -1,0 +1,87 @@
+"""ChestX-ray14's phantoms by NIH's own label file: its findings, patients, sex, views and lists."""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from data import DataError, labels
+from data.phantom import drawing
+from data.phantom.layouts import Shot
+from data.progress import with_progress
+
+LABEL_FILE, LISTS = "Data_Entry_2017_v2020.csv", ("train_val_list.txt", "test_list.txt")
+
+
+def draw(folder: Path, images: int, pixels: int, released: Path) -> None:
+    """Draw as many images of NIH's own label file, of whole patients, with its rows and lists."""
+    table = pd.read_csv(label_file(released, LABEL_FILE), dtype=str)
+    table = of_whole_patients(table, "Patient ID", images)
+    folder.mkdir(parents=True)
+    table.to_csv(folder / LABEL_FILE, index=False, lineterminator="\n")
+    for name in LISTS:
+        listed = pd.read_csv(label_file(released, name), header=None, dtype=str)[0]
+        kept = table.loc[table["Image Index"].isin(listed), "Image Index"]
+        (folder / name).write_text("".join(f"{image}\n" for image in kept))
+    strengths = np.random.default_rng(0).normal(0.88, 0.28, (len(table), len(labels.CHESTXRAY14)))
+    of_label = dict(zip(labels.CHESTXRAY14, strengths.clip(0.3, 1.4).T, strict=True))
+    shots = [
+        Shot(
+            path=f"images/{image}",
+            number=number,
+            patient=int(patient),
+            female=sex == "F",
+            view=view,
+            findings=tuple(
+                (finding, round(float(of_label[finding][number]), 3))
+                for finding in findings.split("|")
+                if finding != labels.NO_FINDING
+            ),
+        )
+        for number, (image, patient, sex, view, findings) in enumerate(
+            table[
+                ["Image Index", "Patient ID", "Patient Gender", "View Position", "Finding Labels"]
+            ].itertuples(index=False)
+        )
+    ]
+    (folder / "images").mkdir()
+    parts = [(folder, pixels, shots[at : at + 50]) for at in range(0, len(shots), 50)]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        drawn = zip(parts, pool.map(_draw_part, parts), strict=True)
+        for _ in with_progress(drawn, "draw", len(shots), images=lambda pair: len(pair[0][2])):
+            pass
+    drawn_by = {"dataset": "chestxray14", "images": len(table), "labels": LABEL_FILE}
+    (folder / "phantom.json").write_text(json.dumps(drawn_by) + "\n")  # readers say: phantoms
+
+
+def _draw_part(part: tuple[Path, int, list[Shot]]) -> None:
+    cv2.setNumThreads(1)
+    folder, pixels, shots = part
+    for shot in shots:
+        image = drawing.draw(shot, pixels, seed=0)[0]
+        cv2.imwrite(str(folder / shot.path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def label_file(released: Path, name: str) -> Path:
+    """One of NIH's files, as released or with gzip."""
+    for path in (released / name, released / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(
+        f"{released} has no {name}: give the folder of NIH's label file and its two lists with "
+        "--labels, or leave --labels out to rehearse CheXpert alone."
+    )
+
+
+def of_whole_patients(table: pd.DataFrame, column: str, images: int) -> pd.DataFrame:
+    """About so many rows of a label file: all rows of patients drawn at random, in its order."""
+    patients = table[column].to_numpy()
+    different, codes, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(different))
+    taken = order[: int(np.searchsorted(np.cumsum(counts[order]), images)) + 1]
+    return table[np.isin(codes, taken)]

@@ -1,0 +1,1 @@
+"""Designed experiments on drawn phantoms, whose truth is known: bash reproduce/study.sh."""

@@ -1,0 +1,135 @@
+"""Pham et al. 2019: which policy for uncertain labels is best, and what template matching gives.
+
+Training labels are the truth but for those made uncertain: of each label, as many images as 60 % of
+its positives, of which a share is truly positive. What each policy makes of them is scored against
+the truth of the test set.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from data import labels
+from data.phantom.knobs import Knobs
+from evaluation.metrics import Group
+from reproduce import pham2019 as script
+from reproduce.engine.rows import Combined, Data, Readout, Row
+from reproduce.study.contrasts import Contrast, Point, damaged, row_named
+from reproduce.study.measures import Effect, Panel, auc
+from reproduce.study.wording import of, trend, verdict
+
+CONFIG = script.Config(
+    backbone="tiny", members="tiny", weights="none", size=48, resize=55, epochs=5,
+    learning_rate=2e-3, decay=0.7, held_out=0.1, template=False,
+)  # fmt: skip
+FIVE = auc(Group("mean of five", labels.CHEXPERT_COMPETITION))
+UNCERTAIN = 0.6  # uncertain images of a label, to one positive image of it
+POLICIES = ("U-Ones", "U-Ones+LSR", "U-Zeros", "U-Zeros+LSR")
+CENTRE, TTA = script.CENTRE_CROP, "U-Ones" + script.TTA
+
+
+def make_uncertain(true_share: float, frame: pd.DataFrame) -> None:
+    """Make labels uncertain in place, `true_share` of which are truly positive."""
+    rng = np.random.default_rng(round(1000 * true_share))
+    for label in labels.CHEXPERT[1:]:
+        value = frame[label].to_numpy(copy=True)
+        positive, negative = np.flatnonzero(value == 1), np.flatnonzero(value != 1)
+        count = round(UNCERTAIN * min(len(positive), len(negative)))
+        of_positives = round(true_share * count)
+        chosen = [
+            rng.choice(positive, of_positives, replace=False),
+            rng.choice(negative, count - of_positives, replace=False),
+        ]
+        value[np.concatenate(chosen)] = -1
+        frame[label] = value
+
+
+def with_tta(config: script.Config, data: Data) -> Sequence[Row | Combined]:
+    """The script's rows, and U-Ones read over augmented views."""
+    table = script.rows(config, data)
+    flat, views = row_named(table, "U-Ones"), row_named(table, script.BEST + script.TTA)
+    averaged = Readout(passes=views.readout.passes)
+    read_again = replace(flat, name=TTA, start_from="U-Ones", fit=views.fit, readout=averaged)
+    return [*table, replace(read_again, ignores=("members",))]
+
+
+def _of_uncertain(effects: pd.DataFrame) -> str:
+    ones, zeros = (of(effects, f"{policy} ") for policy in ("U-Ones", "U-Zeros"))
+    smooth = [of(effects, f"{policy}+LSR") for policy in ("U-Ones", "U-Zeros")]
+    return (
+        f"Against leaving uncertain labels out (Ignore): U-Ones is {verdict(ones)}, from "
+        f"{trend(ones)} of truly positive ones; U-Zeros is {verdict(zeros)}, from {trend(zeros)}. "
+        f"With label smoothing, U-Ones is {verdict(smooth[0])} and U-Zeros {verdict(smooth[1])}."
+    )
+
+
+def _of_misaligned(effects: pd.DataFrame) -> str:
+    cut, views = (of(effects, name) for name in ("template", "TTA"))
+    return (
+        f"Template matching against a centre crop: {verdict(cut)}, from {trend(cut)}. TTA against "
+        f"one view: {verdict(views)}, from {trend(views)}. The template moves by at most "
+        f"{(CONFIG.resize - CONFIG.size) / 2 / CONFIG.resize:.1%} of the side either way, as the "
+        "paper's 224 of 256 pixels do, and does not turn."
+    )
+
+
+CONTRASTS = [
+    Contrast(
+        "pham2019-uncertain",
+        script,
+        "chexpert",
+        "Which policy is best, depending on what is hidden behind uncertain labels?",
+        "share of uncertain labels that are truly positive",
+        [
+            Point(share, CONFIG, damage=damaged(functools.partial(make_uncertain, share)))
+            for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+        ],
+        script.rows,
+        ["Ignore", *POLICIES],
+        [
+            Panel(
+                "lead over Ignore, mean AUC of five labels",
+                FIVE,
+                [Effect(f"{policy} − Ignore", policy, "Ignore") for policy in POLICIES],
+            )
+        ],
+        _of_uncertain,
+        reader={"labels": "visualchexbert"},
+    ),
+    Contrast(
+        "pham2019-misaligned",
+        script,
+        "chexpert",
+        "What are template matching and test-time augmentation worth on misaligned images?",
+        "shift (of the side) and turn (of 90 degrees), at most",
+        [
+            Point(share, replace(CONFIG, template=True), Knobs(label_noise=0, misaligned=share))
+            for share in (0.0, 0.05, 0.1, 0.2)
+        ],
+        with_tta,
+        ["U-Ones", CENTRE, TTA],
+        [
+            Panel(
+                "gain in mean AUC of five labels",
+                FIVE,
+                [
+                    Effect("template − centre crop", "U-Ones", CENTRE),
+                    Effect("TTA − one view", TTA, "U-Ones"),
+                ],
+            )
+        ],
+        _of_misaligned,
+        reader={"labels": "visualchexbert"},
+        template=True,
+    ),
+]
+CLAIMS = {
+    "lsr-raises-mean": "pham2019-uncertain",
+    "policies-of-14-improve-on-ignore": "pham2019-uncertain",
+    "best-single-model": "pham2019-uncertain",
+    "gain-over-u-ones": "pham2019-uncertain",
+    "lsr-improves-the-policies-of-14": "pham2019-uncertain",
+}
