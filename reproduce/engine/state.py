@@ -345,8 +345,7 @@ def usable_predictions(run: Run) -> bool:
     """Whether a run is finished; predictions that cannot be used are set aside."""
     if not (run.folder / FINISHED).exists():
         return False
-    before = all_predictions(run.folder)
-    for path in before:
+    for path in (before := all_predictions(run.folder)):
         try:
             found = predictions.load(path)
             if found.meta.get("run") != run.digest:
