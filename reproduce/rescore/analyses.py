@@ -22,7 +22,7 @@ def further(
     if validation is not None:
         _check_validation(sample, validation)
     frames, parts, remarks = details.analyse(sample, wanted, validation)
-    if validation is None and remarks:
+    if validation is None and remarks and options.predictions:
         remarks.append("--validation FILE, the same model on other images, is where to choose.")
     if options.second_truth:
         more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
