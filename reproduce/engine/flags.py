@@ -75,6 +75,7 @@ def defaults(datasets: Sequence[str]) -> argparse.Namespace:
     """How a script runs if no flag is given, for code that runs its rows."""
     parser = argparse.ArgumentParser()
     _add_how_to_run(parser, datasets)
+    _add_tables(parser, datasets)
     _add_cluster(parser)
     return parser.parse_args([])
 
