@@ -47,9 +47,15 @@ class Plan(NamedTuple):
     flags: tuple[str, ...]  # of chen2019, for an epoch of phantoms
 
 
-FULL = Plan("gpu", NETWORKS, PRECISIONS, 224, 16384, 3, 32, 20_000, ("--preset", "paper"))
+FULL = Plan(
+    "gpu", NETWORKS, PRECISIONS, size=224, matrix=16384, turns=3, steps=32, phantoms=20_000,
+    flags=("--preset", "paper"),
+)  # fmt: skip
 SMALL = ("--size", "32", "--batch-size", "16")
-QUICK = Plan("cpu", {"tiny": 8}, ("float32",), 32, 256, 1, 2, 120, SMALL)
+QUICK = Plan(
+    "cpu", {"tiny": 8}, ("float32",), size=32, matrix=256, turns=1, steps=2, phantoms=120,
+    flags=SMALL,
+)  # fmt: skip
 
 
 def gpu() -> str:
@@ -170,7 +176,9 @@ def cells_of(
     plan: Plan, backbone: str, batch: int, precision: str, torch_python: str, images: str
 ) -> list[str]:
     """The figures of one network in one precision."""
-    way = Way("fast", backbone, plan.size, batch, precision, "tensorflow", plan.device)
+    way = Way(
+        "fast", backbone, plan.size, batch, precision, backend="tensorflow", device=plan.device
+    )
     on_jax = dataclasses.replace(way, backend="jax")
     product = dataclasses.replace(on_jax, how="matmul", size=plan.matrix)
     ways = {"TensorFlow": (way, sys.executable)}
@@ -216,7 +224,7 @@ def input_row(plan: Plan, images: Path | None) -> str:
     way = Way("input", backbone, plan.size, batch, images=str(images))
     backend = "jax" if importlib.util.find_spec("jax") else "tensorflow"
     precision = plan.precisions[-1]
-    step = Way("fast", backbone, plan.size, batch, precision, backend, plan.device)
+    step = Way("fast", backbone, plan.size, batch, precision, backend=backend, device=plan.device)
     seconds = seconds_of_steps(
         plan, {"input": (way, sys.executable), "step": (step, sys.executable)}
     )

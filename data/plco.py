@@ -99,7 +99,7 @@ def _files(root: str, below: str, entered: set[tuple[int, int]]) -> Iterator[str
         with os.scandir(f"{root}/{below}") as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"The folder {root}/{below} cannot be read: {error.strerror}.") from error
+        raise reading.unreadable_folder(f"{root}/{below}", error) from error
     for entry in entries:
         path = f"{below}{entry.name}"
         if reading.is_folder(entry):

@@ -126,7 +126,10 @@ def _read_text(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is no whole gzip file ({_line(error)}); get it again.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or _line(error)}.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or _line(error)}): make it readable, or get "
+            "it again."
+        ) from error
 
 
 def _checked_rows(path: Path, content: str) -> tuple[list[str], int, int, list[int]]:
@@ -145,7 +148,7 @@ def _checked_rows(path: Path, content: str) -> tuple[list[str], int, int, list[i
     try:
         for row in rows:
             if rows.line_num > read + 1:
-                raise csv.Error(f"it opens a quotation that ends in line {rows.line_num:,}")
+                raise csv.Error(f"a quotation begins there and ends in line {rows.line_num:,}")
             read = rows.line_num
             if row and header:  # not a blank line
                 lines.append(read)
@@ -154,12 +157,13 @@ def _checked_rows(path: Path, content: str) -> tuple[list[str], int, int, list[i
             elif row:
                 header, header_line = row, read
     except csv.Error as error:
+        reason = _line(error).replace("unexpected end of data", "a quotation begins and never ends")
         raise DataError(
-            f"{path} has a stray quotation mark or byte in line {read + 1:,} ({_line(error)}); "
+            f"{path} has a stray quotation mark or byte in line {read + 1:,} ({reason}); "
             "correct that line, or get the file again."
         ) from error
     if not header:
-        raise DataError(f"{path} is no whole CSV (it is empty); get it again.")
+        raise DataError(f"{path} is empty; get it again.")
     _check_widths(path, header, lines, widths, last)
     return header, header_line, widths[0] if widths else 0, lines
 
@@ -173,8 +177,9 @@ def _check_widths(path: Path, header: list[str], lines: list, widths: list, last
         return
     for line, width in zip(lines, widths, strict=True):
         if width != len(header):
+            fields = "1 field" if width == 1 else f"{width} fields"
             raise DataError(
-                f"{path} has {width} fields in line {line:,}, but its header has {len(header)}; "
+                f"{path} has {fields} in line {line:,}, but its header has {len(header)}; "
                 "correct that line, or get the file again."
             )
 
@@ -248,7 +253,7 @@ def check_unique(names: pd.Series, path: Path) -> None:
         )
 
 
-def check_patients(frame: pd.DataFrame) -> None:
+def check_patients(frame: pd.DataFrame, where: str | Path = "the split") -> None:
     """A DataError if a patient is in more than one split, or has its id in two spellings."""
     pairs = frame[["patient_id", "split"]].drop_duplicates()
     shared = pairs.loc[pairs["patient_id"].duplicated(), "patient_id"].unique().tolist()
@@ -262,8 +267,8 @@ def check_patients(frame: pd.DataFrame) -> None:
         plain = re.sub(r"0*(\d+)", r"\1", re.sub(r"\.0*$", "", patient)).casefold()
         if spellings.setdefault(plain, patient) != patient:
             raise DataError(
-                f"The patient ids {spellings[plain]} and {patient} look like one patient in two "
-                "spellings, who could then be in two sets; spell the id in one way."
+                f"The patient ids {spellings[plain]} and {patient} in {where} look like one "
+                "patient in two spellings, who could then be in two sets; spell the id in one way."
             )
 
 
@@ -302,7 +307,15 @@ def list_names(directory: str | Path) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise DataError(f"The folder {directory} cannot be read: {error.strerror}.") from error
+        raise unreadable_folder(directory, error) from error
+
+
+def unreadable_folder(directory: str | Path, error: OSError) -> DataError:
+    """The error for a folder that cannot be listed."""
+    return DataError(
+        f"The folder {directory} cannot be read ({error.strerror}): make it readable, or delete it "
+        "if it is a link that leads nowhere."
+    )
 
 
 def finish(
@@ -320,7 +333,7 @@ def finish(
     rows is that of the names within each block of `frame`'s column `block`, whatever the order in
     the label files.
     """
-    check_patients(frame)
+    check_patients(frame, ", ".join(path.name for path in label_files))
     frame.insert(0, "image_path", pd.Series(list(paths), dtype=object))
     order = np.lexsort([names.to_numpy(str), frame.pop("block").to_numpy()])
     frame, names = frame.iloc[order].reset_index(drop=True), names.iloc[order]

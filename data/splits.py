@@ -98,9 +98,10 @@ def carve(
         raise ValueError(f"fraction {fraction} is not between 0 and 1")
     within = frame["split"] == from_split
     if not within.any():
+        others = ", ".join(sorted(set(frame["split"])))
         raise DataError(
-            f"The data has no images of the split {from_split}, from which {to_split} is to be "
-            f"taken, only of {', '.join(sorted(set(frame['split'])))}; is its label file missing?"
+            f"There are no images of the set {from_split}, from which {to_split} is taken, but of "
+            f"{others}: put the label file of {from_split} into the dataset's folder."
         )
     parts = _assign(
         frame.loc[within, "patient_id"], (to_split, from_split), (fraction, 1 - fraction), seed

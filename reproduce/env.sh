@@ -85,7 +85,7 @@ _make_venv() {
 _find_python() {
     local candidate amiss
     if [ -n "${CXR_PYTHON:-}" ]; then
-        PYTHON=$(command -v "$CXR_PYTHON") || _stop "CXR_PYTHON is '$CXR_PYTHON', which is no program."
+        PYTHON=$(command -v "$CXR_PYTHON") || _stop "CXR_PYTHON is '$CXR_PYTHON', which is no program: set it to a Python 3.11 to 3.13, or unset it."
         amiss=$(_packages_of "$PYTHON") || true
         [ "$amiss" = complete ] && return
         case $amiss in

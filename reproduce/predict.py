@@ -68,8 +68,10 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--heatmaps", action="store_true", help="a PNG panel for every image")
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
     options = parser.parse_args(given)
-    if [] in vars(options).values():  # what Python 3.11 makes of --out=--
-        parser.error("a flag lacks its value")
+    if lacking := [
+        name for name, value in vars(options).items() if value == []
+    ]:  # what Python 3.11 makes of --out=--
+        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     if options.tta and options.mc:
         parser.error("--tta and --mc are two ways to draw; choose one")
     if any(number is not None and number < 2 for number in (options.tta, options.mc)):

@@ -36,6 +36,7 @@ def rescore(
     return run("reproduce.rescore", *given, *flags, **environment)
 
 
+PATIENTS = ("--patient-column", "who")
 REFUSED = {
     ("A12", "patients that disagree"): (
         PREDICTED,
@@ -59,10 +60,16 @@ REFUSED = {
     ("B5", "binary"): (b"\xff\x00" * 40, TRUTH),
     ("B5", "half a gzip file"): (gzip.compress(PREDICTED.encode())[:40], TRUTH),
     ("B5", "empty"): ("", TRUTH),
-    ("B13", "--results-dir 300 characters"): (PREDICTED, TRUTH, "--results-dir", "x" * 300),
-    ("B13", "--results-dir FILE"): (PREDICTED, TRUTH, "--results-dir", __file__),
-    ("B17", "--compare of 300 characters"): (PREDICTED, TRUTH, "--compare", "x" * 300),
-    ("B16", "--tree of other labels"): (PREDICTED, TRUTH, "--tree", "chexpert"),
+    ("B13", "--results-dir 300 characters"): (
+        PREDICTED,
+        TRUTH,
+        *PATIENTS,
+        "--results-dir",
+        "x" * 300,
+    ),
+    ("B13", "--results-dir FILE"): (PREDICTED, TRUTH, *PATIENTS, "--results-dir", __file__),
+    ("B17", "--compare of 300 characters"): (PREDICTED, TRUTH, *PATIENTS, "--compare", "x" * 300),
+    ("B16", "--tree of other labels"): (PREDICTED, TRUTH, *PATIENTS, "--tree", "chexpert"),
 }
 for (group, title), (predicted, truth, *flags) in REFUSED.items():
 

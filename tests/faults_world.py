@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -85,7 +86,12 @@ def _ended(module: str, words: list[str], environment: dict[str, str]) -> Outcom
     argv, sys.argv = sys.argv, [module, *words]
     signal.alarm(LIMIT)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of runpy, on running a module again
             try:
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
             except SystemExit as end:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation import claims, published, tables
+from evaluation import claims, figures, published, tables
 from evaluation.predictions import Predictions, save
 from reproduce.report import __main__ as report
 
@@ -88,5 +88,20 @@ def write_results(folder: Path) -> Path:
     (broken / "roc.svg").write_text("<svg")
     (broken / "U-Ones" / "seed-0").mkdir(parents=True)
     (broken / "U-Ones" / "seed-0" / "config.json").write_text("{")
+    write_evidence(folder / "evidence" / "released")
     report.main(["--results-dir", str(folder)])
     return folder
+
+
+def write_evidence(folder: Path) -> None:
+    """What `rescore evidence` leaves: a page in Markdown, its tables and a figure of Matplotlib."""
+    groups = {"by": "sex", "subgroup": ["female", "male"], "group": "mean", "metric": "AUC"}
+    lines = groups | {"value": [0.8, 0.7], "low": 0.6, "high": 0.9, "positives": 9, "images": 20}
+    frame = pd.DataFrame(lines)
+    tables.to_csv(frame, folder / "subgroups.csv")
+    figures.subgroups(folder / "subgroups.svg", frame, "By sex")
+    (folder / "evidence.md").write_text(
+        "# Published results\n\nIn short.\n\n## Every number\n\n|  | AUC |\n| --- | ---: |\n"
+        "| female | .800 [.600, .900] |\n\n![A figure](evidence/subgroups.svg)\n\n"
+        "### More\n\nEnd.\n"
+    )

@@ -242,3 +242,11 @@ def test_the_hash_is_splitmix64():
     state = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * augment._STEP
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert augment._mixed(state).tolist() == expected
+
+
+def test_one_image_alone_is_drawn_as_among_others(numbered):
+    for drawn in (Augment(random_crop=True, flip=True), Augment(degrees=7, flip=True)):
+        alone = apply(numbered[:1], 16, drawn, 3, 1, np.array([7]))
+        both = apply(numbered[:2], 16, drawn, 3, 1, np.array([7, 8]))
+        assert alone.shape == (1, 16, 16, 1)
+        np.testing.assert_array_equal(alone, both[:1])

@@ -229,6 +229,9 @@ def test_neighbours_are_read_ahead_in_one_request_within_their_shard(films, tmp_
     whole = len(opened._maps[0][0])
     assert requests == [(0, 0, whole), (1, 0, 3 * image), (2, 0, whole - 3 * image)]
     requests.clear()
+    opened.will_need(np.array([4, 7]))  # from the page of image 4 to the end of the file
+    assert requests == [(0, cache.mmap.PAGESIZE, whole - cache.mmap.PAGESIZE)]
+    requests.clear()
     opened.will_need(np.array([7, 2, 3]))  # backwards: two requests
     assert [number for number, _, _ in requests] == [0, 0]
 

@@ -302,7 +302,7 @@ def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tm
         ),
         (
             lambda t: t.replace({"Path": "patient00002"}, "patient1", regex=True),
-            "patient00001 and patient1 look like one patient",
+            "patient00001 and patient1 in .*train.csv.* look like one patient",
         ),
         (lambda t: t.rename(columns={"Edema": " Pneumonia"}), "no column Edema"),
         (lambda t: t.assign(**{" Edema": 0.0}), "has the column Edema more than once"),
@@ -336,5 +336,13 @@ def test_a_faulty_file_of_a_radiologist_is_refused_at_reading(folder, study):
 def test_without_training_labels_the_split_says_so(folder):
     (folder / "train.csv").unlink()
     frame = chexpert.read(folder)
-    with pytest.raises(DataError, match=r"no images of the split train, .* only of valid"):
+    with pytest.raises(DataError, match=r"no images of the set train, .* but of valid"):
         splits.carve(frame, "train", "val", 0.1, seed=0)
+
+
+def test_a_view_that_is_stated_once_contradicts_nothing(folder):
+    expected = chexpert.read(folder)["image_path"].tolist()
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table.loc[0, "Frontal/Lateral"] = None  # the file's name says it alone
+    table.to_csv(folder / "train.csv", index=False)
+    assert chexpert.read(folder)["image_path"].tolist() == expected

@@ -18,6 +18,7 @@ from data.phantom.__main__ import sheet
 from data.phantom.film import Pose
 from data.phantom.findings import PAINT, RESHAPE
 from data.phantom.layouts import Shot
+from tests.golden import make_phantoms
 
 IMAGES, SIZE = 90, 48
 STILL = Pose(noise=0.0)  # no misalignment, no writing, no noise
@@ -43,6 +44,19 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _plco(folder: Path) -> list[pd.DataFrame]:
     return [pd.read_csv(folder / f"{name}_set_delete0.0.csv") for name in ("train", "val", "test")]
+
+
+def test_phantoms_look_as_they_did_when_their_version_was_raised():
+    """Otherwise raise drawing.VERSION and run tests/golden/make_phantoms.py."""
+    with np.load(make_phantoms.GOLDEN) as golden:
+        assert golden["version"] == drawing.VERSION
+        hashes = dict(zip(golden["files"].tolist(), golden["hashes"].tolist(), strict=True))
+        assert make_phantoms.label_files() == hashes
+        for name, drawn in make_phantoms.pictures().items():
+            tolerance = 1e-3 if name.endswith("boxes") else 0.5  # of a gray level, of 64 pixels
+            np.testing.assert_allclose(
+                drawn.astype(float), golden[name].astype(float), atol=tolerance, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("dataset", layouts.LAYOUTS)
@@ -334,7 +348,7 @@ def test_other_peoples_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="not empty"):
         drawing.write("plco", tmp_path / "mine", 20, 32, seed=2, progress=False)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-    with pytest.raises(DataError, match="at least 20"):
+    with pytest.raises(DataError, match="--images 3: give a number from 20 to"):
         drawing.write("plco", tmp_path / "few", 3, 32, seed=2, progress=False)
 
 

@@ -51,3 +51,13 @@ def test_no_line_where_none_is_wanted(clock, capsys):
 )  # fmt: skip
 def test_time_left_has_the_unit_that_suits_it(seconds, text):
     assert TimeLeft(4).after(seconds) == text
+
+
+def test_a_terminal_gets_a_bar_and_no_lines(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(progress.with_progress("abcdefg", "read", 7)) == list("abcdefg")
+    shown = capsys.readouterr().err
+    assert "read: 100%" in shown
+    assert "images," not in shown
+    assert list(progress.with_progress("abc", "read", 3, show=False)) == list("abc")
+    assert capsys.readouterr().err == ""

@@ -60,6 +60,7 @@ def test_what_is_drawn_is_read_label_for_label(reader, written, tmp_path):
     dataset = reader.__name__.split(".")[-1]
     folder = drawing.write(dataset, tmp_path / "drawn", 150, 32, seed=4, progress=False)
     frame, expected = reader.read(folder), written(folder)
+    frame = frame.drop(columns=["sex", "age"], errors="ignore")  # their own tests read them
     assert len(frame) == 150
     assert frame.columns.tolist() == expected.columns.tolist()
     text = frame.columns[: 5 if dataset == "chexpert" else 4]
@@ -159,7 +160,7 @@ def test_rows_know_their_lines(tmp_path):
 )
 def test_a_patient_in_two_spellings_is_refused(first, second):
     frame = pd.DataFrame({"patient_id": [first, "7", second], "split": ["train", "train", "test"]})
-    with pytest.raises(DataError, match=f"{first} and {second} look like one patient"):
+    with pytest.raises(DataError, match=f"{first} and {second} in the split look like one patient"):
         reading.check_patients(frame)
     reading.check_patients(frame.replace({"patient_id": {second: "1000"}}))
 
@@ -220,7 +221,9 @@ def test_a_folder_that_cannot_be_listed_is_one_sentence(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(DataError, match=r"images/ cannot be read: Permission denied"):
+    with pytest.raises(
+        DataError, match=r"images/ cannot be read \(Permission denied\): make it readable"
+    ):
         plco.read(folder)
 
 

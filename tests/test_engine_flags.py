@@ -12,6 +12,7 @@ from reproduce.engine import flags
 @dataclass(frozen=True)
 class Config:
     epochs: int = 9  # §3
+    batch_size: int = 32  # §3
     rate: float = 1e-4  # unstated; ours
     flip: bool = True  # §4
     finetune: int = 2  # ours

@@ -85,8 +85,8 @@ def test_without_search_nothing_changes(plco):
         ("epochs=5,10", "what can be searched is"),  # the budget
         ("learning_rate=1e-4,fast", "numbers separated by commas"),
         ("learning_rate=1e-4,", "numbers separated by commas"),
-        ("learning_rate=-1", "--learning-rate -1.0: a number above 0"),
-        ("batch_size=0,8", "--batch-size 0: a whole number from 1"),
+        ("learning_rate=-1", "--learning-rate -1: give a number above 0"),
+        ("batch_size=0,8", "--batch-size 0: give a whole number from 1"),
     ],
 )
 def test_what_cannot_be_searched_is_one_sentence(text, sentence):

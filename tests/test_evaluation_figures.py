@@ -271,7 +271,7 @@ def test_reliability_plots_the_bins_of_each_label_and_variant(drawn):
 
 
 @pytest.mark.parametrize(
-    ("labels", "columns", "rows"), [(3, 3, 1), (10, 5, 2), (11, 7, 2), (14, 7, 2)]
+    ("labels", "columns", "rows"), [(3, 3, 1), (10, 4, 3), (11, 4, 3), (14, 4, 4)]
 )
 def test_panels_of_reliability_stand_in_rows_and_name_their_axes_once(drawn, labels, columns, rows):
     figures.reliability("", bins_of([f"label {k}" for k in range(labels)]))
@@ -297,7 +297,7 @@ def test_subgroups_plot_each_means_interval_in_a_panel_a_metric(drawn):
     panels = drawn[0].axes
     assert [panel.get_title() for panel in panels] == [
         "AUC, mean over labels",
-        "FNR, mean over labels",
+        "missed (FNR), mean over labels",
     ]
     names = [text.get_text() for text in panels[0].get_yticklabels()]
     assert names == ["sex: F (n = 40)", "sex: M (n = 60)", "age: under 50 (n = 1,000)"]
@@ -310,3 +310,12 @@ def test_subgroups_plot_each_means_interval_in_a_panel_a_metric(drawn):
             np.testing.assert_allclose(end.get_xydata(), [[low, place], [low + 0.09, place]])
             np.testing.assert_allclose(point.get_xydata(), [[low + step, place]])
         assert [end.get_color() for end in ends] == [figures.BLUE, figures.BLUE, figures.ORANGE]
+
+
+def test_a_bin_of_few_images_is_hollow_and_no_line_leads_to_it(drawn):
+    figures.reliability("", bins_of(["Edema"]).replace({"images": {10: 9}}))
+    (panel,) = drawn[0].axes
+    for curve, points in zip(panel.lines[1:], panel.collections, strict=True):
+        assert len(curve.get_xydata()) == 1
+        faces = [tuple(face[:3]) for face in points.get_facecolors()]
+        assert faces.count((1.0, 1.0, 1.0)) == 1

@@ -125,8 +125,7 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path, capsys, kept):
-    runs, _, root = made
-    folder, flags = runs["chain"], ("--operating-point", "sensitivity=0.9")
+    folder, root, flags = made[0]["chain"], made[2], ("--operating-point", "sensitivity=0.9")
     if not kept:  # a run of an earlier version
         shutil.copytree(folder.parents[1], tmp_path / "earlier")
         folder = tmp_path / "earlier" / folder.parent.name / folder.name
@@ -140,8 +139,8 @@ def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path
     for name, threshold in zip(NAMES, thresholds, strict=True):
         calls = ["present" if value >= threshold else "absent" for value in table[name]]
         assert table[f"{name} present"].tolist() == ([""] * 3 if np.isnan(threshold) else calls)
-    said = capsys.readouterr().out
-    assert ("on validation images" if kept else "on the scored images themselves") in said
+    where = "on validation images" if kept else "on the scored images themselves"
+    assert where in capsys.readouterr().out
 
 
 def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):

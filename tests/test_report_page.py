@@ -1,4 +1,5 @@
 import html.parser
+import itertools
 import re
 import subprocess
 import sys
@@ -8,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import published
+from evaluation import published, tables
 from reproduce.report import grids, results_folder
 from reproduce.report import html as report_html
 from reproduce.report import page as report_page
-from tests.report_results import COMMIT, HOSTILE, SVG, values_of, write_results
+from tests.report_results import COMMIT, HOSTILE, SVG, values_of, write_results, write_set
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,7 +135,7 @@ def test_published_tables_stand_alone_where_nothing_ran(page):
 
 def test_papers_that_ran_come_first_and_each_says_what_it_is(page):
     ids = (attrs.get("id", "") for tag, attrs in page.elements if tag == "h2")
-    order = [name.removesuffix("-h") for name in ids]
+    order = [name.removesuffix("-h") for name in ids if name != "evidence-h"]  # no paper
     ran = [name for name in order if f"{name}-published" not in page.texts]
     assert order[1 : 1 + len(ran) - 2] == ran[1:-1]  # between the overview and across papers
     assert order.index("wang2017") > max(map(order.index, ran[1:-1]))
@@ -290,3 +291,33 @@ def luminance(colour: str) -> float:
     parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_the_evidence_page_stands_in_the_report_as_it_was_written(results):
+    text = (results / "index.html").read_text("utf-8")
+    part = text[text.index('id="evidence-released"') :]
+    assert "<h4>Every number</h4>" in part
+    assert "<h5>More</h5>" in part
+    assert ".800\u00a0[.600,\u00a0.900]" in part
+    assert "A figure" not in part  # the figures follow the text
+
+
+def test_what_others_released_is_never_counted_as_ours(tmp_path):
+    side = write_set(tmp_path / "ge2018" / "chestxray14", {"R18": "R18"})
+    row = "released: Zech 2018, DenseNet-121"
+    theirs = side[side["row"] == "R18"].assign(
+        row=row, printed="", published=float("nan"), verdict="released", runs=""
+    )
+    folder = tmp_path / "ge2018" / "chestxray14"
+    tables.to_csv(pd.concat([side, theirs]), folder / "table.csv")
+    labels = values_of(["R18", row], {"Hernia": 0.5, "Mass": 0.6})
+    tables.to_csv(labels, folder / "values.csv")
+    found = results_folder.read(folder, tmp_path)
+    assert grids.rows_run(found.table) == grids.rows_run(side)
+    assert grids.verdict_counts(found.table) == grids.verdict_counts(side)
+    (shown,) = grids.printed_tables(theirs, itertools.count())
+    assert shown["row_verdicts"] == {row: "released by others, not ours"}
+    other = results_folder.read(folder, tmp_path)
+    other.paper = "mo2019"
+    across = report_page.across([found, other], itertools.count())
+    assert not any(row in name for name in across[0]["grid"]["columns"])

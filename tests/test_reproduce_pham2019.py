@@ -171,7 +171,7 @@ def test_the_ensemble_averages_final_probabilities(frame):
 
 
 def test_a_wrong_member_is_named_before_anything_is_trained():
-    with pytest.raises(RunError, match="there is no backbone 'nasnet'; choose from"):
+    with pytest.raises(RunError, match="there is no backbone 'nasnet'; give one of"):
         ranges.check(dataclasses.replace(Config(), members="densenet121,nasnet"))
 
 

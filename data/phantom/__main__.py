@@ -92,8 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--seed", type=int, default=2)
     options = parser.parse_args(arguments)
-    if [] in vars(options).values():  # what Python 3.11 makes of --size=--
-        parser.error("a flag lacks its value")
+    if lacking := [
+        name for name, value in vars(options).items() if value == []
+    ]:  # what Python 3.11 makes of --size=--
+        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     try:
         if options.command == "sheet":
             sheet(options.out, options.seed)

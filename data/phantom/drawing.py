@@ -164,13 +164,14 @@ def write(
     if dataset not in LAYOUTS:
         raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(LAYOUTS)}.")
     knobs.check(drawn_labels.NAMES[dataset])
-    fits = FEWEST <= images <= MOST and SMALLEST <= size <= LARGEST
-    if not fits or seed < 0 or not 0 <= prevalence_floor <= 0.3:
-        raise DataError(
-            f"Phantoms need --images of at least {FEWEST} and at most {MOST:,}, --size of at least "
-            f"{SMALLEST} and at most {LARGEST}, --seed of at least 0 and --prevalence-floor "
-            "between 0 and 0.3."
-        )
+    for flag, value, low, high in (
+        ("images", images, FEWEST, MOST),
+        ("size", size, SMALLEST, LARGEST),
+        ("seed", seed, 0, 2**63 - 1),
+        ("prevalence-floor", prevalence_floor, 0, 0.3),
+    ):
+        if not low <= value <= high:
+            raise DataError(f"--{flag} {value}: give a number from {low} to {high:,}.")
     settings = {
         "dataset": dataset,
         "images": images,

@@ -63,7 +63,7 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise EvaluationError(f"There is no file {path}; {RESTORE}.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is no CSV file in UTF-8 ({error}); {RESTORE}.") from error
+        raise EvaluationError(f"{path} is no CSV file in UTF-8; {RESTORE}.") from error
     header = lines[0][1] if lines else []
     if missing := [name for name in columns if name not in header]:
         raise EvaluationError(f"{path} lacks the column(s) {', '.join(missing)}; {RESTORE}.")

@@ -142,8 +142,10 @@ def main() -> int:
         "--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none"
     )
     options = parser.parse_args()
-    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
-        parser.error("a flag lacks its value")
+    if lacking := [
+        name for name, value in vars(options).items() if value == []
+    ]:  # what Python 3.11 makes of --results-dir=--
+        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     if bool(options.data_dir) != bool(options.dataset):
         parser.error("--data-dir and --dataset go together: a folder, and what it holds")
     findings = []

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,7 @@ def arguments(
     Without --data-dir the demo's settings run on drawn phantoms, with it the paper's on the data.
     `only_for` says which settings belong to one dataset alone.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=about,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,10 +62,20 @@ def arguments(
     return made, options
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses a flag by one sentence, without all the flags that there are."""
+
+    def error(self, message: str):
+        message = re.sub(r"^argument (\S+): (?=')", r"\1 ", message)  # --epochs '1.5': give …
+        message = message.replace("unrecognized arguments:", "There is no flag")
+        self.exit(2, f"{message.rstrip('.')}. --help lists the flags and what they may be.\n")
+
+
 def defaults(datasets: Sequence[str]) -> argparse.Namespace:
     """How a script runs if no flag is given, for code that runs its rows."""
     parser = argparse.ArgumentParser()
     _add_how_to_run(parser, datasets)
+    _add_tables(parser, datasets)
     _add_cluster(parser)
     return parser.parse_args([])
 
@@ -127,9 +137,11 @@ def _add_cluster(group) -> None:
 
 def _add_settings(group, config: type, demo: dict) -> None:
     allowed = get_type_hints(config)
+    annotated = get_type_hints(config, include_extras=True)
     for field, origin in origins(config).items():
         default = getattr(config, field)
-        kind: dict[str, Any] = {"type": type(default), "metavar": ""}
+        words = ranges.words_of(annotated[field])
+        kind: dict[str, Any] = {"type": _number(type(default), words), "metavar": ""}
         if isinstance(default, bool):
             kind = {"action": YES_NO}
         elif get_origin(allowed[field]) is Literal:
@@ -174,6 +186,18 @@ def _refuse_ignored(options: argparse.Namespace, chosen: dict, only_for: dict) -
             raise RunError(f"--{flag} is for a dataset: give its folder with --data-dir.")
 
 
+def _number(kind: type, words: str) -> Callable[[str], Any]:
+    """A flag's type: the number, or a sentence that says which numbers it may be."""
+
+    def number(text: str):
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: give {words}") from None
+
+    return number if words else kind
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """The numbers of a --seeds flag."""
     try:
@@ -181,13 +205,15 @@ def seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         given = (-1,)
     if not all(0 <= seed < 2**31 for seed in given):
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give whole numbers from 0 to {2**31 - 1}, such as 0,1,2"
+        )
     return given
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
     return int(text)
 
 
@@ -197,7 +223,9 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not (0 <= share < 1 or (1 <= share < 1000 and share == int(share))):
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of GPUs, or a part such as 0.5")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a whole number of GPUs, or a part such as 0.5"
+        )
     return share
 
 

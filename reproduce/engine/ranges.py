@@ -23,10 +23,10 @@ class Range(NamedTuple):
     def problem(self, value: object) -> str:
         """What is wrong with a value; empty if nothing is."""
         if not isinstance(value, (int, float)) or not math.isfinite(value):
-            return self.words
+            return f"give {self.words}"
         below = value <= self.low if self.open_low else value < self.low
         above = value >= self.high if self.open_high else value > self.high
-        return self.words if below or above else ""
+        return f"give {self.words}" if below or above else ""
 
 
 class Networks(NamedTuple):
@@ -41,8 +41,8 @@ class Networks(NamedTuple):
         twice = len({*names}) < len(names)
         known = ", ".join(backbones.BACKBONES)
         if unknown:
-            return f"there is no backbone {unknown[0]!r}; choose from {known}"
-        return "each network once" if twice else ""
+            return f"there is no backbone {unknown[0]!r}; give one of {known}"
+        return "give each network once" if twice else ""
 
 
 Pixels = Annotated[int, Range(16, 4096, "a whole number of pixels from 16 to 4096")]
@@ -60,6 +60,11 @@ Backbone = Annotated[str, Networks()]
 Members = Annotated[str, Networks(several=True)]
 
 
+def words_of(hint: object) -> str:
+    """What a setting may be, in words, by its annotated type; empty where nothing is declared."""
+    return next((each.words for each in get_args(hint)[1:] if isinstance(each, Range)), "")
+
+
 def check(config: Any) -> None:
     """A RunError that names the flag, its value and what it may be."""
     hints = get_type_hints(type(config), include_extras=True)
@@ -67,7 +72,8 @@ def check(config: Any) -> None:
         value = getattr(config, field.name)
         for allowed in get_args(hints[field.name])[1:]:
             if isinstance(allowed, (Range, Networks)) and (problem := allowed.problem(value)):
-                raise RunError(f"--{field.name.replace('_', '-')} {value}: {problem}.")
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise RunError(f"--{field.name.replace('_', '-')} {shown}: {problem}.")
     resize = getattr(config, "resize", None)
     if resize is not None and resize < config.size:
         raise RunError(

@@ -5,8 +5,7 @@
     epoch-N.weights.h5   of the best epoch so far, in the end best.weights.h5
     history.csv          a line an epoch
     predictions.npz      of the test set: its presence means that the run is finished
-    predictions-NAME.npz of a further set; template.npz, log.txt
-    validation.npz       of the validation set, which chooses thresholds; earlier runs have none
+    predictions-NAME.npz of a further set; validation.npz (not of earlier versions); log.txt
     failed.json          why the run ended early; bad-batch.txt lists the images of a NaN loss
 
 Every file is written whole or not at all, and proves itself: weights by their hash in config.json
@@ -320,7 +319,7 @@ def test_sets(folder: Path) -> list[Path]:
 
 def all_predictions(folder: Path) -> list[Path]:
     """The same and, where the run kept them, those of the validation set; the test set's last."""
-    paths = [path for path in (folder / VALIDATION, *test_sets(folder)) if path.exists()]
+    paths = [*test_sets(folder), *folder.glob(VALIDATION)]
     return sorted(paths, key=lambda path: path.name == FINISHED)
 
 
@@ -344,8 +343,7 @@ def usable_predictions(run: Run) -> bool:
     """Whether a run is finished; predictions that cannot be used are set aside."""
     if not (run.folder / FINISHED).exists():
         return False
-    kept_validation = (run.folder / VALIDATION).exists()
-    for path in all_predictions(run.folder):
+    for path in (before := all_predictions(run.folder)):
         try:
             found = predictions.load(path)
             if found.meta.get("run") != run.digest:
@@ -354,8 +352,8 @@ def usable_predictions(run: Run) -> bool:
                 raise EvaluationError(f"{path} {problem}.")
         except EvaluationError as error:
             print(f"{error} It is set aside as {set_aside(path).name} and made again.", flush=True)
-    needed = [name for name in run.truth if name != "val" or kept_validation]
-    if lacking := [name for name in needed if not (run.folder / file_of(name)).exists()]:
+    missing = [name for name in run.truth if not (run.folder / file_of(name)).exists()]
+    if lacking := [name for name in missing if name != "val" or run.folder / VALIDATION in before]:
         (run.folder / FINISHED).unlink(missing_ok=True)
         print(f"{run.name} lacks {file_of(lacking[0])}, which is made again.", flush=True)
     return not lacking

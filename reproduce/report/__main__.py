@@ -27,8 +27,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
     options = parser.parse_args(arguments)
-    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
-        parser.error("a flag lacks its value")
+    if lacking := [
+        name for name, value in vars(options).items() if value == []
+    ]:  # what Python 3.11 makes of --results-dir=--
+        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     began = time.perf_counter()
     results = options.results_dir.expanduser().absolute()
     out = (options.out or results / "index.html").expanduser().absolute()

@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+INTERVAL = re.compile(r" \[(-?[\d.]+), (-?[\d.]+)\]")  # stays on one line
+PICTURE = re.compile(r"^!\[[^\]\n]*\]\([^)\n]*\)$", re.MULTILINE)  # on a line of its own
 
 # What Matplotlib draws with, and a little more; anything else is left out.
 WANTED = (
@@ -76,13 +78,16 @@ def _attribute(name: str, value: str, prefix: str) -> str | None:
     return value
 
 
-def markdown(text: str, folder: Path, page: Path) -> str:
-    """A document of `folder` as HTML for `page`: raw HTML escaped, headings below the page's."""
+def markdown(text: str, folder: Path, page: Path, below: int = 2) -> str:
+    """A document of `folder` as HTML for `page`: raw HTML escaped, no pictures.
+
+    Its title was a heading of level 1; the others come below one of level `below` of the page.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    tokens = parser.parse(COMMENT.sub("", text))
+    tokens = parser.parse(PICTURE.sub("", COMMENT.sub("", text)))
     for token in tokens:
         if token.type.startswith("heading"):
-            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+            token.tag = f"h{min(6, int(token.tag[1]) + below - 1)}"
         for inner in token.children or []:
             if inner.type == "link_open":
                 inner.attrSet("href", _target(str(inner.attrGet("href")), folder, page))
@@ -90,6 +95,7 @@ def markdown(text: str, folder: Path, page: Path) -> str:
     scrolls = '<div class="scroll" role="group" tabindex="0" aria-label="Table">'
     made = made.replace("<table>", f'{scrolls}<table class="plain">')
     made = made.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+    made = INTERVAL.sub("\u00a0[\\1,\u00a0\\2]", made)
     return made.replace("<th></th>", "<td></td>")  # the corner of a table heads nothing
 
 

@@ -19,7 +19,7 @@ from reproduce.report import grids, html, results_folder
 TEMPLATES = Path(__file__).parent
 LEDGERS = ROOT / "docs" / "papers"
 TITLES = {  # of what is no paper
-    "evidence": "Released predictions, scored anew: docs/evidence.md in tables",
+    "evidence": "Published results, checked on real chest X-rays",
     "leaderboard": "Models of the CheXpert leaderboard against Pham et al.'s, on its 500 studies",
     "rescored": "Anyone's predictions, scored by reproduce.rescore",
 }
@@ -90,6 +90,7 @@ def as_published(name: str, numbers: itertools.count, title: str) -> dict:
         "phantom": False,
         "facts": {},
         **dict.fromkeys(("problems", "failures", "labels", "figures", "others", "runs"), ()),
+        "prose": "",
         "tables": grids.printed_tables(printed, numbers),
         "claims": [("claims", grouped_claims(claims.check(name)))],
     }
@@ -129,9 +130,23 @@ def result_set(each: results_folder.ResultSet, numbers: itertools.count, out: Pa
         "labels": [] if each.values is None else grids.label_tables(each.values, numbers, links),
         "claims": [(stem, grouped_claims(frame)) for stem, frame in each.claims],
         "figures": figures,
+        "prose": _prose(each, out, problems),
         "others": [other(stem, frame, numbers) for stem, frame in each.others],
         "runs": runs,
     }
+
+
+def _prose(each: results_folder.ResultSet, out: Path, problems: list[str]) -> str:
+    """The page that `rescore evidence` wrote, without its title; other sets have none."""
+    document = each.folder / "evidence.md"
+    if not document.exists():
+        return ""
+    try:
+        text = results_folder.read_bytes(document).decode("utf-8")
+    except (OSError, ValueError) as error:
+        problems.append(f"{each.paper}/{each.name}/{document.name} cannot be shown ({error}).")
+        return ""
+    return html.markdown(text.partition("\n")[2], each.folder, out, below=3)
 
 
 def facts(each: results_folder.ResultSet) -> dict:

@@ -66,8 +66,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse flags that contradict each other or would be ignored, and impossible numbers."""
-    if [] in vars(options).values():  # what Python 3.11 makes of --results-dir=--
-        parser.error("a flag lacks its value")
+    if lacking := [
+        name for name, value in vars(options).items() if value == []
+    ]:  # what Python 3.11 makes of --results-dir=--
+        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     _settle_truth(parser, options)
     if bool(options.paper) == bool(options.predictions):
         parser.error(f"name a paper ({', '.join(PAPERS)}), or --predictions FILE")

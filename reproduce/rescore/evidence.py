@@ -17,6 +17,7 @@ from reproduce import ROOT
 from reproduce.rescore import experts, leaderboard, released
 from reproduce.rescore.score import text_width
 from reproduce.tables import authors, details
+from reproduce.tables.radiologists import BELOW
 from reproduce.tables.sample import Sample, of_predictions
 
 PAGE = ROOT / "docs" / "evidence.md"
@@ -50,6 +51,12 @@ AGREES = {
     "above": "printed is higher",
     "below": "printed is lower",
 }
+BEATEN = "of 3 radiologists, how many the network beats"
+CLAIM_IN_WORDS = {
+    "holds": "true for these models",
+    "does not hold": "not true for these models",
+    "within noise": "neither shown nor refuted",
+}
 SURE = 0.05  # of a p-value after Holm's correction
 
 
@@ -75,12 +82,14 @@ def rescored_rows(paper: str, side: pd.DataFrame) -> list[dict]:
         ours = tables.interval(mean["ours"], mean["low"], mean["high"], 4)
         every = f"{inside} of {len(compared)} printed findings agree"
         rows.append(
-            about | {"number": "mean AUC", "printed": "", "recomputed": ours, "verdict": every}
+            about
+            | {"number": "mean AUC", "printed": "by finding", "recomputed": ours, "verdict": every}
         )
     for cell in () if several else compared.to_dict("records"):
         decimals = len(cell["printed"].partition(".")[2]) + 1
         ours = tables.interval(cell["ours"], cell["low"], cell["high"], decimals)
-        row = {"number": f"{cell['column']} {cell['metric']}", "printed": cell["printed"]}
+        number = BEATEN if cell["metric"] == BELOW else f"{cell['column']} {cell['metric']}"
+        row = {"number": number, "printed": cell["printed"]}
         verdict = AGREES[published.verdict_kind(cell["verdict"])]
         rows.append(about | row | {"recomputed": ours, "verdict": verdict})
     return rows
@@ -166,8 +175,8 @@ def _leaderboard_section(scored: pd.DataFrame, gaps: pd.DataFrame, notes: list[s
     shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's"]]
     text = (
         f"Pham et al. write that their method “{leaderboard.CLAIM}”. Against the models that were "
-        f"released with the test labels, some of which may be later, that is: **{word}**. "
-        f"{sentence} {' '.join(notes)}"
+        f"released with the test labels, some of which may be later, that is "
+        f"**{CLAIM_IN_WORDS[word]}**. {sentence} {' '.join(notes)}"
     )
     return "Is Pham's model the best of the leaderboard?", text.strip(), {"": shown}
 
@@ -177,8 +186,9 @@ def _experts_section(frames: dict[str, pd.DataFrame]):
         "The labels of ChestX-ray14 were taken from radiologists' reports by a program. For some "
         "of its images radiologists have since looked at the image itself. Below, the same answers "
         "of Zech's network are judged by both kinds of labels. The brackets are wide where few "
-        "images have a finding. Which labels make an airspace opacity is our choice. Agreement "
-        "between the labels (kappa) and single radiologists beside the network: "
+        "images have a finding; n/a where none has it. Which labels make an airspace opacity is "
+        "our choice. Agreement between the labels (kappa) and single radiologists beside the "
+        "network: "
         "`python -m reproduce.rescore zech2018 --truth experts`."
     )
     parts = {}
@@ -241,7 +251,7 @@ def _surest(gaps: pd.DataFrame) -> str:
     )
 
 
-CALIBRATION: tuple[str, str, dict[str, str]] = (
+CALIBRATION: tuple[str, str, dict[str, pd.DataFrame]] = (
     "Can its probabilities be taken at their word?",
     "Of the images to which Zech's network gives 30 %, 30 % should have the finding: dots on the "
     "dotted line. Dots below it mean that it promises too much. Larger dots stand for more images."

@@ -58,8 +58,8 @@ def examples(values: Iterable, most: int = EXAMPLES) -> str:
 def read(path: Path, id_column: str | None, truth: bool = False) -> Sheet:
     """A file's ids and columns; EvaluationError where they cannot be told apart."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise EvaluationError(f"There is no file {path} (it {what}); check the path.")
+        what = "; it is a folder" if path.is_dir() else ""
+        raise EvaluationError(f"There is no file {path}{what}: check the path.")
     sheet = _read_npz(path, truth) if path.suffix == ".npz" else _read_csv(path, id_column, truth)
     if not sheet.ids:
         raise EvaluationError(f"{path} has no rows.")
@@ -109,15 +109,15 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         return [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(
-            f"{path} is no CSV file in UTF-8 ({error}); save it as one."
-        ) from error
+        raise EvaluationError(f"{path} is no CSV file in UTF-8; save it as one.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise EvaluationError(f"{path} is no whole .gz file ({error}); get it again.") from error
 
 
 def _read_csv(path: Path, id_column: str | None, truth: bool) -> Sheet:
-    (_, header), *lines = _lines(path) or [(1, [])]
+    if not (all_lines := _lines(path)):
+        raise EvaluationError(f"{path} is empty; get it again.")
+    (_, header), *lines = all_lines
     if len(header) < 2:
         raise EvaluationError(
             f"{path} needs an id column and label columns, separated by commas; its first line is "

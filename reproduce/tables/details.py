@@ -38,29 +38,8 @@ def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[n
     """A threshold for each label, and the sentence that says on which images it was chosen."""
     if validation is None:
         return operating_points.choose(sample.targets, sample.probabilities, rule), ON_TEST
-    _check_validation(sample, validation)
     chosen = operating_points.choose(validation.targets, validation.probabilities, rule)
     return chosen, ON_VALIDATION
-
-
-def _check_validation(sample: Sample, validation: Sample) -> None:
-    if list(validation.labels) != list(sample.labels):
-        raise EvaluationError(
-            "The --validation predictions have other labels than the scored ones; name those that "
-            "both have with --labels."
-        )
-    if shared := len({*validation.ids} & {*sample.ids}):
-        raise EvaluationError(
-            f"{shared:,} images are both in --validation and among the scored ones; thresholds and "
-            "temperature must come from other images."
-        )
-    if sample.patients is not None and validation.patients is not None:
-        both = {*map(str, sample.patients)} & {*map(str, validation.patients)}
-        if both:
-            raise EvaluationError(
-                f"{len(both):,} patients have images both in --validation and among the scored "
-                "ones; leave them out of one of the files."
-            )
 
 
 def at_operating_points(
@@ -158,7 +137,6 @@ def calibration(
         )
     variants, cooled = {"as predicted": sample.probabilities}, None
     if validation is not None:
-        _check_validation(sample, validation)
         temperature = uncertainty.temperature(validation.targets, validation.probabilities)
         cooled = uncertainty.cooled(sample.probabilities, temperature)
         variants[f"temperature {temperature:.3f}"] = cooled

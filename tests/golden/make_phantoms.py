@@ -1,0 +1,61 @@
+"""What the drawn phantoms look like: python tests/golden/make_phantoms.py, after raising VERSION.
+
+Every finding in two patients from the front and one from the side, and the label files of whole
+datasets, so that a changed number in data/phantom is noticed.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from data.phantom import drawing, labels, layouts
+from data.phantom.findings import PAINT
+
+GOLDEN = Path(__file__).with_name("phantoms.npz")
+SIZE, BLOCK = 128, 8  # pixels: a picture is kept as the means of its blocks
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """Block means of each finding's picture, and its boxes, by what is drawn."""
+    drawn = {}
+    for number, label in enumerate(["", *sorted(PAINT)]):
+        for view, patient in (("PA", 0), ("PA", 1), ("LATERAL", 0)):
+            findings = ((label, 0.8),) if label else ()
+            shot = layouts.Shot("", number, patient, patient == 1, view, findings)
+            picture, planted = drawing.draw(shot, SIZE, 7)
+            blocks = picture.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK).mean(axis=(1, 3))
+            name = f"{label}, {view}, patient {patient}"
+            drawn[name] = blocks.astype(np.float16)
+            drawn[f"{name}, boxes"] = np.array([box for _, box in planted], np.float32)
+    return drawn
+
+
+def label_files(images: int = 200) -> dict[str, str]:
+    """The hash of every label file that a dataset's phantoms have."""
+    hashes = {}
+    for dataset, write in layouts.LAYOUTS.items():
+        wanted = labels.prevalences(dataset, 0.03)
+        shares = labels.prevalences(dataset).round(12).tolist()
+        hashes[f"{dataset}, prevalences"] = hashlib.sha256(repr(shares).encode()).hexdigest()
+        with tempfile.TemporaryDirectory() as folder:
+            shots = write(Path(folder), images, wanted, np.random.default_rng(0))
+            hashes[f"{dataset}, shots"] = hashlib.sha256(
+                json.dumps(shots, default=float).encode()
+            ).hexdigest()
+            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+                name = f"{dataset}, {path.relative_to(folder)}"
+                hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes
+
+
+if __name__ == "__main__":
+    hashes = label_files()
+    np.savez_compressed(
+        GOLDEN, version=drawing.VERSION, files=[*hashes], hashes=[*hashes.values()], **pictures()
+    )
