@@ -120,7 +120,11 @@ def _read_text(path: Path) -> str:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            raise DataError(f"{path} has a NUL byte in line {line:,}; get it again.")
+        return text
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as a UTF-8 CSV.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

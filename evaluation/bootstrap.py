@@ -196,7 +196,9 @@ class _Scored:
             defined = np.array(columns)[~undefined]
             dropped = np.isnan(draws.metric(metric)[:, defined]).any(axis=1).sum()
             if dropped:
-                notes.append(f"one class only in {dropped} of {self.resamples} resamples")
+                notes.append(
+                    f"{dropped} of {self.resamples} resamples had one class only, and do not count"
+                )
         return "; ".join(notes)
 
 

@@ -116,6 +116,7 @@ def table_of(tmp_path, text, wanted=("name", "finding")):
         ("name,finding, finding\na,1,0\n", "has the column finding more than once"),
         ("name,age,finding\na,1,0\n,1,0\n", "no name in 1 of 2 rows, first in line 3"),
         ("name,age,finding\na,1,0\n\nb,1,2\n", "column finding: 2, first in line 4"),
+        ("a,b\n1,2\n\0,3\n", "has a NUL byte in line 3; get it again"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused_with_its_line(tmp_path, text, message):

@@ -145,7 +145,7 @@ def test_a_record_that_was_edited_is_refused(tmp_path):
     path = run.folder / state.RECORD
     assert state.record(run.folder)["settings"] == SETTINGS
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    with pytest.raises(RunError, match="has changed since the run wrote it"):
+    with pytest.raises(RunError, match="was changed after the run wrote it"):
         state.record(run.folder)
 
 

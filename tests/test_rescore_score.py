@@ -103,7 +103,7 @@ def test_missing_and_extra_rows(own, capsys):
     own["predictions"].append(["image 99", 0.5, 0.5])
     assert run(own, "--patient-column", "who") == 0
     message = capsys.readouterr().err
-    assert "3 images have no prediction, left out: scored on 57 of the 60 images" in message
+    assert "without a prediction, and left out: 3; scored on 57 of the 60 images" in message
     assert "1 rows without truth, left out" in message
     table = values(own)
     assert table.loc[("Edema", "AUC"), "images"] == 57

@@ -115,7 +115,7 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 3600:  # false for nan
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 3,600 seconds")
+    raise argparse.ArgumentTypeError(f"{text!r}: give seconds from 0 to 3,600")
 
 
 def one_sentence():

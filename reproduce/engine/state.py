@@ -56,22 +56,22 @@ def record(folder: Path) -> dict | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found["settings"], dict) or not isinstance(found["recipe"], dict):
-            raise TypeError("settings or recipe are missing")
+            raise TypeError
         if "sha256" not in found:
             raise RunError(
                 f"{path} was made by an earlier version (it holds no hashes): train that row again "
                 "in another --results-dir."
             )
         if found.pop("sha256") != _digest_of(found):
-            raise ValueError("it has changed since the run wrote it")
+            raise ValueError
         return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): delete {folder} and run its "
-            "script again."
-        ) from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        problem = "is damaged, or was changed after the run wrote it"
+    raise RunError(f"{path} {problem}: delete {folder} and run its script again.")
 
 
 def begin(run: Run, data: Data, device: str, recipe: dict, chunk: int | None = None) -> dict:

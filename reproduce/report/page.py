@@ -267,7 +267,8 @@ def duration(seconds: float) -> str:
 def build(results: Path, out: Path) -> str:
     """The whole page."""
     if not results.is_dir():
-        raise RunError(f"There is no folder {results}; run bash reproduce/chen2019.sh first.")
+        problem = f"{results} is no folder" if results.exists() else f"There is no folder {results}"
+        raise RunError(f"{problem}; run bash reproduce/chen2019.sh first.")
     sets = results_folder.result_sets(results)
     if not sets:
         raise RunError(

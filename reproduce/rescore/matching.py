@@ -240,7 +240,7 @@ def _shared_ids(true: Sheet, sheets: list[Sheet], warnings: list[str]) -> list[s
             )
         if missing:
             warnings.append(
-                f"{sheet.path}: {len(missing)} images have no prediction, left out: scored on "
+                f"{sheet.path}: without a prediction, and left out: {len(missing):,}; scored on "
                 f"{len(true.ids) - len(missing)} of the {len(true.ids)} images of {true.path}"
             )
         if extra := sum(name not in known for name in sheet.ids):
