@@ -1,4 +1,6 @@
+import argparse
 import os
+import re
 from pathlib import Path
 
 # Before anything imports TensorFlow, whose start-up notes would stand above every table.
@@ -9,3 +11,17 @@ ROOT = Path(__file__).parents[1]
 
 class RunError(Exception):
     """A run cannot go on as asked; the message says why and what to do next."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses a flag by one sentence, without all the flags that there are."""
+
+    def error(self, message: str):
+        message = re.sub(r"^argument (\S+): (?=')", r"\1 ", message)  # --epochs '1.5': give …
+        message = re.sub(
+            r"^argument (\S+): invalid (int|float) value: (.*)$",
+            lambda found: f"{found[1]} {found[3]}: give a {'whole ' * (found[2] == 'int')}number",
+            message,
+        )
+        message = message.replace("unrecognized arguments:", "There is no flag")
+        self.exit(2, f"{message.rstrip('.')}. --help lists the flags and what they may be.\n")

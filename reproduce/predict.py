@@ -31,7 +31,7 @@ from data.augment import Augment
 from data.images import unlike_radiograph
 from evaluation import operating_points, uncertainty
 from evaluation.predictions import load
-from reproduce import RunError
+from reproduce import Parser, RunError
 from reproduce.engine import flags, rebuild
 from reproduce.engine.rows import Combined
 from reproduce.tables import details, row_details
@@ -44,7 +44,7 @@ LONGEST_STEM = 100  # characters of a panel's name; file systems end at 255 byte
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m reproduce.predict",
         description=__doc__,
         allow_abbrev=False,

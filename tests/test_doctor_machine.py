@@ -326,7 +326,7 @@ def test_the_real_keras_is_asked_and_timed(monkeypatch):
 def test_seconds_are_a_number_that_can_be_waited_for(seconds):
     done = run("--seconds", seconds)
     assert done.returncode == 2
-    assert "from 0 to 3,600 seconds" in done.stderr
+    assert "give seconds from 0 to 3,600" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -136,7 +136,7 @@ def test_weights_of_another_run_are_refused_with_the_way_out(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3, "recipe": {}}', "\x00\x01"])
 def test_a_damaged_record_is_one_sentence(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match=r"config\.json cannot be read .*: delete .* run its script"):
+    with pytest.raises(RunError, match=r"config\.json is damaged, or .*: delete .* run its script"):
         state.record(tmp_path)
 
 

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from reproduce import ROOT
+from reproduce import ROOT, Parser
 from reproduce.doctor import machine
 from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding
 
@@ -128,7 +128,7 @@ def one_sentence():
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m reproduce.doctor",
         description=__doc__,
         allow_abbrev=False,

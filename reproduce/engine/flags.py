@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from data import DataError
 from evaluation import EvaluationError, operating_points, subgroups
 from models import ModelError
-from reproduce import ROOT, RunError
+from reproduce import ROOT, Parser, RunError
 from reproduce.engine import backend, cluster, ranges
 
 YES_NO = argparse.BooleanOptionalAction
@@ -60,15 +60,6 @@ def arguments(
     ranges.check(made)
     backend.check_devices(options.devices_per_row, made.batch_size)
     return made, options
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses a flag by one sentence, without all the flags that there are."""
-
-    def error(self, message: str):
-        message = re.sub(r"^argument (\S+): (?=')", r"\1 ", message)  # --epochs '1.5': give …
-        message = message.replace("unrecognized arguments:", "There is no flag")
-        self.exit(2, f"{message.rstrip('.')}. --help lists the flags and what they may be.\n")
 
 
 def defaults(datasets: Sequence[str]) -> argparse.Namespace:

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from data import files
-from reproduce import ROOT
+from reproduce import ROOT, Parser
 from reproduce.engine.flags import one_sentence
 from reproduce.report.page import build
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m reproduce.report",
         allow_abbrev=False,
         description=__doc__,

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from data import label_tree
 from evaluation import operating_points, subgroups
+from reproduce import Parser
 from reproduce.engine.flags import one_sentence
 from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
@@ -37,7 +38,7 @@ OF_CHESTXRAY14 = ("zech2018", "evidence")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m reproduce.rescore",
         allow_abbrev=False,
         description=__doc__,

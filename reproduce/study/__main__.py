@@ -12,7 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from reproduce import ROOT, RunError
+from reproduce import ROOT, Parser, RunError
 from reproduce.engine import flags
 from reproduce.study import asadi2025, chen2019, contrasts, ge2018, mo2019, page, papers, pham2019
 from reproduce.study.contrasts import Contrast
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bash reproduce/study.sh",
         description=__doc__,
         allow_abbrev=False,
