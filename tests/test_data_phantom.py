@@ -53,7 +53,7 @@ def test_phantoms_look_as_they_did_when_their_version_was_raised():
         hashes = dict(zip(golden["files"].tolist(), golden["hashes"].tolist(), strict=True))
         assert make_phantoms.label_files() == hashes
         for name, drawn in make_phantoms.pictures().items():
-            tolerance = 1e-3 if name.endswith("boxes") else 0.5  # of a gray level, of 64 pixels
+            tolerance = 1e-3 if name.endswith("boxes") else 1  # of 256 gray levels, of 16 pixels
             np.testing.assert_allclose(
                 drawn.astype(float), golden[name].astype(float), atol=tolerance, err_msg=name
             )

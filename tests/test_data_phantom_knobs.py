@@ -10,6 +10,7 @@ from data import DataError, chestxray14, label_tree, plco
 from data.phantom import drawing
 from data.phantom import labels as drawn_labels
 from data.phantom.__main__ import main
+from data.phantom.film import Pose
 from data.phantom.findings import LOOK_ALIKE
 from data.phantom.knobs import AS_EVER, TEST_ODDS, Knobs
 from data.phantom.layouts import LAYOUTS, Shot
@@ -152,3 +153,35 @@ def test_the_command_draws_with_knobs(tmp_path):
     assert main(["chestxray14", "--out", str(tmp_path / "p"), *words]) == 0
     frame = chestxray14.read(tmp_path / "p")
     assert frame[["Mass", "Nodule"]].to_numpy().any()
+
+
+def test_what_is_drawn_already_is_given_again_without_drawing(tmp_path, monkeypatch, capsys):
+    words = ["chestxray14", "--out", str(tmp_path / "p"), "--images", "20", "--size", "32"]
+    assert main(words) == 0
+    monkeypatch.setattr(drawing, "draw", None)
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "already holds these 20 phantoms" in shown
+    assert shown.count(f"Give this folder to the reader: {tmp_path / 'p'}\n") == 2
+
+
+def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.phantom.__main__.write", stopped)
+    assert main(["plco", "--out", str(tmp_path / "p")]) == 130
+    assert "starts over" in capsys.readouterr().err
+
+
+def test_films_lie_askew_by_the_same_chance_to_either_side():
+    poses = []
+    for seed in range(400):
+        pose = Pose()
+        pose.misalign(0.2, np.random.default_rng(seed))
+        poses.append([*pose.shift, pose.angle / 90])
+    drawn = np.array(poses) / 0.2
+    assert drawn.min() >= -1
+    assert drawn.max() <= 1
+    assert (abs(drawn).max(axis=0) > 0.95).all()
+    assert (abs(drawn.mean(axis=0)) < 0.1).all()
