@@ -189,13 +189,19 @@ def lines_between(source: str, first: int, last: int) -> str:
 def tests_of(module: str) -> list[str]:
     """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py.
 
-    A package's module has the package's tests too: data/phantom/film.py tests/test_data_phantom.py.
+    A package's module has all of the package's tests: data/phantom/film.py those whose names begin
+    with test_data_phantom.
     """
     folder, *inner = (part for part in Path(module).with_suffix("").parts if part != "__init__")
-    own: list[str] = []
-    for depth in range(len(inner), 0, -1):  # the module, then the package that it is in
-        stem = "_".join(["test", folder, *inner[:depth]])
-        own += [*_named(f"{stem}.py"), *(_named(f"{stem}_*.py") if depth == len(inner) else ())]
+    stem = "_".join(["test", folder, *inner])
+    package = "_".join(["test", folder, *inner[:1]])
+    own = [*_named(f"{stem}.py"), *_named(f"{stem}_*.py")]
+    if len(inner) > 1:
+        own += [
+            path
+            for path in (*_named(f"{package}.py"), *_named(f"{package}_*.py"))
+            if path not in own
+        ]
     return [*own, *(_named(f"test_{folder}_all.py") if own else ())]
 
 
