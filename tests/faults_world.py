@@ -111,7 +111,7 @@ def missing_modules(world: "World", *names: str) -> str:
     folder = world.new()
     lines = [f"sys.modules[{name!r}] = None" for name in names]
     (folder / "sitecustomize.py").write_text("\n".join(["import sys", *lines]) + "\n")
-    return str(folder)
+    return os.pathsep.join([str(folder), str(ROOT)])
 
 
 class World:

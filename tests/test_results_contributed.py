@@ -90,7 +90,7 @@ def test_every_problem_of_a_sent_folder_is_named(sent):
         assert words in said
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"phantom": true', '"phantom": false'))
-    assert "it has changed since" in "\n".join(problems(sent))
+    assert "was changed after the run wrote it" in "\n".join(problems(sent))
     shutil.rmtree(sent / "row")
     assert "no run with its config.json" in problems(sent)
 
