@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,7 +273,8 @@ def test_ctrl_c_stops_all_workers_and_the_rest_equals_a_serial_run(tmp_path, nee
     again = script(tmp_path / "ray", *rows, "--on", "ray", "--cpus-per-row", "1")
     shown = again.communicate()[0]
     assert again.returncode == 0, shown
-    assert "HLUP-finetune, seed 0: done; 2 of 2 runs" in shown
+    # the first of the two may have ended before the signal came
+    assert re.search(r"HLUP-finetune, seed 0: done; (\d) of \1 runs", shown), shown
     serial = script(tmp_path / "serial", *rows)
     assert serial.wait() == 0, serial.stdout.read()
     expected = predictions(tmp_path / "serial")
