@@ -50,7 +50,8 @@ class Work(NamedTuple):
 def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
     """Every wanted row of a script with every seed: trained, found finished, or failed."""
     folder = paper_folder(paper, options, data)
-    _save_split(data, folder)
+    if not options.only_train:  # whose driver has written it
+        _save_split(data, folder)
     table = search.table(rows, config, data, options)
     runs = plan.make(folder, wanted(table, options.rows), data, config, options)
     try:
