@@ -6,8 +6,10 @@ import pytest
 
 from evaluation.claims import load_claims
 from reproduce.engine.rows import Data
-from reproduce.tables import chen2019, scoring
+from reproduce.tables import chen2019
+from tests.scored import scores_of
 
+CELLS = [("leaf", "AUC"), ("leaf", "AP")]
 LABELS = ["Abnormal", "Pulmonary", "Nodule", "Bone", "Fracture"]
 NO_DATA = Data(pd.DataFrame(), None, {"dataset": "plco"})
 PARENTS = np.zeros((5, 5))
@@ -44,22 +46,12 @@ def test_the_note_names_the_labels():
     )
 
 
-def scores_of(auc: float) -> scoring.Scored:
-    """A row with this leaf AUC and AP in every resample."""
-    keys = [("leaf", "AUC"), ("leaf", "AP")]
-    table = pd.DataFrame(keys, columns=["group", "metric"]).assign(
-        value=auc, low=auc, high=auc, positives=9, images=99, note=""
-    )
-    draws = pd.DataFrame(np.full((2, 20), auc), index=pd.MultiIndex.from_frame(table[scoring.KEYS]))
-    return scoring.Scored(table, draws, [])
-
-
 def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys):
     scored = {
-        "HLCP": scores_of(0.70),
-        "HLCP, same budget": scores_of(0.80),
-        "BR-leaf": scores_of(0.60),  # its twin was not run
-        "HLUP-finetune": scores_of(0.75),
+        "HLCP": scores_of(0.70, CELLS),
+        "HLCP, same budget": scores_of(0.80, CELLS),
+        "BR-leaf": scores_of(0.60, CELLS),  # its twin was not run
+        "HLUP-finetune": scores_of(0.75, CELLS),
     }
     chen2019.claims_at_equal_budget(tmp_path, scored, NO_DATA, {})
     judged = pd.read_csv(tmp_path / "claims-equal-budget.csv").set_index("claim")
@@ -70,7 +62,7 @@ def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys
 
 
 def test_without_twins_there_is_nothing_to_judge_again(tmp_path):
-    chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7)}, NO_DATA, {})
+    chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7, CELLS)}, NO_DATA, {})
     assert not list(tmp_path.iterdir())
 
 

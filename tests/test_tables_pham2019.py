@@ -13,7 +13,9 @@ from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 from reproduce.engine.rows import PHANTOMS, Data
 from reproduce.tables import pham2019 as tables
-from reproduce.tables import scoring
+from tests.scored import scores_of
+
+CELLS = [("mean", "AUC")]
 
 
 def test_studies_are_pooled_from_images():
@@ -59,24 +61,15 @@ def test_radiologists_are_found_in_either_layout(drawn, tmp_path):
         tables.of_studies("bc6", decisions["bc6"], [decisions["bc6"].index[0], "nobody"])
 
 
-def scores_of(auc: float) -> scoring.Scored:
-    """A row with this mean AUC in every resample."""
-    table = pd.DataFrame([("mean", "AUC")], columns=scoring.KEYS).assign(
-        value=auc, low=auc, high=auc, positives=9, images=99, note=""
-    )
-    draws = pd.DataFrame(np.full((1, 20), auc), index=pd.MultiIndex.from_frame(table[scoring.KEYS]))
-    return scoring.Scored(table, draws, [])
-
-
 def test_claims_are_judged_again_with_flat_rows_on_the_closed_labels(tmp_path, capsys):
     scored = {
-        "U-Ones": scores_of(0.70),
-        "U-Ones (closed labels)": scores_of(0.80),
-        "U-Ones+CT": scores_of(0.75),
-        "Ignore": scores_of(0.60),  # its control was not run
-        "Ignore+CT": scores_of(0.65),
-        "U-Zeros": scores_of(0.60),  # its control failed
-        "U-Zeros+CT": scores_of(0.65),
+        "U-Ones": scores_of(0.70, CELLS),
+        "U-Ones (closed labels)": scores_of(0.80, CELLS),
+        "U-Ones+CT": scores_of(0.75, CELLS),
+        "Ignore": scores_of(0.60, CELLS),  # its control was not run
+        "Ignore+CT": scores_of(0.65, CELLS),
+        "U-Zeros": scores_of(0.60, CELLS),  # its control failed
+        "U-Zeros+CT": scores_of(0.65, CELLS),
     }
     data = Data(pd.DataFrame(), None, {"dataset": "chexpert"}, not_comparable=PHANTOMS)
     failed = {"U-Zeros (closed labels)": "NaN in epoch 1"}
@@ -96,7 +89,7 @@ def test_claims_are_judged_again_with_flat_rows_on_the_closed_labels(tmp_path, c
 
 def test_without_controls_there_is_nothing_to_judge_again(tmp_path):
     data = Data(pd.DataFrame(), None, {"dataset": "chexpert"})
-    tables.claims_with_closed_labels(tmp_path, {"U-Ones": scores_of(0.7)}, data, {})
+    tables.claims_with_closed_labels(tmp_path, {"U-Ones": scores_of(0.7, CELLS)}, data, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ def write(
     groups = scoring.labels_and_mean
     scored = scoring.score(runs, groups, options.resamples)
     if not options.split_file:  # that split is named in the verdict
-        scored = {name: released_rows.with_note(row, SPLITS[split]) for name, row in scored.items()}
+        scored = {name: scoring.with_note(row, SPLITS[split]) for name, row in scored.items()}
     scored, released = released_rows.add(scored, data, options, groups)
     folder, failed = paper_folder("mo2019", options, data), failed_rows(runs)
     scoring.write("mo2019", folder, scored, data, failed=failed, released=released)

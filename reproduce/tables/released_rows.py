@@ -17,7 +17,7 @@ from evaluation.predictions import Predictions
 from reproduce import ROOT
 from reproduce.engine.rows import Data
 from reproduce.tables import authors
-from reproduce.tables.scoring import KEYS, Scored
+from reproduce.tables.scoring import KEYS, Scored, with_note
 
 ZECH = "released: Zech 2018, DenseNet-121"
 FOLDER = ROOT / "released"  # without --released
@@ -48,12 +48,6 @@ def add(
         )
         return {name: with_note(row, missing) for name, row in scored.items()}, {}
     return scored, {ZECH: _score(theirs, groups, options.resamples)}
-
-
-def with_note(row: Scored, note: str) -> Scored:
-    """The row with a further note on each of its numbers."""
-    notes = ["; ".join(filter(None, (own, note))) for own in row.table["note"]]
-    return row._replace(table=row.table.assign(note=notes))
 
 
 def _zech(ours: Predictions, path: Path) -> Predictions:

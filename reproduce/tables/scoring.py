@@ -181,7 +181,10 @@ def write(
     """
     printed, failed, released = published.load(paper), failed or {}, released or {}
     scored = {
-        name: _with_lost_seeds(row_scores, failed.get(name)) for name, row_scores in scored.items()
+        name: with_note(
+            row_scores, f"another seed failed: {failed[name]}" if name in failed else ""
+        )
+        for name, row_scores in scored.items()
     }
     missing = {name: reason for name, reason in failed.items() if name not in scored}
     aliases = aliases or {}
@@ -208,11 +211,9 @@ def write(
     print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
 
-def _with_lost_seeds(row_scores: Scored, reason: str | None) -> Scored:
-    """A row of which some seeds failed and others are scored, with a note of that."""
-    if reason is None:
-        return row_scores
-    notes = [_joined(note, f"another seed failed: {reason}") for note in row_scores.table["note"]]
+def with_note(row_scores: Scored, note: str) -> Scored:
+    """The row with a further note on each of its numbers."""
+    notes = [_joined(own, note) for own in row_scores.table["note"]]
     return row_scores._replace(table=row_scores.table.assign(note=notes))
 
 
