@@ -193,16 +193,11 @@ def tests_of(module: str) -> list[str]:
     with test_data_phantom.
     """
     folder, *inner = (part for part in Path(module).with_suffix("").parts if part != "__init__")
-    stem = "_".join(["test", folder, *inner])
-    package = "_".join(["test", folder, *inner[:1]])
-    own = [*_named(f"{stem}.py"), *_named(f"{stem}_*.py")]
-    if len(inner) > 1:
-        own += [
-            path
-            for path in (*_named(f"{package}.py"), *_named(f"{package}_*.py"))
-            if path not in own
-        ]
-    return [*own, *(_named(f"test_{folder}_all.py") if own else ())]
+    if not inner:  # the folder's own __init__.py
+        return []
+    names = ["_".join(["test", folder, *inner]), "_".join(["test", folder, *inner[:1]])]
+    own = [path for name in names for path in (*_named(f"{name}.py"), *_named(f"{name}_*.py"))]
+    return [*dict.fromkeys(own), *(_named(f"test_{folder}_all.py") if own else ())]
 
 
 def _named(pattern: str) -> list[str]:

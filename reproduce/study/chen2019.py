@@ -61,21 +61,12 @@ def _gain(**own) -> Contrast:
     )
 
 
-def _of_deleted(effects: pd.DataFrame) -> str:
+def _of_two_stages(unit: str, effects: pd.DataFrame) -> str:
     both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
         f"Training along the tree in two stages against flat training of the same budget: "
-        f"{verdict(both)}, from {trend(both)} of deleted labels. Its first stage alone: "
-        f"{verdict(first)}, from {trend(first)}."
-    )
-
-
-def _of_levels(effects: pd.DataFrame) -> str:
-    both, first = (of(effects, name) for name in ("HLUP-finetune", "HLCP"))
-    return (
-        f"Training along the tree in two stages against flat training of the same budget: "
-        f"{verdict(both)}, from {trend(both)} levels; on one level it is flat training in two "
-        f"stages. Its first stage alone: {verdict(first)}, from {trend(first)}."
+        f"{verdict(both)}, from {trend(both)} {unit}. Its first stage alone: {verdict(first)}, "
+        f"from {trend(first)}."
     )
 
 
@@ -97,7 +88,7 @@ CONTRASTS = [
             Point(share, CONFIG, damage=damaged(functools.partial(delete, share)))
             for share in (0.0, 0.3, 0.5, 0.7)
         ],
-        conclude=_of_deleted,
+        conclude=functools.partial(_of_two_stages, "of deleted labels"),
     ),
     _gain(
         name="chen2019-levels",
@@ -106,7 +97,9 @@ CONTRASTS = [
         points=[
             Point(levels, replace(CONFIG, levels=levels), folder="all") for levels in (1, 2, 3, 4)
         ],
-        conclude=_of_levels,
+        conclude=functools.partial(
+            _of_two_stages, "levels; on one level it is flat training in two stages"
+        ),
     ),
     Contrast(
         name="chen2019-rare",
