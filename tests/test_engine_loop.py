@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -282,3 +283,21 @@ def test_a_run_of_an_earlier_version_stays_and_is_trained_again(train, capsys):
     assert again.folder.name.startswith("seed-0-")
     assert (before.folder / "predictions.npz").read_bytes() == b"of an earlier version"
     assert "config.json was made by an earlier version" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("backbones", "threads"),
+    [(["tiny", "tiny_plain"], "1"), (["tiny", "densenet121"], None), ([], None)],
+)
+def test_a_table_of_small_networks_computes_with_one_thread(monkeypatch, backbones, threads):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    rows = [row(name, network={"backbone": name}) for name in backbones] + [Combined("both", [])]
+    loop._choose_threads(rows)
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == threads
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+
+
+def test_threads_that_a_user_chose_stay(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    loop._choose_threads([row("small", network={"backbone": "tiny"})])
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "3"

@@ -104,6 +104,7 @@ def test_long_chains_begin_first_and_parents_before_children(tmp_path):
 
 def test_workers_get_flags_folders_and_threads_that_decide_results(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(sys, "argv", ["x", "--data-dir", "data", "--on", "ray"])
     options = options_for(tmp_path, data_dir="data")
     job = spread._job("chen2019", options, spread.Share(1, 4), tmp_path / "probe")

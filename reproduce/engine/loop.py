@@ -23,6 +23,7 @@ from data import files, splits
 from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
+from models import backbones
 from reproduce import RunError
 from reproduce.engine import attributes, backend, plan, search, spread, state, worker
 from reproduce.engine.rows import Combined, Data, Row, Run, wanted
@@ -30,6 +31,7 @@ from reproduce.engine.search import Candidate, Chosen, config_of
 
 PAUSE = 2  # seconds between two looks at runs that other processes hold
 LATE = 120  # seconds until a shared file system must show what another host has finished
+SMALL = 1_000_000  # parameters of a network that gains nothing from a second thread
 
 
 class Work(NamedTuple):
@@ -53,6 +55,7 @@ def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
     if not options.only_train:  # whose driver has written it
         _save_split(data, folder)
     table = search.table(rows, config, data, options)
+    _choose_threads(table)
     runs = plan.make(folder, wanted(table, options.rows), data, config, options)
     try:
         due = _due(runs, options)
@@ -75,6 +78,18 @@ def train(paper: str, rows: Callable, data: Data, config, options) -> list[Run]:
 def paper_folder(paper: str, options, data: Data) -> Path:
     """results/PAPER/DATASET; phantoms never share a folder with real images."""
     return options.results_dir / paper / (data.dataset + "-phantoms" * data.phantom)
+
+
+def _choose_threads(table: Sequence) -> None:
+    """One thread for small networks, which then give the same numbers on any number of cores.
+
+    TensorFlow's sums on a processor depend on the number of its threads. It reads this variable
+    when it first computes.
+    """
+    networks = [row.network for row in table if isinstance(row, Row)]
+    names = [network.get("backbone") for network in networks]
+    if names and all(name and backbones.find(name).parameters < SMALL for name in names):
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 def finish(runs: Sequence[Run]) -> None:
