@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../reproduce/env.sh"
 cd "$ROOT"
 
 if [[ $PYTHON != "$ROOT/.venv/bin/python" ]]; then # someone's own interpreter: leave it as it is
-    "$PYTHON" -c 'import hypothesis, mpmath, mypy, pytest, pytest_timeout, ruff, yaml' 2>/dev/null ||
+    "$PYTHON" -c 'import hypothesis, mpmath, mypy, pytest, pytest_timeout, ruff, xdist, yaml' 2>/dev/null ||
         _stop "$PYTHON lacks the test tools: run '$PYTHON -m pip install -r requirements-dev.txt'."
 elif ! cmp -s requirements-dev.txt .venv/requirements-dev.txt; then
     echo "Installing the test tools of requirements-dev.txt into .venv ..." >&2
@@ -19,4 +19,5 @@ fi
     { echo "Not formatted: run '$PYTHON -m ruff format .'" >&2; exit 1; }
 "$PYTHON" -m ruff check --quiet .
 "$PYTHON" -m mypy --no-error-summary
-exec "$PYTHON" -m pytest "$@"
+# as many processes as cores, but each imports TensorFlow; a file's tests share what they make
+exec "$PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -67,6 +67,14 @@ class Contrast:
     @property
     def paper(self) -> str:
         return self.script.__name__.rpartition(".")[2]
+
+
+class Why(NamedTuple):
+    """What shows when a claim holds: an effect of a contrast, by the beginnings of their names."""
+
+    contrast: str
+    effect: str
+    panel: str = ""
 
 
 def compute(contrast: Contrast, options: Namespace) -> pd.DataFrame:

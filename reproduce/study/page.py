@@ -12,8 +12,8 @@ from data import files
 from evaluation import claims, figures, tables
 from reproduce import RunError
 from reproduce.study import figures as of_study
-from reproduce.study import papers
-from reproduce.study.contrasts import IMAGES, PIXELS, Contrast
+from reproduce.study import papers, wording
+from reproduce.study.contrasts import IMAGES, PIXELS, Contrast, Why
 
 COLUMNS = ["contrast", "knob", "panel", "effect", "value", "low", "high", "seeds"]
 SEEDS = 3  # of a whole study
@@ -142,9 +142,9 @@ def _rows(paper: str, results: Path) -> str:
 
 
 def _claims(
-    paper: str, by_claim: dict[str, str], contrasts: dict[str, Contrast], results: Path
+    paper: str, by_claim: dict[str, Why], contrasts: dict[str, Contrast], results: Path
 ) -> str:
-    """Each claim: by the printed numbers, on phantoms, and the contrast that says when it holds."""
+    """Each claim: by the printed numbers, on phantoms, and what of a contrast shows why."""
     head = f"### What {paper} claims\n\n"
     checked = papers.claims(paper, results)
     if checked is None:
@@ -153,7 +153,7 @@ def _claims(
     for line in checked.to_dict("records"):
         if line["ours"] == claims.NOT_RUN:  # on numbers quoted from another paper
             continue
-        why = by_claim.get(line["claim"], "")
+        why = by_claim.get(line["claim"])
         lines.append(
             {
                 "claim": line["claim"],
@@ -162,9 +162,18 @@ def _claims(
                 "on": f"{line['column']} {line['metric']}",
                 "printed": line["published"],
                 "on drawn phantoms": f"{line['ours']} ({line['margin']})",
-                "when": contrasts[why].question if why in contrasts else "",
+                "why": _why(why, contrasts[why.contrast], results) if why else "",
             }
         )
     if not lines:
         return f"{head}None of its claims is on rows that run here.\n"
     return head + tables.to_markdown(pd.DataFrame(lines).set_index("claim"))
+
+
+def _why(why: Why, contrast: Contrast, results: Path) -> str:
+    """An effect of a contrast, in words: where along the knob it is above or below zero."""
+    effects = load(why.contrast, results)
+    if effects is None:
+        return f"`{why.contrast}`: {NOT_YET}"
+    chosen = wording.of(effects, why.effect, why.panel)
+    return f"{chosen['effect'].iloc[0]}: {wording.verdict(chosen)}, of: {contrast.knob}"
