@@ -113,8 +113,8 @@ def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
     grids = [
         f"{panel}, at each value of: {contrast.knob} (drawn phantoms)\n\n"
         + tables.to_markdown(
-            part.pivot(index="effect", columns="knob", values="text")[
-                list(dict.fromkeys(part["knob"]))
+            part.pivot(index="effect", columns="knob", values="text").loc[
+                list(dict.fromkeys(part["effect"])), list(dict.fromkeys(part["knob"]))
             ]
         )
         for panel, part in cells.groupby("panel", sort=False)
@@ -128,7 +128,7 @@ def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
 
 def _rows(paper: str, results: Path) -> str:
     """The mean AUC of the paper's rows on phantoms."""
-    head = f"### {paper}'s own rows, on {papers.PHANTOMS:,} drawn phantoms\n\n"
+    head = f"### {paper}'s own rows, on its demo's drawn phantoms\n\n"
     values = papers.values(paper, results)
     if values is None:
         return f"{head}`{paper}-rows`: {NOT_YET}.\n"
