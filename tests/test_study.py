@@ -156,13 +156,16 @@ def test_an_effect_is_the_paired_difference_of_two_rows(tmp_path):
             measures.Effect("lost", "good", "failed row"),
         ],
     )
-    lead, none, lost = panel.effects_of(runs, 100)
+    lead, none, lost, *own = panel.effects_of(runs, 100)
     assert lead["low"] < lead["value"] < lead["high"]
     assert lead["low"] > 0
     assert none["value"] == none["low"] == none["high"] == 0  # the same patients and seeds
     assert np.isnan(lost["value"])
     score = measures.auc(Group("mean"))(runs, 100)
     assert lead["value"] == pytest.approx(score["good"].value - score["bad"].value)
+    assert [line["effect"] for line in own] == ["bad itself", "good itself", "failed row itself"]
+    assert own[0]["value"] == score["bad"].value
+    assert np.isnan(own[2]["value"])
 
 
 def test_violations_are_counted_by_image(tmp_path):
@@ -198,7 +201,7 @@ def test_errors_are_found_by_what_differs_where_they_are(tmp_path):
 
 def effects_of(*lines: tuple[float, float, float, float]) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=["knob", "value", "low", "high"])
-    return frame.assign(panel="AUC", effect="A − B", contrast="x", seeds=3)
+    return frame.assign(panel="AUC", effect="A − B", against="B", contrast="x", seeds=3)
 
 
 def test_verdicts_in_words():
@@ -223,7 +226,7 @@ def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(nam
             for effect in panel.effects:
                 value = rng.normal(0, 0.02)
                 line = {"contrast": name, "knob": point.value, "panel": panel.title}
-                line |= {"effect": effect.name, "value": value}
+                line |= {"effect": effect.name, "against": effect.against, "value": value}
                 lines.append(line | {"low": value - 0.01, "high": value + 0.01})
     effects = pd.DataFrame(lines).assign(seeds=page.SEEDS)
     said = contrast.conclude(effects)
@@ -311,6 +314,7 @@ def test_a_contrast_runs_whole_and_again_without_training(tmp_path):
     assert first.returncode == 0, first.stderr
     effects = page.load("pham2019-misaligned", tmp_path / "results" / "quick")
     assert effects["value"].notna().all()
+    assert effects["effect"][effects["against"].isna()].str.endswith(" itself").all()
     text = (tmp_path / "results" / "quick" / "docs" / "study.md").read_text()
     assert "study/pham2019-misaligned.svg" in text
     again = command(*words, "--cache-dir", tmp_path / "cache")

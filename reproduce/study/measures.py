@@ -29,11 +29,11 @@ Measure = Callable[[Sequence[Run], int], dict[str, Measured]]  # runs, resamples
 
 
 class Effect(NamedTuple):
-    """A row against another; without another, its number itself."""
+    """A row against another."""
 
     name: str  # in the figure's legend
     row: str
-    against: str = ""
+    against: str
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,15 @@ class Panel:
     effects: Sequence[Effect]
 
     def effects_of(self, runs: Sequence[Run], resamples: int) -> Iterator[dict]:
-        """Value and interval of each effect; NaN where one of its rows failed."""
+        """Value and interval of each effect, then of each row that others are held against.
+
+        NaN where a row failed. Only a difference names the row that it is `against`.
+        """
         measured = self.measure(runs, resamples)
-        for effect in self.effects:
-            line = {"panel": self.title, "effect": effect.name}
+        held_against = dict.fromkeys(effect.against for effect in self.effects)
+        own = [Effect(f"{row} itself", row, "") for row in held_against]
+        for effect in (*self.effects, *own):
+            line = {"panel": self.title, "effect": effect.name, "against": effect.against}
             needed = [name for name in (effect.row, effect.against) if name]
             if not measured.keys() >= {*needed}:
                 yield line | dict.fromkeys(("value", "low", "high"), np.nan)

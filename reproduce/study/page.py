@@ -15,7 +15,7 @@ from reproduce.study import figures as of_study
 from reproduce.study import papers, wording
 from reproduce.study.contrasts import IMAGES, PIXELS, Contrast, Why
 
-COLUMNS = ["contrast", "knob", "panel", "effect", "value", "low", "high", "seeds"]
+COLUMNS = ["contrast", "knob", "panel", "effect", "against", "value", "low", "high", "seeds"]
 SEEDS = 3  # of a whole study
 MAIN_GROUP = {"chen2019": "leaf"}  # of a paper's rows; of the others the mean over all labels
 NOT_YET = "not computed yet"
@@ -107,7 +107,8 @@ def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
         return f"{title}`{contrast.name}`: {NOT_YET}.\n"
     path = docs / "study" / f"{contrast.name}.svg"
     drawn = f"{contrast.paper}: {contrast.question}"
-    of_study.draw(path, effects, drawn, contrast.knob, contrast.log)
+    differences = effects.dropna(subset="against")
+    of_study.draw(path, differences, drawn, contrast.knob, contrast.log)
     text = effects.apply(lambda line: tables.interval(line["value"], line["low"], line["high"]), 1)
     cells = effects.assign(text=text, knob=[f"{value:g}" for value in effects["knob"]])
     grids = [
@@ -123,7 +124,7 @@ def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
     if (seeds := effects["seeds"].min()) < SEEDS:
         fewer = f" **So far of {seeds} of {SEEDS} seeds**, so intervals are too narrow."
     picture = f"![{drawn}: {figures.PHANTOM_WARNING}](study/{path.name})"
-    return f"{title}{contrast.conclude(effects)}{fewer}\n\n{picture}\n\n" + "\n".join(grids)
+    return f"{title}{contrast.conclude(differences)}{fewer}\n\n{picture}\n\n" + "\n".join(grids)
 
 
 def _rows(paper: str, results: Path) -> str:
@@ -175,5 +176,5 @@ def _why(why: Why, contrast: Contrast, results: Path) -> str:
     effects = load(why.contrast, results)
     if effects is None:
         return f"`{why.contrast}`: {NOT_YET}"
-    chosen = wording.of(effects, why.effect, why.panel)
+    chosen = wording.of(effects.dropna(subset="against"), why.effect, why.panel)
     return f"{chosen['effect'].iloc[0]}: {wording.verdict(chosen)}, of: {contrast.knob}"
