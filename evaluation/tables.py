@@ -183,13 +183,13 @@ def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -
             theirs = _with_details(line["published"], line["published_margin"])
             ours = _with_details(line["ours"], line["margin"], line["size"], line["our_note"])
             claim = "" if i else f"{name}: “{quote}”"
-            lines.append([claim, claim_in_words(line), theirs, ours])
+            lines.append([claim, ": ".join(claim_in_words(line)), theirs, ours])
     columns = ["claim", "comparison", "their numbers", "ours"]
     return "\n".join([*parts, *_left_aligned(pd.DataFrame(lines, columns=columns))]) + "\n"
 
 
-def claim_in_words(line: dict) -> str:
-    """`HLUP-finetune > BR-all by 2 %: leaf AUC (Table 1)` of a line of claims.csv."""
+def claim_in_words(line: dict) -> tuple[str, str]:
+    """`HLUP-finetune > BR-all by 2 %` and `leaf AUC (Table 1)` of a line of claims.csv."""
     rows = "every other row" if line["right_row"] == "*" else line["right_row"].replace("|", ", ")
     columns = "every label" if line["column"] == "*" else line["column"].replace("|", ", ")
     amount = ""
@@ -200,7 +200,7 @@ def claim_in_words(line: dict) -> str:
     gain = ", more than for any other label" if line["scope"] == "most" else ""
     relation = {">=": "≥", "<=": "≤"}.get(line["relation"], line["relation"])
     metric, table = line["metric"].replace("|", " and "), line["table"].replace("|", ", ")
-    return f"{line['left_row']} {relation} {rows}{amount}: {columns} {metric}{gain} ({table})"
+    return f"{line['left_row']} {relation} {rows}{amount}", f"{columns} {metric}{gain} ({table})"
 
 
 def _with_details(verdict: str, *details: str) -> str:

@@ -292,7 +292,7 @@ def claims_line(**changed) -> dict:
     ],
 )
 def test_a_claim_is_told_in_words(changed, words):
-    assert tables.claim_in_words(claims_line(**changed)) == words
+    assert ": ".join(tables.claim_in_words(claims_line(**changed))) == words
 
 
 def test_the_page_of_claims_has_each_quote_once_and_the_band_of_phantoms():

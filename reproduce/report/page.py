@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from evaluation import EvaluationError, audit, claims, published
+from evaluation import EvaluationError, audit, claims, published, tables
 from reproduce import ROOT, RunError
 from reproduce.engine.provenance import provenance
 from reproduce.report import grids, html, results_folder
@@ -155,9 +155,9 @@ def facts(each: results_folder.ResultSet) -> dict:
     finished = {run.row for run in each.finished}
     sessions = [session for run in each.runs for session in run.sessions]
     when = max((str(session.get("started", "")) for session in sessions), default="")
-    tables = [*each.folder.glob("table.csv")]
-    if not when and tables:
-        when = f"{datetime.fromtimestamp(tables[0].stat().st_mtime):%Y-%m-%d %H:%M:%S}"
+    found = [*each.folder.glob("table.csv")]
+    if not when and found:
+        when = f"{datetime.fromtimestamp(found[0].stat().st_mtime):%Y-%m-%d %H:%M:%S}"
     machines = dict.fromkeys(
         ", ".join(str(session.get(key, "")) for key in ("host", "machine", "device"))
         for session in sessions
@@ -214,6 +214,8 @@ def across(sets: list[results_folder.ResultSet], numbers: itertools.count) -> li
 def grouped_claims(frame: pd.DataFrame) -> list[dict]:
     """Claims with their comparisons; several lines with one name and quote are one claim."""
     lines = frame.fillna("").astype(str).to_dict("records")
+    for line in lines:
+        line["comparison"], line["where"] = tables.claim_in_words(line)
     key = lambda line: (line["claim"], line.get("quote", ""))  # noqa: E731
     return [
         {"claim": name, "quote": quote, "lines": list(group)}

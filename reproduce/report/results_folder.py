@@ -30,7 +30,10 @@ NEEDED = {
         *("low", "high", "verdict"),
     ),
     "values": ("row", "group", "metric", "value", "low", "high"),
-    "claims": ("claim", "left_row", "relation", "right_row", "column", "published", "ours"),
+    "claims": (
+        *("claim", "table", "left_row", "relation", "right_row", "column", "metric"),
+        *("amount", "scope", "published", "ours"),
+    ),
 }
 
 
