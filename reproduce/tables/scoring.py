@@ -180,11 +180,10 @@ def write(
     `released`: rows of others (see `released_rows`), which stand in the tables and not in claims.
     """
     printed, failed, released = published.load(paper), failed or {}, released or {}
-    scored = {
-        name: with_note(
-            row_scores, f"another seed failed: {failed[name]}" if name in failed else ""
-        )
-        for name, row_scores in scored.items()
+    scored = scored | {
+        name: with_note(scored[name], f"another seed failed: {reason}")
+        for name, reason in failed.items()
+        if name in scored
     }
     missing = {name: reason for name, reason in failed.items() if name not in scored}
     aliases = aliases or {}
