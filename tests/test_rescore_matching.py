@@ -155,9 +155,9 @@ def test_patients_that_disagree_are_refused(tmp_path):
         (b"id,Edema\na,1,\n", "line 2 has 3 values"),
         (b"id,Edema\n\n\na\n", "line 4 has 1 values"),
         (b"id,Edema\na,\x00\n", "truth.csv"),
-        (gzip.compress(TRUTH.encode())[:30], "is no whole .gz file"),
+        (gzip.compress(TRUTH.encode(), mtime=0)[:30], "is no whole .gz file"),
         (b"\x1f\x8b" + b"x" * 40, "is no whole .gz file"),
-        (gzip.compress(TRUTH.encode())[:-6] + b"abcdef", "is no whole .gz file"),
+        (gzip.compress(TRUTH.encode(), mtime=0)[:-6] + b"abcdef", "is no whole .gz file"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, content, message, capsys):
