@@ -94,8 +94,9 @@ def _how_long(names: Sequence[str], claimed: dict[str, dict], results: Path) -> 
         lines[f"`bash reproduce/study.sh --only {name}`"] = {"processor time": took}
     frame = pd.DataFrame.from_dict(lines, "index").rename_axis("command")
     return (
-        f"All of it took {spent / 3600:.1f} hours of one core; it can be stopped at any moment "
-        f"and goes on with the same command.\n\n{tables.to_markdown(frame)}"
+        f"All of it took {spent / 3600:.1f} hours of one core, not counting rows that a demo had "
+        "finished before; it can be stopped at any moment and goes on with the same command."
+        f"\n\n{tables.to_markdown(frame)}"
     )
 
 
