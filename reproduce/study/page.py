@@ -169,7 +169,7 @@ def _claims(
         )
     if not lines:
         return f"{head}None of its claims is on rows that run here.\n"
-    return head + tables.to_markdown(pd.DataFrame(lines).set_index("claim"))
+    return head + "\n".join(tables.left_aligned(pd.DataFrame(lines).set_index("claim"))) + "\n"
 
 
 def _why(why: Why, contrast: Contrast, results: Path) -> str:
