@@ -250,6 +250,7 @@ Measured = dict[str, dict[int, dict[str, Cost]]]  # dataset -> images -> step ->
 def rehearse(stage: Stage) -> dict[str, Cost]:
     """Every step on one dataset of one size; what it made is deleted."""
     costs = {}
+    shutil.rmtree(stage.folder, ignore_errors=True)  # of a command that was killed
     stage.folder.mkdir(parents=True)
     try:
         for name, step in STEPS.items():
