@@ -8,9 +8,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import lzma
 import os
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,10 @@ from data import DataError
 SEALS = "checksums.json"  # the hashes of a folder's finished files
 PART = ".part-"  # begins the name of a file that is being written: .part-PID-NAME
 _PART_NAME = re.compile(re.escape(PART) + r"(\d+)-")
+DAMAGED_ARCHIVE = (  # what NumPy, zipfile and its decompressors raise on damaged or foreign bytes
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _LONGEST_NAME = 200  # bytes of a file name that still leave room for PART and the process id
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)

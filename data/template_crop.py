@@ -10,8 +10,6 @@ import functools
 import hashlib
 import json
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,11 +21,6 @@ from data import BadImage, DataError, files
 from data.images import read_gray
 
 VERSION = 1
-# What NumPy's readers raise on empty, cut, overwritten and foreign files.
-_UNREADABLE = (
-    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError,
-    RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def build(
@@ -79,7 +72,7 @@ def load(path) -> np.ndarray:
         with np.load(path) as saved:
             template, about = saved["template"], json.loads(str(saved["about"]))
         known = about["version"], about["sha256"]
-    except _UNREADABLE as error:
+    except files.DAMAGED_ARCHIVE as error:
         raise DataError(f"{path} holds no template; delete it and run again.") from error
     if known != (VERSION, digest(template)) or template.ndim != 2 or template.dtype != np.uint8:
         raise DataError(f"{path} holds another version's or a damaged template; delete it.")

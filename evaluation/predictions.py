@@ -11,9 +11,7 @@ probabilities would tie neighbours from 3 on and all be 1 above 17.
 import hashlib
 import io
 import json
-import lzma
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,17 +23,6 @@ from evaluation import EvaluationError, Names
 
 VALIDATION = "validation.npz"  # the same of a run's validation images, which choose thresholds
 DIGEST = "digest"  # the array of a file that holds `content_digest` of the others
-UNREADABLE = (  # what zipfile, its decompressors and NumPy raise on damaged bytes
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
 WHAT_TO_DO = "If a run wrote it, delete it and run the same command again"
 
 
@@ -152,7 +139,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         }
     except PermissionError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from error
-    except UNREADABLE as error:
+    except (*files.DAMAGED_ARCHIVE, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise _refusal(path, f"it is damaged, or another kind of file ({reason})") from error
     if missing := [name for name in Predictions._fields if name not in arrays]:

@@ -17,7 +17,6 @@ import json
 import shutil
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,10 +32,6 @@ from reproduce.engine.rows import Data, Run
 
 RECORD, STATE, WEIGHTS, FAILED = "config.json", "state.npz", "best.weights.h5", "failed.json"
 FINISHED, VALIDATION = "predictions.npz", predictions.VALIDATION
-DAMAGED = (  # what a damaged archive raises, wherever in it the damage lies
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
-)
 
 
 class RowFailed(RunError):
@@ -196,7 +191,7 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
         return Checkpoint(_arrays(path, len(shapes)), list(about["history"]), best)
-    except DAMAGED as error:
+    except files.DAMAGED_ARCHIVE as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
@@ -217,7 +212,7 @@ def _about_state(folder: Path) -> dict:
     try:
         with zipfile.ZipFile(folder / STATE) as archive:
             return dict(json.loads(archive.read("about.json")))
-    except DAMAGED:
+    except files.DAMAGED_ARCHIVE:
         return {}
 
 
