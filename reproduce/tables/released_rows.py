@@ -17,7 +17,7 @@ from evaluation.predictions import Predictions
 from reproduce import ROOT
 from reproduce.engine.rows import Data
 from reproduce.tables import authors
-from reproduce.tables.scoring import KEYS, Scored, with_note
+from reproduce.tables.scoring import Scored, by_key, measure, with_note
 
 ZECH = "released: Zech 2018, DenseNet-121"
 FOLDER = ROOT / "released"  # without --released
@@ -62,14 +62,11 @@ def _zech(ours: Predictions, path: Path) -> Predictions:
 
 
 def _score(theirs: Predictions, groups: Callable, resamples: int) -> Scored:
-    names = list(theirs.labels)
-    arrays = theirs.targets, theirs.mean, names, theirs.patients, groups(names)
-    table, draws = bootstrap.measure(*arrays, resamples=resamples)
+    table, draws = measure(theirs, groups, resamples)
     source = authors.SOURCES["zech2018"]
     note = (
         f"not trained here: predictions that github.com/{source.repository} released, scored on "
         f"the same {len(theirs.ids):,} test images ({source.licence})"
     )
     scored = bootstrap.with_intervals(table, draws)
-    draws = pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS]))
-    return with_note(Scored(scored, draws, [theirs]), note)
+    return with_note(Scored(scored, by_key(draws, table), [theirs]), note)

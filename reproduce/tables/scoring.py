@@ -65,15 +65,7 @@ def score(
         ]
         tables_by_seed, draws_by_seed = [], []
         for run, predicted in zip(row_runs, predictions, strict=True):
-            labels = list(predicted.labels)
-            table, draws = bootstrap.measure(
-                predicted.targets,
-                predicted.mean,
-                labels,
-                predicted.patients,
-                groups(labels),
-                resamples=resamples,
-            )
+            table, draws = measure(predicted, groups, resamples)
             metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
             tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
             tables_by_seed.append(table)
@@ -85,13 +77,23 @@ def score(
         chosen = [(state.readable_record(run.folder) or {}).get("chosen", "") for run in row_runs]
         for note in (collapse_note(row_runs, predictions), row_runs[0].row.note, *chosen):
             table["note"] = [_joined(each, note) for each in table["note"]]
-        scored[name] = Scored(
-            table,
-            pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS])),
-            predictions,
-            [run.folder for run in row_runs],
-        )
+        folders = [run.folder for run in row_runs]
+        scored[name] = Scored(table, by_key(draws, table), predictions, folders)
     return scored
+
+
+def measure(
+    predicted: Predictions, groups: Callable[[Sequence[str]], Sequence[Group]], resamples: int
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The numbers of one network's predictions, and the resampled values of each."""
+    labels = list(predicted.labels)
+    arrays = predicted.targets, predicted.mean, labels, predicted.patients, groups(labels)
+    return bootstrap.measure(*arrays, resamples=resamples)
+
+
+def by_key(draws: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
+    """Resampled values under the group and metric of their lines."""
+    return pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS]))
 
 
 def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
