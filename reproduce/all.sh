@@ -5,6 +5,9 @@
 #   bash reproduce/all.sh --on ray                         all papers at once on the GPUs there are
 # A paper whose dataset has no folder runs its demo; every other flag goes to every script.
 set -euo pipefail
+if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then # before a Python environment is made
+    exec sed -n '2,6s/^# \?//p' "$0"
+fi
 source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 
 declare -A folder=([plco]= [chexpert]= [chestxray14]=)
@@ -12,7 +15,6 @@ flags=() results=()
 while (($#)); do
     [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
-        --help | -h) sed -n '2,6s/^# \?//p' "${BASH_SOURCE[0]}"; exit ;;
         --plco | --chexpert | --chestxray14)
             [[ -d ${2:-} ]] || _stop "$1 needs the folder of the dataset, and '${2:-}' is none."
             folder[${1#--}]=$2

@@ -150,6 +150,13 @@ def all_papers(suite: Path, *arguments: str, **variables: str) -> subprocess.Com
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+def test_help_of_all_papers_makes_no_python_environment(suite):
+    result = all_papers(suite, "--epochs", "2", "--help", CXR_PYTHON="")
+    assert result.returncode == 0, result.stderr
+    assert "bash reproduce/all.sh --plco DIR" in result.stdout
+    assert not (suite / ".venv.lock").exists()
+
+
 def test_all_papers_are_those_that_have_a_script(suite):
     given = ["--plco", str(suite), "--results-dir", "there", "--epochs=2"]
     result = all_papers(suite, *given)
