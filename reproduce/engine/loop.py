@@ -86,8 +86,7 @@ def _choose_threads(table: Sequence) -> None:
     TensorFlow's sums on a processor depend on the number of its threads. It reads this variable
     when it first computes.
     """
-    networks = [row.network for row in table if isinstance(row, Row)]
-    names = [network.get("backbone") for network in networks]
+    names = [row.network.get("backbone") for row in table if isinstance(row, Row)]
     if names and all(name and backbones.find(name).parameters < SMALL for name in names):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
