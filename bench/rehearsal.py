@@ -5,8 +5,10 @@
 
 ChestX-ray14 is drawn by NIH's own label file: the findings, patients, sex and views of its rows,
 and its two official lists. CheXpert is drawn with label files of the same shape, made here. Each
-step runs at 1/16, 1/4 and the whole of both, in a process of its own. What is drawn and trained is
-deleted; with --folder DIR the measurements stay there, and the same command goes on from them.
+step runs at 1/16, 1/4 and the whole of both, in a process of its own. The sizes take turns, so that
+a machine that is slower for a while is slower for all of them; but for drawing and training there
+are three turns, of which the quickest counts. What is drawn and trained is deleted; with --folder
+DIR the measurements stay there, and the same command goes on with the dataset that is missing.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +44,7 @@ QUICK = (200, 800)  # images
 SLACK = 1.15  # a step grows faster than linearly if it takes this many times longer than linear
 SECONDS = 0.5  # and so much longer: less is noise
 KB_AN_IMAGE = 8  # stated: labels, targets, names and predictions; images stay on the disk
+TURNS = 3  # of a step that is not among ONCE; the first may find the files on the disk alone
 POLL = 0.02  # seconds between two looks at a step's memory
 
 
@@ -133,6 +136,7 @@ def read(stage: Stage) -> Callable:
 
 def prepare(stage: Stage) -> Callable:
     config, options = stage.settings()
+    shutil.rmtree(stage.folder / "cache", ignore_errors=True)  # of an earlier turn
     released = dataset.read(options, PIXELS, 0, **stage.reader_options(config))
     frame, reason = stage.rehearsed.paper.split(released, config)
     return lambda: dataset.decode(options, frame, released.attrs, reason, PIXELS, None)
@@ -173,6 +177,7 @@ STEPS = {
     "tables": tables,
     "report": report,
 }
+ONCE = ("draw", "train an epoch, predict")  # minutes each
 
 
 # Measuring
@@ -247,19 +252,30 @@ def _own_memory() -> float:
 Measured = dict[str, dict[int, dict[str, Cost]]]  # dataset -> images -> step -> cost
 
 
-def rehearse(stage: Stage) -> dict[str, Cost]:
-    """Every step on one dataset of one size; what it made is deleted."""
-    costs = {}
-    shutil.rmtree(stage.folder, ignore_errors=True)  # of a command that was killed
-    stage.folder.mkdir(parents=True)
+def rehearse(stages: Sequence[Stage], folder: Path, turns: int) -> dict[int, dict[str, Cost]]:
+    """Every step on every size of a dataset, in turns; what they made is deleted."""
+    costs: dict[int, dict[str, Cost]] = {stage.images: {} for stage in stages}
+    shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
     try:
+        for stage in stages:
+            stage.folder.mkdir(parents=True)
         for name, step in STEPS.items():
-            costs[name] = measure(step, stage)
-            shown = "{:.1f} s, {:.1f} s of CPU, {:.0f} MB".format(*costs[name])
-            print(f"{stage.rehearsed.name}, {stage.images:,} images, {name}: {shown}", flush=True)
+            for stage in [*stages] * (1 if name in ONCE else turns):
+                cost, known = measure(step, stage), costs[stage.images].get(name)
+                costs[stage.images][name] = cost if known is None else least(cost, known)
+                shown = "{:.1f} s, {:.1f} s of CPU, {:.0f} MB".format(*cost)
+                where = f"{stage.rehearsed.name}, {stage.images:,} images"
+                print(f"{where}, {name}: {shown}", flush=True)
     finally:
-        shutil.rmtree(stage.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return costs
+
+
+def least(one: Cost, other: Cost) -> Cost:
+    """The quicker of two turns, with the larger memory."""
+    return min(one, other, key=lambda cost: cost.cpu)._replace(
+        megabytes=max(one.megabytes, other.megabytes)
+    )
 
 
 def grows_faster(costs: dict[int, dict[str, Cost]], step: str) -> bool:
@@ -283,7 +299,8 @@ def kilobytes_an_image(costs: dict[int, dict[str, Cost]], step: str) -> float:
 def table(measured: Measured) -> str:
     """The section of docs/performance.md."""
     lines = [
-        f"{machine()}. A cell: seconds, seconds of CPU, own memory at most.",
+        f"{machine()}. A cell: seconds, seconds of CPU, own memory at most; but for drawing and "
+        f"training the quickest of up to {TURNS} turns.",
         *("", f"Stated: no step grows faster than linearly; memory by at most {KB_AN_IMAGE} KB an "
           "image, which images themselves never need."),
     ]  # fmt: skip
@@ -372,12 +389,15 @@ def main(arguments: list[str] | None = None) -> None:
             sizes = [total // share for share in options.shares]
             if options.quick:
                 sizes = [min(images, total) for images in QUICK]
-            for images in sorted(sizes):
-                of_dataset = measured.setdefault(rehearsed.name, {})
-                if images not in of_dataset:
-                    stage = Stage(rehearsed, folder / "under-way", images, options.labels)
-                    of_dataset[images] = rehearse(stage)
-                    (folder / "measured.json").write_text(json.dumps(measured))
+            if measured.get(rehearsed.name, {}).keys() >= {*sizes}:
+                continue
+            at = folder / "under-way"
+            stages = [
+                Stage(rehearsed, at / str(images), images, options.labels)
+                for images in sorted(sizes)
+            ]
+            measured[rehearsed.name] = rehearse(stages, at, 1 if options.quick else TURNS)
+            (folder / "measured.json").write_text(json.dumps(measured))
     publish("rehearsal", table(measured), options.write)
 
 

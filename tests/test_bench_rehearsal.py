@@ -60,6 +60,11 @@ def costs(cpu: dict[int, float], megabytes: dict[int, float]):
     }
 
 
+def test_of_two_turns_the_quicker_counts_and_the_larger_memory():
+    first, second = Cost(9.0, 6.0, 50.0), Cost(8.0, 7.0, 60.0)
+    assert rehearsal.least(first, second) == rehearsal.least(second, first) == (9.0, 6.0, 60.0)
+
+
 def test_what_grows_faster_than_linearly_is_said():
     steady = costs({100: 1.0, 400: 4.2}, {100: 50, 400: 50})
     slower = costs({100: 1.0, 400: 16.0}, {100: 50, 400: 50})
