@@ -18,9 +18,10 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import forked
 import kill_and_resume
@@ -178,6 +179,108 @@ def damage(path: Path, paths: list[Path], draw: random.Random) -> str:
     return kind
 
 
+class Trained(NamedTuple):
+    """Runs to be damaged, and what their files hold."""
+
+    results: Path
+    flags: list[str]  # of the folders
+    whole: dict[Path, bytes]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*self.whole]
+
+    def restore(self) -> None:
+        for path in files_of(self.results):
+            if path not in self.whole:
+                path.unlink()
+        for path, content in self.whole.items():
+            if not path.exists() or path.read_bytes() != content:
+                path.write_bytes(content)
+
+
+def files_of(results: Path) -> list[Path]:
+    return sorted(p for p in results.rglob("*") if p.is_file() and p.name[0] != ".")
+
+
+def train(folder: Path) -> Trained:
+    """Finished runs of two papers, and one that was killed while it wrote its state."""
+    results, log = folder / "results", folder / "log.txt"
+    flags = ["--results-dir", str(results), "--cache-dir", str(folder / "cache")]
+    for module, more in (("chen2019", [*CHEN, *ROWS]), ("pham2019", PHAM)):
+        if forked.wait(forked.start(f"reproduce.{module}", [*more, *flags], log)):
+            sys.exit(log.read_text()[-3000:])
+    more = [*CHEN, "--epochs", "3", "--rows", "BR-all", *flags]
+    kill = kill_and_resume.kill_inside_a_write(8, half=True)
+    if forked.wait(forked.start("reproduce.chen2019", more, log, kill)) != -signal.SIGKILL:
+        sys.exit(f"the stopped run was not stopped: {log.read_text()[-1500:]}")
+    for path in results.glob("*/*/*/*/state.npz"):
+        with np.load(path) as archive:
+            count = len(archive.files) - 1
+            SHAPES[path.parent.parent.name] = [archive[str(n)].shape for n in range(count)]
+    return Trained(results, flags, {path: path.read_bytes() for path in files_of(results)})
+
+
+def read_damaged(trained: Trained, trials: int, draw: random.Random) -> Iterator[str]:
+    """Damage a file and read everything; what is not as promised."""
+    counts: collections.Counter[str] = collections.Counter()
+    before = read_everything(trained.results)
+    assert any(key.endswith("state") and said != "begins again" for key, said in before.items())
+    for _ in range(trials):
+        path = draw.choice(trained.paths)
+        kind = damage(path, trained.paths, draw)
+        if path.exists() and path.read_bytes() == trained.whole[path]:
+            continue
+        counts[kind] += 1
+        where = f"{kind} in {path.relative_to(trained.results)}"
+        try:
+            after = read_everything(trained.results)
+        except Exception as error:  # what this script is for
+            counts["crashed"] += 1
+            yield f"{where}: {type(error).__name__}: {error}"
+        else:
+            if silent := passed_over(path, kind, before, after):
+                counts["silent"] += 1
+                yield f"{where}: {', '.join(silent)}"
+        trained.restore()
+    print("read damaged files:", dict(counts), flush=True)
+
+
+def passed_over(path: Path, kind: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What gives something else than before without a word about the damage."""
+    silent = [key for key, now in after.items() if wrong(key, now, before)]
+    if path.parent.parent.name == "BR-all" and path.name == "history.csv":
+        return silent + ([] if after == before else ["its copy in the state"])
+    no_number = path.name == "checksums.json" and kind == "delete"
+    if after == before and path.suffix in TEXTS and not no_number:
+        silent.append("nobody noticed")
+    return silent
+
+
+def run_again(trained: Trained, count: int, draw: random.Random, folder: Path) -> Iterator[str]:
+    """Damage a file, run the script again to its end, compare what it then holds."""
+    of_chen = [path for path in trained.paths if "chen2019" in path.parts]
+    expected = {p: trained.whole[p] for p in of_chen if p.name.startswith("predictions")}
+    done: collections.Counter[int] = collections.Counter()
+    for trial in range(count):
+        path = draw.choice([p for p in of_chen if p.name != "log.txt"])
+        kind = damage(path, of_chen, draw)
+        log = folder / f"again-{trial}.txt"
+        code = forked.wait(forked.start("reproduce.chen2019", [*CHEN, *ROWS, *trained.flags], log))
+        text = log.read_text()
+        other = [
+            str(p.relative_to(trained.results))
+            for p, content in expected.items()
+            if not any(q.read_bytes() == content for q in p.parent.parent.glob("*/" + p.name))
+        ]
+        done[code] += 1
+        if "Traceback" in text or code not in (0, 1, 2) or (code == 0 and other):
+            where = f"again after {kind} in {path.relative_to(trained.results)}"
+            yield f"{where}: exit {code}, {other}; {text[-300:]}"
+        trained.restore()
+    print(f"ran the script again after {count} of them, by exit code: {dict(done)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=3000)
@@ -185,99 +288,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     forked.warm_up()
-    draw, counts, problems = random.Random(options.seed), collections.Counter(), []
+    draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        at = Path(scratch)
-        results, cache, log = at / "results", ["--cache-dir", str(at / "cache")], at / "log.txt"
-        to = ["--results-dir", str(results), *cache]
-        for module, flags in (("chen2019", [*CHEN, *ROWS]), ("pham2019", PHAM)):
-            if forked.wait(forked.start(f"reproduce.{module}", [*flags, *to], log)):
-                sys.exit(log.read_text()[-3000:])
-        stopped = forked.start(
-            "reproduce.chen2019",
-            [*CHEN, "--epochs", "3", "--rows", "BR-all", *to],
-            log,
-            kill_and_resume.kill_inside_a_write(8, half=True),
-        )
-        if forked.wait(stopped) != -signal.SIGKILL:
-            sys.exit(f"the stopped run was not stopped: {log.read_text()[-1500:]}")
-        for path in results.glob("*/*/*/*/state.npz"):
-            with np.load(path) as archive:
-                count = len(archive.files) - 1
-                SHAPES[path.parent.parent.name] = [archive[str(n)].shape for n in range(count)]
-        paths = sorted(p for p in results.rglob("*") if p.is_file() and p.name[0] != ".")
-        whole = {path: path.read_bytes() for path in paths}
-        before = read_everything(results)
-        assert any(key.endswith("state") and said != "begins again" for key, said in before.items())
-
-        def restore() -> None:
-            for path in [p for p in results.rglob("*") if p.is_file() and p.name[0] != "."]:
-                if path not in whole:
-                    path.unlink()
-            for path, content in whole.items():
-                if not path.exists() or path.read_bytes() != content:
-                    path.write_bytes(content)
-
-        for _ in range(options.trials):
-            path = draw.choice(paths)
-            kind = damage(path, paths, draw)
-            if path.exists() and path.read_bytes() == whole[path]:
-                continue
-            counts[kind] += 1
-            where = f"{kind} in {path.relative_to(results)}"
-            try:
-                after = read_everything(results)
-            except Exception as error:  # what this script is for
-                problems.append(f"{where}: {type(error).__name__}: {error}")
-                counts["crashed"] += 1
-            else:
-                silent = [key for key, now in after.items() if wrong(key, now, before)]
-                if path.parent.parent.name == "BR-all" and path.name == "history.csv":
-                    silent += [] if after == before else ["its copy in the state"]
-                elif (
-                    after == before
-                    and path.suffix in TEXTS
-                    and not (
-                        path.name == "checksums.json" and kind == "delete"  # holds no number itself
-                    )
-                ):
-                    silent.append("nobody noticed")
-                if silent:
-                    problems.append(f"{where}: {', '.join(silent)}")
-                    counts["silent"] += 1
-            restore()
-        print("read damaged files:", dict(counts), flush=True)
-        run_again(options.whole, draw, paths, whole, results, at, to, restore, problems)
+        trained = train(Path(scratch))
+        problems = [
+            *read_damaged(trained, options.trials, draw),
+            *run_again(trained, options.whole, draw, Path(scratch)),
+        ]
     print("\n".join(problems[:60]))
     print(f"{len(problems)} not as promised")
     sys.exit(bool(problems))
-
-
-def run_again(count, draw, paths, whole, results, at, to, restore, problems) -> None:
-    """Damage a file, run the script again to its end, compare what it then holds."""
-    expected = {
-        path: content for path, content in whole.items() if path.name.startswith("predictions")
-    }
-    done = collections.Counter()
-    of_chen = [path for path in paths if "chen2019" in path.parts]
-    for trial in range(count):
-        path = draw.choice([p for p in of_chen if p.name != "log.txt"])
-        kind = damage(path, of_chen, draw)
-        log = at / f"again-{trial}.txt"
-        code = forked.wait(forked.start("reproduce.chen2019", [*CHEN, *ROWS, *to], log))
-        text = log.read_text()
-        wrong = [
-            str(p.relative_to(results))
-            for p in expected
-            if "chen2019" in p.parts
-            and not any(q.read_bytes() == expected[p] for q in p.parent.parent.glob("*/" + p.name))
-        ]
-        done[code] += 1
-        if "Traceback" in text or code not in (0, 1, 2) or (code == 0 and wrong):
-            where = f"again after {kind} in {path.relative_to(results)}"
-            problems.append(f"{where}: exit {code}, {wrong}; {text[-300:]}")
-        restore()
-    print(f"ran the script again after {count} of them, by exit code: {dict(done)}", flush=True)
 
 
 if __name__ == "__main__":
