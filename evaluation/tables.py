@@ -185,7 +185,7 @@ def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -
             claim = "" if i else f"{name}: “{quote}”"
             lines.append([claim, ": ".join(claim_in_words(line)), theirs, ours])
     columns = ["claim", "comparison", "their numbers", "ours"]
-    return "\n".join([*parts, *left_aligned(pd.DataFrame(lines, columns=columns))]) + "\n"
+    return "\n".join([*parts, left_aligned(pd.DataFrame(lines, columns=columns))])
 
 
 def claim_in_words(line: dict) -> tuple[str, str]:
@@ -207,10 +207,10 @@ def _with_details(verdict: str, *details: str) -> str:
     return "; ".join(filter(None, [f"**{verdict}**", *details]))
 
 
-def left_aligned(table: pd.DataFrame) -> Iterator[str]:
-    """The lines of a Markdown table of words."""
-    heading, _, *lines = _markdown_lines(table)
-    yield from (heading, "|" + " --- |" * (heading.count(" | ") + 1), *lines)
+def left_aligned(table: pd.DataFrame) -> str:
+    """A Markdown table of words."""
+    heading, ruler, *lines = _markdown_lines(table)
+    return "\n".join([heading, ruler.replace("---:", "---"), *lines]) + "\n"
 
 
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:

@@ -70,7 +70,7 @@ class Contrast:
 
 
 class Why(NamedTuple):
-    """What shows when a claim holds: an effect of a contrast, by the beginnings of their names."""
+    """What shows when a claim holds: effects of a contrast, by the beginnings of their names."""
 
     contrast: str
     effect: str

@@ -58,28 +58,35 @@ def save(name: str, effects: pd.DataFrame, results: Path) -> None:
     tables.to_csv(effects[COLUMNS], results / f"{name}.csv")
 
 
-def load(name: str, results: Path) -> pd.DataFrame | None:
-    """A contrast's effects; None if it has not run to its end."""
-    path = results / f"{name}.csv"
+def load(contrast: Contrast, results: Path) -> pd.DataFrame | None:
+    """A contrast's effects; None if it has not run to its end, or when it had other effects."""
+    path = results / f"{contrast.name}.csv"
     if not path.exists():
         return None
     try:
-        return pd.read_csv(path)[COLUMNS]
+        found = pd.read_csv(path)[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path} cannot be read ({error}): delete it and run this again.") from error
+    wanted = {(panel.title, effect.name) for panel in contrast.panels for effect in panel.effects}
+    return found if wanted <= {*zip(found["panel"], found["effect"], strict=True)} else None
 
 
 def write(
     contrasts: dict[str, Contrast], claimed: dict[str, dict], results: Path, docs: Path
 ) -> Path:
     """Write docs/study.md and docs/study/NAME.svg from what is finished."""
+    effects = {name: load(contrast, results) for name, contrast in contrasts.items()}
     parts = [INTRODUCTION, _how_long([*contrasts], claimed, results)]
     for paper, by_claim in claimed.items():
         own = [contrast for contrast in contrasts.values() if contrast.paper == paper]
         parts.append(f"## {paper}\n")
-        parts += [_contrast(contrast, results, docs) for contrast in own]
+        parts += [_contrast(contrast, effects[contrast.name], docs) for contrast in own]
         parts.append(_rows(paper, results))
-        parts.append(_claims(paper, by_claim, contrasts, results))
+        reasons = {
+            claim: _why(why, contrasts[why.contrast], effects[why.contrast])
+            for claim, why in by_claim.items()
+        }
+        parts.append(_claims(paper, papers.claims(paper, results), reasons))
     return files.write(docs / "study.md", "\n".join(parts).rstrip() + "\n")
 
 
@@ -100,10 +107,9 @@ def _how_long(names: Sequence[str], claimed: dict[str, dict], results: Path) -> 
     )
 
 
-def _contrast(contrast: Contrast, results: Path, docs: Path) -> str:
+def _contrast(contrast: Contrast, effects: pd.DataFrame | None, docs: Path) -> str:
     """A contrast's question, its answer in words, its figure and its numbers."""
     title = f"### {contrast.question}\n\n"
-    effects = load(contrast.name, results)
     if effects is None:
         return f"{title}`{contrast.name}`: {NOT_YET}.\n"
     path = docs / "study" / f"{contrast.name}.svg"
@@ -143,19 +149,15 @@ def _rows(paper: str, results: Path) -> str:
     )
 
 
-def _claims(
-    paper: str, by_claim: dict[str, Why], contrasts: dict[str, Contrast], results: Path
-) -> str:
+def _claims(paper: str, checked: pd.DataFrame | None, reasons: dict[str, str]) -> str:
     """Each claim: by the printed numbers, on phantoms, and what of a contrast shows why."""
     head = f"### What {paper} claims\n\n"
-    checked = papers.claims(paper, results)
     if checked is None:
         return f"{head}`{paper}-rows`: {NOT_YET}.\n"
     lines = []
     for line in checked.to_dict("records"):
         if line["ours"] == claims.NOT_RUN:  # on numbers quoted from another paper
             continue
-        why = by_claim.get(line["claim"])
         lines.append(
             {
                 "claim": line["claim"],
@@ -164,18 +166,19 @@ def _claims(
                 "on": f"{line['column']} {line['metric']}",
                 "printed": line["published"],
                 "on drawn phantoms": f"{line['ours']} ({line['margin']})",
-                "why": _why(why, contrasts[why.contrast], results) if why else "",
+                "why": reasons.get(line["claim"], ""),
             }
         )
     if not lines:
         return f"{head}None of its claims is on rows that run here.\n"
-    return head + "\n".join(tables.left_aligned(pd.DataFrame(lines).set_index("claim"))) + "\n"
+    return head + tables.left_aligned(pd.DataFrame(lines))
 
 
-def _why(why: Why, contrast: Contrast, results: Path) -> str:
-    """An effect of a contrast, in words: where along the knob it is above or below zero."""
-    effects = load(why.contrast, results)
+def _why(why: Why, contrast: Contrast, effects: pd.DataFrame | None) -> str:
+    """Effects of a contrast, in words: where along the knob they are above or below zero."""
     if effects is None:
         return f"`{why.contrast}`: {NOT_YET}"
     chosen = wording.of(effects.dropna(subset="against"), why.effect, why.panel)
-    return f"{chosen['effect'].iloc[0]}: {wording.verdict(chosen)}, of: {contrast.knob}"
+    by_effect = chosen.groupby("effect", sort=False)
+    said = "; ".join(f"{effect}: {wording.verdict(line)}" for effect, line in by_effect)
+    return f"{said}, of: {contrast.knob}"
