@@ -239,6 +239,17 @@ def test_a_row_that_fails_stops_the_rows_that_need_it_and_no_others(train, capsy
     assert all(run.finished for run in runs)
 
 
+def test_tables_and_pages_of_runs_are_sealed_too(train):
+    (run,) = train([row("a")])
+    folder, page = run.folder.parents[1], run.folder / "details.md"
+    for path in (folder / "table.md", page):
+        path.write_text("AUC .812")
+    loop.finish([run])
+    assert files.changed_since_sealed(folder) == []
+    page.write_text("AUC .912")
+    assert [path.name for path in map(Path, files.changed_since_sealed(folder))] == ["details.md"]
+
+
 def test_predictions_of_another_run_are_set_aside_and_made_again(train, capsys):
     rows = [row("a"), row("b")]
     first, second = train(rows)

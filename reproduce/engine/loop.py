@@ -95,10 +95,13 @@ def finish(runs: Sequence[Run]) -> None:
     """Seal the tables, which are written by now; name the rows that failed, and exit with 1."""
     folder = runs[0].folder.parents[1]
     kinds = (".csv", ".md", ".svg", ".png", ".gz")
-    tables = [path for path in folder.iterdir() if path.suffix in kinds]
-    of_runs = [path for run in runs if run.finished for path in run.folder.glob("*.csv")]
-    # other processes' unfinished files come and go
-    files.seal(folder, [path for path in (*tables, *of_runs) if path.name[0] != "."])
+    written = [
+        path
+        for place in (folder, *(run.folder for run in runs if run.finished))
+        for path in place.iterdir()
+        if path.suffix in kinds and path.name[0] != "."  # other processes' unfinished files
+    ]
+    files.seal(folder, written)
     failed = plan.failures(runs)
     if not failed:
         return
