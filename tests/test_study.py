@@ -253,6 +253,7 @@ def test_fewer_seeds_are_said(tmp_path):
     page.save(contrast.name, all_effects(contrast).assign(seeds=1), tmp_path)
     written = page.write({contrast.name: contrast}, {"chen2019": {}}, tmp_path, tmp_path)
     assert "So far of 1 of 3 seeds" in written.read_text()
+    assert not page.is_whole(written)
 
 
 def test_what_was_computed_with_other_effects_is_computed_again(tmp_path):
@@ -280,6 +281,10 @@ def test_what_is_not_computed_yet_is_said(tmp_path):
     text = page.write(study.CONTRASTS, study.CLAIMS, tmp_path, tmp_path).read_text()
     assert text.count(page.NOT_YET) >= 2 * len(study.CONTRASTS)
     assert "no patient is in it" in " ".join(text.split())
+
+
+def test_the_page_in_the_documents_is_whole():
+    assert page.is_whole(REPOSITORY / "docs" / "study.md")
 
 
 def test_claims_of_the_papers_stand_beside_the_contrast(tmp_path):
@@ -329,8 +334,9 @@ def test_a_contrast_runs_whole_and_again_without_training(tmp_path):
     effects = page.load(contrast, tmp_path / "results" / "quick")
     assert effects["value"].notna().all()
     assert effects["effect"][effects["against"].isna()].str.endswith(" itself").all()
-    text = (tmp_path / "results" / "quick" / "docs" / "study.md").read_text()
-    assert "study/pham2019-misaligned.svg" in text
+    written = tmp_path / "results" / "quick" / "docs" / "study.md"
+    assert "study/pham2019-misaligned.svg" in written.read_text()
+    assert not page.is_whole(written)  # so the suite's own page stays as it is
     again = command(*words, "--cache-dir", tmp_path / "cache")
     assert "4 of 4 runs are finished" in again.stdout or "3 of 3 runs" in again.stdout
     assert "epoch" not in again.stdout

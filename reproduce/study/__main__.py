@@ -5,10 +5,13 @@
     bash reproduce/study.sh --quick                    that it runs: tiny images, one epoch
 
 Each contrast turns one knob of the phantoms and trains a paper's own rows at each of its values.
-What is finished stays; the same command goes on where it stopped.
+What is finished stays; the same command goes on where it stopped. The page is written after every
+part, to docs/study.md in the results folder; the suite's own docs/study.md is replaced when all
+parts are there.
 """
 
 import argparse
+import functools
 import logging
 from pathlib import Path
 
@@ -46,15 +49,18 @@ def main() -> None:
         chosen = []
     if unknown := [name for name in chosen if name not in {**CONTRASTS, **ROWS}]:
         raise RunError(f"--only {unknown[0]}: choose from {', '.join([*CONTRASTS, *ROWS])}.")
-    docs = options.results_dir / "docs" if given.quick else given.docs
-    written = page.write(CONTRASTS, CLAIMS, options.results_dir, docs)
+    write = functools.partial(page.write, CONTRASTS, CLAIMS, options.results_dir)
+    docs = given.docs or options.results_dir / "docs"
+    written = write(docs)
     for name in chosen:
         with page.counted(name, options.results_dir):
             if name in CONTRASTS:
                 page.save(name, contrasts.compute(CONTRASTS[name], options), options.results_dir)
             else:
                 papers.tabulate(ROWS[name], options)
-        page.write(CONTRASTS, CLAIMS, options.results_dir, docs)  # whole after each
+        write(docs)
+    if given.docs is None and not given.quick and page.is_whole(written):
+        written = write(ROOT / "docs")
     print(f"\nWritten: {written}")
 
 
@@ -76,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     add("--seeds", type=flags.seeds, default=(0, 1, 2), metavar="0,1,2")
     add("--results-dir", type=Path, default=ROOT / "results" / "study", metavar="DIR")
     add("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
-    add("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where study.md goes")
+    add("--docs", type=Path, metavar="DIR", help="where study.md goes, whole or not")
     add("--device", choices=("auto", "cpu", "gpu"), default="auto")
     return parser.parse_args()
 
