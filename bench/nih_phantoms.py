@@ -18,10 +18,14 @@ from data.progress import with_progress
 LABEL_FILE, LISTS = "Data_Entry_2017_v2020.csv", ("train_val_list.txt", "test_list.txt")
 
 
+def rows(released: Path) -> pd.DataFrame:
+    """NIH's label file."""
+    return pd.read_csv(label_file(released, LABEL_FILE), dtype=str)
+
+
 def draw(folder: Path, images: int, pixels: int, released: Path) -> None:
     """Draw as many images of NIH's own label file, of whole patients, with its rows and lists."""
-    table = pd.read_csv(label_file(released, LABEL_FILE), dtype=str)
-    table = of_whole_patients(table, "Patient ID", images)
+    table = of_whole_patients(rows(released), "Patient ID", images)
     folder.mkdir(parents=True)
     table.to_csv(folder / LABEL_FILE, index=False, lineterminator="\n")
     for name in LISTS:

@@ -26,8 +26,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from bench import machine, nih_phantoms, publish
 from data import DataError
 from data.phantom import drawing
@@ -380,22 +378,14 @@ def main(arguments: list[str] | None = None) -> None:
                 if options.labels is None:
                     print("No --labels: NIH's rows are not rehearsed.", file=sys.stderr)
                     continue
-                total = len(
-                    pd.read_csv(
-                        nih_phantoms.label_file(options.labels, nih_phantoms.LABEL_FILE),
-                        usecols=[0],
-                    )
-                )
+                total = len(nih_phantoms.rows(options.labels))
             sizes = [total // share for share in options.shares]
             if options.quick:
                 sizes = [min(images, total) for images in QUICK]
             if measured.get(rehearsed.name, {}).keys() >= {*sizes}:
                 continue
             at = folder / "under-way"
-            stages = [
-                Stage(rehearsed, at / str(images), images, options.labels)
-                for images in sorted(sizes)
-            ]
+            stages = [Stage(rehearsed, at / str(n), n, options.labels) for n in sorted(sizes)]
             measured[rehearsed.name] = rehearse(stages, at, 1 if options.quick else TURNS)
             (folder / "measured.json").write_text(json.dumps(measured))
     publish("rehearsal", table(measured), options.write)
