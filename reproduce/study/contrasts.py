@@ -84,8 +84,11 @@ def compute(contrast: Contrast, options: Namespace) -> pd.DataFrame:
     for point in points:
         print(f"\n=== {contrast.name}: {contrast.knob}: {point.value:g}", flush=True)
         runs = _train(contrast, point, options)
+        # panels may share a measure, which takes seconds
+        measures = dict.fromkeys(panel.measure for panel in contrast.panels)
+        measured = {measure: measure(runs, options.resamples) for measure in measures}
         for panel in contrast.panels:
-            for effect in panel.effects_of(runs, options.resamples):
+            for effect in panel.effects_of(measured[panel.measure]):
                 about = {"contrast": contrast.name, "knob": point.value}
                 lines.append(about | effect | {"seeds": len(options.seeds)})
     return pd.DataFrame(lines)

@@ -44,12 +44,12 @@ class Panel:
     measure: Measure
     effects: Sequence[Effect]
 
-    def effects_of(self, runs: Sequence[Run], resamples: int) -> Iterator[dict]:
+    def effects_of(self, measured: dict[str, Measured]) -> Iterator[dict]:
         """Value and interval of each effect, then of each row that others are held against.
 
-        NaN where a row failed. Only a difference names the row that it is `against`.
+        `measured` is what `measure` gave. NaN where a row failed. Only a difference names the row
+        that it is `against`.
         """
-        measured = self.measure(runs, resamples)
         held_against = dict.fromkeys(effect.against for effect in self.effects)
         own = [Effect(f"{row} itself", row, "") for row in held_against]
         for effect in (*self.effects, *own):

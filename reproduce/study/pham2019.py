@@ -27,8 +27,11 @@ CONFIG = script.Config(
 )  # fmt: skip
 FIVE = auc(Group("mean of five", labels.CHEXPERT_COMPETITION))
 UNCERTAIN = 0.6  # uncertain images of a label, to one positive image of it
+PLAIN = ("U-Ones", "U-Zeros")
 POLICIES = ("U-Ones", "U-Ones+LSR", "U-Zeros", "U-Zeros+LSR")
 SMOOTHING = "gain by label smoothing, mean AUC of five labels"
+SMOOTHED = Why("pham2019-uncertain", "U-", SMOOTHING)  # both policies
+SMOOTHED_ONES = Why("pham2019-uncertain", "U-Ones", SMOOTHING)
 CENTRE, TTA = script.CENTRE_CROP, "U-Ones" + script.TTA
 
 
@@ -59,7 +62,7 @@ def with_tta(config: script.Config, data: Data) -> Sequence[Row | Combined]:
 
 def _of_uncertain(effects: pd.DataFrame) -> str:
     ones, smooth_ones, zeros, smooth_zeros = (of(effects, f"{name} − Ignore") for name in POLICIES)
-    gains = [of(effects, f"{name}+LSR − {name}") for name in ("U-Ones", "U-Zeros")]
+    gains = [of(effects, f"{name}+LSR − {name}") for name in PLAIN]
     return (
         f"Against leaving uncertain labels out (Ignore): U-Ones is {verdict(ones)}, from "
         f"{trend(ones)} of truly positive ones; U-Zeros is {verdict(zeros)}, from {trend(zeros)}. "
@@ -102,10 +105,7 @@ CONTRASTS = [
             Panel(
                 SMOOTHING,
                 FIVE,
-                [
-                    Effect(f"{policy}+LSR − {policy}", f"{policy}+LSR", policy)
-                    for policy in ("U-Ones", "U-Zeros")
-                ],
+                [Effect(f"{name}+LSR − {name}", f"{name}+LSR", name) for name in PLAIN],
             ),
         ],
         conclude=_of_uncertain,
@@ -136,10 +136,10 @@ CONTRASTS = [
     ),
 ]
 CLAIMS = {
-    "lsr-raises-mean": Why("pham2019-uncertain", "U-", SMOOTHING),
+    "lsr-raises-mean": SMOOTHED,
     "policies-of-14-improve-on-ignore": Why("pham2019-uncertain", "U-Ones "),
-    "best-single-model": Why("pham2019-uncertain", "U-Ones", SMOOTHING),
-    "gain-over-u-ones": Why("pham2019-uncertain", "U-Ones", SMOOTHING),
-    "lsr-improves-the-policies-of-14": Why("pham2019-uncertain", "U-", SMOOTHING),
+    "best-single-model": SMOOTHED_ONES,
+    "gain-over-u-ones": SMOOTHED_ONES,
+    "lsr-improves-the-policies-of-14": SMOOTHED,
     "ensemble-helps": Why("pham2019-misaligned", "TTA"),
 }
