@@ -1,4 +1,7 @@
-class DataError(Exception):
+from safefiles import UserError
+
+
+class DataError(UserError):
     """The user's data cannot be used as asked; the message says why and what to do next."""
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import BadImage, DataError, files, template_crop
+import safefiles
+from data import BadImage, DataError, template_crop
 from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
 from data.images import read_gray
 from data.progress import with_progress
@@ -75,15 +76,15 @@ def prepare(
 
     waiting = f"Another process is preparing {folder}; waiting for it."
     try:
-        with files.lock(folder.parent / f".{folder.name}.lock", waiting), _one_thread_each():
+        with safefiles.lock(folder.parent / f".{folder.name}.lock", waiting), _one_thread_each():
             folder.mkdir(parents=True, exist_ok=True)
-            files.remove_parts(folder)
+            safefiles.remove_parts(folder)
             missing = _missing(folder, shards)
             _write(folder, missing, len(paths), decode, workers, progress)
             facts = {**settings, "size": stored, "resized": size, "sources": sources}
             _finish(folder, shards, paths, facts, skip_corrupt)
     except OSError as error:
-        raise files.cannot_write(folder, error) from error
+        raise safefiles.cannot_write(folder, error) from error
     return folder
 
 
@@ -99,7 +100,7 @@ class Shard:
         corrupt, black = {}, np.zeros((self.size, self.size), np.uint8)
         header = _header((len(self.paths), self.size, self.size))
         checksum, pixels = zlib.crc32(header), hashlib.sha256()
-        with files.whole(folder / self.name) as partial, partial.open("wb") as file:
+        with safefiles.whole(folder / self.name) as partial, partial.open("wb") as file:
             file.write(header)
             for path in self.paths:
                 image = next(decoded)
@@ -112,7 +113,7 @@ class Shard:
             # in its folder before the shard is: a shard without a note is not finished
             note = {"crc32": checksum, "pixels": pixels.hexdigest(), "corrupt": corrupt}
             note["check"] = _digest(note)
-            files.write(folder / (self.name + _NOTE), json.dumps(note))
+            safefiles.write(folder / (self.name + _NOTE), json.dumps(note))
 
     def note(self, folder: Path) -> dict | None:
         """What was noted when the shard was written; None if it is not finished."""
@@ -205,7 +206,7 @@ def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
     text = json.dumps(index).encode()
     index_file = folder / "index.json"
     if not index_file.is_file() or index_file.read_bytes() != text:
-        files.write(index_file, text)
+        safefiles.write(index_file, text)
     names = {shard.name for shard in shards}
     kept = names | {name + _NOTE for name in names}
     for path in folder.iterdir():
@@ -217,7 +218,7 @@ def _corrupt_error(listing: Path, corrupt: dict[str, str], total: int) -> DataEr
     """Write the list of all corrupt images; the error that names the first five."""
     lines = ["image_path,reason"]
     lines += [f"{_quoted(path)},{_quoted(reason)}" for path, reason in corrupt.items()]
-    files.write(listing, "\n".join(lines) + "\n")
+    safefiles.write(listing, "\n".join(lines) + "\n")
     first = "; ".join(f"{path} {reason}" for path, reason in list(corrupt.items())[:5])
     return DataError(
         f"{len(corrupt)} of {total} images cannot be used: {first}"

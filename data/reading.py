@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import DataError, files
+import safefiles
+from data import DataError
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
@@ -359,7 +360,7 @@ def finish(
     folders = {folder, folder.absolute().parent, *(path.absolute().parent for path in label_files)}
     frame.attrs.clear()
     frame.attrs |= attrs | {
-        "label_files": {path.name: files.sha256(path) for path in label_files},
+        "label_files": {path.name: safefiles.sha256(path) for path in label_files},
         "images": len(frame),
         "missing": missing,
         "phantom": any(any(each.glob("phantom*.json")) for each in folders),

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, files, reading
+import safefiles
+from data import DataError, reading
 
 NAMES = ("train", "val", "test")
 PUBLIC = "public"  # a second test set, Pham's of 500 studies
@@ -143,7 +144,7 @@ def save(frame: pd.DataFrame, path: str | Path) -> str:
     text = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n")
     content = text.encode("utf-8", "surrogateescape")
     packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
-    files.write(path, packed)
+    safefiles.write(path, packed)
     return digest(frame)
 
 

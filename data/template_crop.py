@@ -17,7 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import BadImage, DataError, files
+import safefiles
+from data import BadImage, DataError
 from data.images import read_gray
 
 VERSION = 1
@@ -62,7 +63,7 @@ def build(
 def save(path, template: np.ndarray, **origin) -> None:
     """Keep a template with its version, its hash and whatever says where it came from."""
     about = {"version": VERSION, "sha256": digest(template), **origin}
-    with files.whole(path) as partial, partial.open("wb") as file:
+    with safefiles.whole(path) as partial, partial.open("wb") as file:
         np.savez(file, template=template, about=json.dumps(about))
 
 
@@ -72,7 +73,7 @@ def load(path) -> np.ndarray:
         with np.load(path) as saved:
             template, about = saved["template"], json.loads(str(saved["about"]))
         known = about["version"], about["sha256"]
-    except files.DAMAGED_ARCHIVE as error:
+    except safefiles.DAMAGED_ARCHIVE as error:
         raise DataError(f"{path} holds no template; delete it and run again.") from error
     if known != (VERSION, digest(template)) or template.ndim != 2 or template.dtype != np.uint8:
         raise DataError(f"{path} holds another version's or a damaged template; delete it.")

@@ -2,8 +2,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from safefiles import UserError
+
 Names = Sequence[str] | np.ndarray  # of labels, images or patients
 
 
-class EvaluationError(Exception):
+class EvaluationError(UserError):
     """Predictions, truth or published numbers cannot be scored; the message says what to do."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data import files
+import safefiles
 from evaluation import Names, metrics
 from evaluation.predictions import Predictions
 
@@ -296,6 +296,6 @@ def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
         figure.suptitle(printable(title), fontsize=9, color=ORANGE if phantom else "black")
     # Ids from a salt and no date, else every file differs; text as text stays searchable.
     repeatable = matplotlib.rc_context({"svg.hashsalt": "figures", "svg.fonttype": "none"})
-    with repeatable, files.whole(path) as partial:
+    with repeatable, safefiles.whole(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
     return Path(path)

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from data import files
-from evaluation import Names, grad_cam
+import safefiles
+from evaluation import Names, heatmap
 from evaluation.figures import literal_text, printable
 
 DISCLAIMER = "For research only. Not a medical device; not for diagnosis."
@@ -46,7 +46,7 @@ def activations(
     for tile in tiles[len(labels) :]:
         tile.set_axis_off()
     for k, (tile, label) in enumerate(zip(tiles, labels, strict=False)):
-        _picture(tile, grad_cam.overlay(image, heat[k]))
+        _picture(tile, heatmap.overlay(image, heat[k]))
         label_spread = None if spread is None else spread[k]
         tile.set_title(
             f"{label}\n{percent(probabilities[k], label_spread)}",
@@ -90,7 +90,7 @@ def prediction(
             tile.set_axis_off()
             continue
         label = shown[position]
-        _picture(tile, grad_cam.overlay(image, heat[position]))
+        _picture(tile, heatmap.overlay(image, heat[position]))
         label_spread = None if spread is None else spread[label]
         tile.set_title(
             f"{labels[label]}\n{percent(probabilities[label], label_spread)}", fontsize=8
@@ -174,6 +174,6 @@ def outline(parents: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    with files.whole(path) as partial:
+    with safefiles.whole(path) as partial:
         figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
     return Path(path)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data import files
+import safefiles
 from evaluation import EvaluationError, Names
 
 VALIDATION = "validation.npz"  # the same of a run's validation images, which choose thresholds
@@ -69,7 +69,7 @@ def save(path: str | Path, predictions: Predictions) -> None:
     if problem := _problem(arrays):
         raise EvaluationError(f"These predictions are not written to {path}: {problem}.")
     arrays[DIGEST] = np.asarray(content_digest(arrays))
-    with files.whole(path) as partial, partial.open("wb") as file:
+    with safefiles.whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         }
     except PermissionError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from error
-    except (*files.DAMAGED_ARCHIVE, MemoryError) as error:
+    except (*safefiles.DAMAGED_ARCHIVE, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise _refusal(path, f"it is damaged, or another kind of file ({reason})") from error
     if missing := [name for name in Predictions._fields if name not in arrays]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation.published import FAILED, RELEASED, verdict_kind
 
 WIDTH = 100
@@ -306,4 +306,4 @@ def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
 
 def _write(path: str | Path, text: str) -> Path:
     """UTF-8, whole or not at all; bytes of a file name that are no UTF-8 become \\udcXX."""
-    return files.write(path, text.encode("utf-8", "backslashreplace"))
+    return safefiles.write(path, text.encode("utf-8", "backslashreplace"))

@@ -1,7 +1,9 @@
 from importlib import import_module
 
+from safefiles import UserError
 
-class ModelError(Exception):
+
+class ModelError(UserError):
     """A network cannot be built as asked; the message says why and what to do next."""
 
 

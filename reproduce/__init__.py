@@ -3,13 +3,15 @@ import os
 import re
 from pathlib import Path
 
+from safefiles import UserError
+
 # Before anything imports TensorFlow, whose start-up notes would stand above every table.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).parents[1]
 
 
-class RunError(Exception):
+class RunError(UserError):
     """A run cannot go on as asked; the message says why and what to do next."""
 
 

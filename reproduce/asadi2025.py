@@ -27,7 +27,7 @@ import pandas as pd
 import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import inference
+from models import inference
 from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss

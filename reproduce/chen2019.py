@@ -28,7 +28,7 @@ import pandas as pd
 import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, inference
+from evaluation import hierarchy, probabilities
 from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Levels, Pixels, Precision, Rate
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
@@ -91,7 +91,9 @@ def rows(config: Config, data: Data) -> list[Row]:
         targets = label_tree.close(np.where(preserved, truth, np.nan), whole)
 
     def chain_rule(logits: np.ndarray, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
-        return hierarchy.path_product(floor + (1 - floor) * inference.sigmoid(logits), ancestors)
+        return hierarchy.path_product(
+            floor + (1 - floor) * probabilities.sigmoid(logits), ancestors
+        )
 
     def bce():  # BR: binary relevance
         return losses.masking.MaskedBCE()

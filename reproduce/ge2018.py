@@ -30,7 +30,7 @@ import losses
 import models
 from data import labels, splits
 from data.augment import Augment
-from evaluation import inference
+from evaluation.probabilities import sigmoid
 from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
@@ -112,7 +112,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
     def head(*wanted: int) -> Readout:
         def probabilities(outputs: np.ndarray) -> np.ndarray:
             of_heads = np.stack(np.split(outputs, 3, axis=-1))[list(wanted)]
-            return inference.sigmoid(of_heads).mean(axis=0)
+            return sigmoid(of_heads).mean(axis=0)
 
         return Readout(probabilities)
 

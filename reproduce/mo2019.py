@@ -28,7 +28,7 @@ import pandas as pd
 import losses
 from data import labels, splits
 from data.augment import Augment
-from evaluation import inference
+from evaluation import probabilities
 from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate, Weight
 from reproduce.engine.rows import Data, Fit, Readout, Row, Task
@@ -84,8 +84,8 @@ def rows(config: Config, data: Data) -> list[Row]:
     if config.schedule == "plateau":
         rate = schedules.plateau(config.learning_rate, 0.1, 1e-4, 1e-7)  # as CheXNet; ours
     fit = Fit(config.epochs, rate, augment=Augment(flip=True))
-    one_by_one = Readout(lambda logits: inference.sigmoid(logits)[..., :14])
-    exclusive = Readout(lambda logits: inference.softmax(logits)[..., :14])
+    one_by_one = Readout(lambda logits: probabilities.sigmoid(logits)[..., :14])
+    exclusive = Readout(lambda logits: probabilities.softmax(logits)[..., :14])
 
     def factors():
         of_training = targets[data.frame["split"] == "train"]

@@ -28,7 +28,8 @@ import pandas as pd
 import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, inference
+from evaluation import hierarchy, probabilities
+from models import inference
 from reproduce.engine import dataset, flags, loop, schedules
 from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
 from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
@@ -115,7 +116,7 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
         return label_tree.close(targets_of(policy), tree, config.close, np.isnan(released))
 
     def chain_rule(logits: np.ndarray) -> np.ndarray:  # eqs. 3 and 4
-        return hierarchy.path_product(inference.sigmoid(logits), ancestors)
+        return hierarchy.path_product(probabilities.sigmoid(logits), ancestors)
 
     def bce():  # eq. 2, with the minus sign that it lacks
         return losses.masking.MaskedBCE()

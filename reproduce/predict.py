@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import BadImage, files, label_tree
+import safefiles
+from data import BadImage, label_tree
 from data.augment import Augment
 from data.images import unlike_radiograph
 from evaluation import operating_points, uncertainty
@@ -126,7 +127,7 @@ class Output:
                 "--out, or move that file away."
             )
         self.done = self._up_to_date(self._lines(text))
-        files.write(about, json.dumps(made_from, indent=1))
+        safefiles.write(about, json.dumps(made_from, indent=1))
         self._write_anew()
 
     def _text(self) -> str:
@@ -160,7 +161,7 @@ class Output:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows([self.columns, *([image, *rest] for image, rest in self.done.items())])
-        files.write(self.path, lines.getvalue())
+        safefiles.write(self.path, lines.getvalue())
 
     def add(self, image: "Predicted") -> None:
         """Write an image's line; probabilities unrounded, as rounding would tie those near 1."""
@@ -202,14 +203,14 @@ def open_output(
     """The output folder, tried and held before any network is built."""
     made_from = {
         "run": str(run.folder.absolute()),
-        "predictions.npz": files.sha256(run.folder / "predictions.npz"),
+        "predictions.npz": safefiles.sha256(run.folder / "predictions.npz"),
         "tta": options.tta,
         "mc": options.mc,
         "operating point": str(options.operating_point),
     }
     columns = [*run.labels, *([f"{name} ±" for name in run.labels] if members else [])]
     columns += [f"{name} present" for name in run.labels]
-    with files.lock(options.out / ".lock") as held:
+    with safefiles.lock(options.out / ".lock") as held:
         if not held:
             raise RunError(f"Another command is writing to {options.out}: give another --out.")
         yield Output(options.out, columns, made_from, members)

@@ -11,7 +11,7 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
-from data import files
+import safefiles
 
 VERSION = "4.14.1"
 ADDRESS = f"https://registry.npmjs.org/axe-core/-/axe-core-{VERSION}.tgz"
@@ -34,7 +34,7 @@ def fetch() -> str:
             content = answer.read()
         if _sha256(content) != SHA256:
             raise OSError(f"{ADDRESS} has another SHA-256 than {SHA256}")
-        files.write(PATH, content)
+        safefiles.write(PATH, content)
     with tarfile.open(PATH) as archive:
         member = archive.extractfile("package/axe.min.js")
         assert member is not None

@@ -35,17 +35,14 @@ PHAM = [*SMALL, "--resize", "36", "--epochs", "1", "--rows", "Ignore", "U-Zeros"
 
 def sentences() -> tuple[type[Exception], ...]:
     """The errors that reach the user as one sentence."""
-    from data import DataError
-    from evaluation import EvaluationError
-    from models import ModelError
-    from reproduce import RunError
+    from safefiles import UserError
 
-    return DataError, EvaluationError, ModelError, RunError
+    return (UserError,)
 
 
 def read_everything(results: Path) -> dict[str, str]:
     """What every reader says of every run: a digest of what it gives, or its sentence."""
-    from data import files
+    import safefiles
 
     said = {}
 
@@ -63,16 +60,16 @@ def read_everything(results: Path) -> dict[str, str]:
                     functools.partial(read, folder),
                 )
     for folder in sorted(results.glob("*/*")):
-        read = functools.partial(files.changed_since_sealed, folder)
+        read = functools.partial(safefiles.changed_since_sealed, folder)
         note(f"{folder.relative_to(results)} tables", read)
     return said
 
 
 def weights(folder: Path) -> str:
-    from data import files
+    import safefiles
     from reproduce.engine import state
 
-    return files.sha256(state.weights_of(folder))
+    return safefiles.sha256(state.weights_of(folder))
 
 
 def template(folder: Path) -> str:

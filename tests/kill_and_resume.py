@@ -30,12 +30,12 @@ def kill_inside_a_write(number: int, half: bool):
     """What a child does first: it dies at its so many-th write, at half of the file or all."""
 
     def before() -> None:
-        from data import files
+        import safefiles
 
         replace, left = Path.replace, [number]
 
         def dying(partial: Path, target: Path):
-            if partial.name.startswith(files.PART):
+            if partial.name.startswith(safefiles.PART):
                 left[0] -= 1
                 if not left[0]:
                     if half:

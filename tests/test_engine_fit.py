@@ -13,8 +13,9 @@ from data import labels, plco, splits
 from data.augment import Augment
 from data.phantom import drawing
 from data.progress import TimeLeft
-from evaluation import inference, predictions
+from evaluation import predictions
 from evaluation.predictions import Predictions
+from models import inference
 from reproduce import RunError
 from reproduce.engine import backend, dataset, state
 from reproduce.engine import fit as engine_fit

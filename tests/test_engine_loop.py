@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, files, splits
+import safefiles
+from data import DataError, splits
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 from reproduce import RunError
@@ -88,7 +89,7 @@ def train(tmp_path, data, monkeypatch):
         if run.row.name in failing:
             raise state.RowFailed("NaN in epoch 1", "Lower --learning-rate.")
         (run.folder / state.WEIGHTS).write_bytes(b"weights")
-        state.add_to_record(run.folder, weights=files.sha256(run.folder / state.WEIGHTS))
+        state.add_to_record(run.folder, weights=safefiles.sha256(run.folder / state.WEIGHTS))
         finish(run, 0.5)
 
     from reproduce.engine import fit
@@ -245,9 +246,11 @@ def test_tables_and_pages_of_runs_are_sealed_too(train):
     for path in (folder / "table.md", page):
         path.write_text("AUC .812")
     loop.finish([run])
-    assert files.changed_since_sealed(folder) == []
+    assert safefiles.changed_since_sealed(folder) == []
     page.write_text("AUC .912")
-    assert [path.name for path in map(Path, files.changed_since_sealed(folder))] == ["details.md"]
+    assert [path.name for path in map(Path, safefiles.changed_since_sealed(folder))] == [
+        "details.md"
+    ]
 
 
 def test_predictions_of_another_run_are_set_aside_and_made_again(train, capsys):

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import files, labels
+import safefiles
+from data import labels
 from evaluation import predictions
 from reproduce import RunError, chen2019, predict
 from reproduce.engine import loop, plan, search, state
@@ -107,7 +108,7 @@ def train(tmp_path, data, monkeypatch):  # noqa: F811
             if own == ["fails"]:
                 raise state.RowFailed("NaN in epoch 1", "Lower --learning-rate.")
             (run.folder / state.WEIGHTS).write_bytes(run.row.name.encode())
-            state.add_to_record(run.folder, weights=files.sha256(run.folder / state.WEIGHTS))
+            state.add_to_record(run.folder, weights=safefiles.sha256(run.folder / state.WEIGHTS))
             pd.DataFrame({"val": own}).to_csv(run.folder / "history.csv", index=False)
             if weights is not None:
                 (run.folder / "started-from.txt").write_bytes(weights.read_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import files
+import safefiles
 from data.progress import TimeLeft
 from reproduce import RunError
 from reproduce.engine import cluster, loop, spread, state, worker
@@ -249,7 +249,7 @@ def locks_held(folder: Path) -> list[Path]:
     while True:
         held = []
         for path in folder.rglob("seed-*/.lock"):
-            with files.lock(path) as free:
+            with safefiles.lock(path) as free:
                 held += [] if free else [path]
         if not held or time.monotonic() > deadline:
             return held

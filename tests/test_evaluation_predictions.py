@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from evaluation import EvaluationError, metrics, predictions
-from evaluation.inference import sigmoid
 from evaluation.predictions import Predictions, load, save, truth_digest
+from evaluation.probabilities import sigmoid
 
 LABELS = ("Edema", "Mass", "Nodule")
 

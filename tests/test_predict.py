@@ -16,8 +16,9 @@ import pytest
 import losses
 from data.augment import Augment
 from data.phantom import drawing
-from evaluation import hierarchy, inference, operating_points
+from evaluation import hierarchy, operating_points, probabilities
 from evaluation.predictions import VALIDATION, load
+from models import inference
 from reproduce import RunError
 from reproduce import predict as command
 from reproduce.engine import dataset, loop, rebuild
@@ -49,7 +50,7 @@ def rows(config, data: Data) -> list:
         return Row(name, task, losses.masking.MaskedBCE, fit, network=network, **more)
 
     def chain_rule(logits):
-        return hierarchy.path_product(inference.sigmoid(logits), ancestors)
+        return hierarchy.path_product(probabilities.sigmoid(logits), ancestors)
 
     drawn = Readout(passes=inference.augmented_passes(TTA, 2))
     deep = plain | {"head": "asadi2025", "dropout": 0.5}
@@ -228,15 +229,15 @@ def test_the_logits_of_a_label_are_its_own():
         return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[:, :2]
 
     def last_head(logits):
-        return inference.sigmoid(logits[:, 4:])
+        return probabilities.sigmoid(logits[:, 4:])
 
     def both_ends(logits):
-        return (inference.sigmoid(logits[:, :2]) + inference.sigmoid(logits[:, 4:])) / 2
+        return (probabilities.sigmoid(logits[:, :2]) + probabilities.sigmoid(logits[:, 4:])) / 2
 
     def chain_rule(logits):
-        return hierarchy.path_product(inference.sigmoid(logits), np.array([[1, 0], [1, 1]]))
+        return hierarchy.path_product(probabilities.sigmoid(logits), np.array([[1, 0], [1, 1]]))
 
-    assert heads(2, 2, inference.sigmoid) == [[0], [1]]
+    assert heads(2, 2, probabilities.sigmoid) == [[0], [1]]
     assert heads(2, 3, softmax) == [[0], [1]]
     assert heads(2, 6, last_head) == [[4], [5]]
     assert heads(2, 6, both_ends) == [[0, 4], [1, 5]]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import files
+import safefiles
 from reproduce import RunError
 from reproduce.report import __main__ as report
 from reproduce.report import grids, page, results_folder
@@ -126,7 +126,7 @@ def test_damaged_published_numbers_are_named(results, monkeypatch, tmp_path):
 
 def test_a_failed_run_shows_its_reason(results):
     failed = results / "chen2019" / "plco" / "BR-leaf" / "seed-0"
-    files.write(failed / "failed.json", json.dumps({"reason": "NaN in epoch 2", "batch": 7}))
+    safefiles.write(failed / "failed.json", json.dumps({"reason": "NaN in epoch 2", "batch": 7}))
     table = results / "chen2019" / "plco" / "table.csv"
     side = pd.read_csv(table, dtype=str, keep_default_na=False)
     lost = (side["row"] == "BR-leaf").to_numpy()

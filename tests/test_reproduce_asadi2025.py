@@ -13,7 +13,8 @@ import pytest
 
 from data import labels
 from data.augment import Augment
-from evaluation import claims, inference, predictions
+from evaluation import claims, predictions
+from models import inference
 from reproduce import asadi2025
 from reproduce.asadi2025 import MC, PAPER, Config
 from reproduce.engine import schedules

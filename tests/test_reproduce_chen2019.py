@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from data import label_tree, labels, plco
-from evaluation import inference
+from evaluation import probabilities
 from reproduce import chen2019
 from reproduce.engine.rows import Data
 
@@ -65,7 +65,7 @@ def test_on_one_level_the_tree_teaches_what_flat_training_does():
         )
         assert (flat == pytest.approx(along)) == same
         read = made["HLUP"].readout.probabilities(logits)
-        assert np.allclose(read, inference.sigmoid(logits)) == same
+        assert np.allclose(read, probabilities.sigmoid(logits)) == same
 
 
 def rates(made: dict, row) -> list[float]:
@@ -114,7 +114,7 @@ def test_no_dataset_here_is_the_papers_split(dataset, reason):
 def test_probabilities_follow_the_chain_rule():
     made = rows(plco_frame([{"Nodule": 1}]))
     logits = np.random.default_rng(0).normal(size=(3, 19))
-    conditional = inference.sigmoid(logits)
+    conditional = probabilities.sigmoid(logits)
     path = [column(n) for n in ("Infiltration", "Opacity", "Pulmonary", "Abnormal")]
     expected = conditional[:, path].prod(axis=1)
     np.testing.assert_allclose(made["HLCP"].readout.probabilities(logits)[:, path[0]], expected)

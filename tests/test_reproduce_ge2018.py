@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data import chestxray14, labels
-from evaluation import inference, predictions, published
+from evaluation import predictions, probabilities, published
 from evaluation.predictions import Predictions
 from reproduce import ge2018
 from reproduce.engine.rows import Data, Row, parents
@@ -40,7 +40,7 @@ def test_every_published_row_of_theirs_has_one_of_ours(frame):
 
 def test_f_msml_is_read_at_fce_alone_and_with_its_own_ce(frame):
     outputs = np.random.default_rng(1).normal(size=(5, 42))
-    ce, _, fce = np.split(inference.sigmoid(outputs), 3, axis=1)
+    ce, _, fce = np.split(probabilities.sigmoid(outputs), 3, axis=1)
     ours = rows(frame)
     np.testing.assert_allclose(ours["R18-F-MSML"].readout.probabilities(outputs), fce)
     own = ours["R18-F-MSML + own CE"]

@@ -13,7 +13,7 @@ import pytest
 
 from data import labels
 from data.phantom import drawing
-from evaluation import inference, predictions, published
+from evaluation import predictions, probabilities, published
 from evaluation.predictions import Predictions
 from reproduce import RunError, pham2019
 from reproduce.engine import ranges
@@ -114,7 +114,7 @@ def test_step_2_is_the_head_of_step_1(frame):
 
 def test_the_chain_rule_and_its_absence(frame):
     logits = np.random.default_rng(0).normal(size=(20, len(NAMES)))
-    sigmoid = inference.sigmoid(logits)
+    sigmoid = probabilities.sigmoid(logits)
     plan = rows(frame)
     product = plan[BEST].readout.probabilities(logits)
     opacity, consolidation, pneumonia = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data import files
+import safefiles
 from reproduce import RunError
 from reproduce.engine import state
 from tests.papers import PAPERS
@@ -21,12 +21,12 @@ NONE = "none yet"
 def problems(folder: Path) -> list[str]:
     """What keeps a sent folder from being accepted."""
     found = []
-    if not (folder / files.SEALS).exists():
+    if not (folder / safefiles.SEALS).exists():
         found.append("no checksums.json")
     may_be_missing = re.compile(r"\.csv\.gz$")  # patients of restricted datasets
     found += [
         f"{name} is not as the training wrote it"
-        for name in files.changed_since_sealed(folder)
+        for name in safefiles.changed_since_sealed(folder)
         if (folder / name).exists() or not may_be_missing.search(name)
     ]
     found += [f"weights: {path.name}" for path in folder.rglob("*.h5")]
@@ -64,7 +64,7 @@ def sent(tmp_path):
     (run / "history.csv").write_text("epoch\n1\n")
     (folder / "table.csv").write_text("row,verdict\nrow,within\n")
     (folder / "split.csv.gz").write_bytes(b"patients")
-    files.seal(folder, [folder / "table.csv", folder / "split.csv.gz", run / "history.csv"])
+    safefiles.seal(folder, [folder / "table.csv", folder / "split.csv.gz", run / "history.csv"])
     return folder
 
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import inference, metrics
+from evaluation import metrics
 from evaluation.predictions import Predictions
+from evaluation.probabilities import sigmoid
 from reproduce.tables import ge2018 as tables
 from reproduce.tables.scoring import Scored
 
@@ -14,7 +15,7 @@ from reproduce.tables.scoring import Scored
 def test_the_implied_share_of_normal_images_is_the_counted_one():
     generator = np.random.default_rng(0)
     targets = (generator.random((4000, 14)) < 0.06).astype(np.float32)
-    probabilities = inference.sigmoid(generator.normal(targets, 1))
+    probabilities = sigmoid(generator.normal(targets, 1))
     of_one_row = Predictions(None, None, None, targets, probabilities[None], {})
     names = list(labels.CHESTXRAY14)
     values = {}

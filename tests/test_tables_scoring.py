@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from evaluation import bootstrap, metrics, predictions, published
-from evaluation.inference import sigmoid
 from evaluation.metrics import Group
+from evaluation.probabilities import sigmoid
 from reproduce.engine.rows import Combined, Data, Run
 from reproduce.tables import scoring
 

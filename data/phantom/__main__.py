@@ -13,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError, files
+import safefiles
+from data import DataError
 from data.phantom.drawing import draw, write
 from data.phantom.knobs import Knobs
 from data.phantom.layouts import LAYOUTS, Shot
@@ -50,7 +51,7 @@ def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
         tiles.append(cv2.copyMakeBorder(np.vstack([image, strip]), 2, 2, 2, 2, 0, value=255))
     rows = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
     content = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
-    files.write(out, content.tobytes())
+    safefiles.write(out, content.tobytes())
 
 
 KNOBS = {  # each a field of Knobs

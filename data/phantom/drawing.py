@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import DataError, files
+import safefiles
+from data import DataError
 from data.phantom import labels as drawn_labels
 from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
@@ -206,5 +207,5 @@ def write(
             'drawing.write lacks its `if __name__ == "__main__":`; correct that and run again.'
         ) from error
     except OSError as error:
-        raise files.cannot_write(out, error) from error
+        raise safefiles.cannot_write(out, error) from error
     return root

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data import DataError, files, reading
+import safefiles
+from data import DataError, reading
 from reproduce import RunError
 
 FILE = "images.csv.gz"
@@ -30,7 +31,7 @@ def save(frame: pd.DataFrame, folder: Path) -> None:
         return
     text = stated.to_csv(index_label="image_path", lineterminator="\n")
     content = gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0)
-    files.write(folder / FILE, content)
+    safefiles.write(folder / FILE, content)
 
 
 def read(folder: Path) -> pd.DataFrame | None:

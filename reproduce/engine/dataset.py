@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, chestxray14, chexpert, files, plco, prepare, splits, template_crop
+import safefiles
+from data import DataError, chestxray14, chexpert, plco, prepare, splits, template_crop
 from data.cache import Cache
 from data.phantom import drawing
 from models import backbones, weights
@@ -68,7 +69,9 @@ def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
             flush=True,
         )
         name, drawn = f"{options.dataset}-{images}-{drawn_size}px", options.cache_dir / "phantoms"
-        with files.lock(drawn / f".{name}.lock", waiting="Another process draws them; waiting."):
+        with safefiles.lock(
+            drawn / f".{name}.lock", waiting="Another process draws them; waiting."
+        ):
             folder = drawing.write(
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
             )

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from data import files, pipeline
+import safefiles
+from data import pipeline
 from data.cache import chunk_images
 from data.progress import TimeLeft
-from evaluation import inference, metrics, predictions
-from models import backbones, classifier, fast
+from evaluation import metrics, predictions
+from models import backbones, classifier, fast, inference
 from reproduce.engine import backend, state
 from reproduce.engine.rows import Data, Fit, Row, Run
 
@@ -283,7 +284,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 def not_finite(run: Run, kind: str, epoch: int, rate: float, images: pd.Series) -> state.RowFailed:
     """The failure of a row whose loss or outputs became NaN or infinite at these images."""
-    listing = files.write(run.folder / "bad-batch.txt", "\n".join(images) + "\n")
+    listing = safefiles.write(run.folder / "bad-batch.txt", "\n".join(images) + "\n")
     return state.RowFailed(
         f"{kind} in epoch {epoch + 1}",
         f"It came at a learning rate of {rate:g}: lower --learning-rate, or look at the images of "

@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from data import DataError
-from evaluation import EvaluationError, operating_points, subgroups
-from models import ModelError
+from evaluation import operating_points, subgroups
 from reproduce import ROOT, Parser, RunError
 from reproduce.engine import backend, cluster, ranges
+from safefiles import UserError
 
 YES_NO = argparse.BooleanOptionalAction
 
@@ -242,7 +241,7 @@ def one_sentence(stopped: str = "Stopped; the same command goes on from the last
     try:
         yield
         sys.stdout.flush()  # here, where a closed pipe can still be caught
-    except (DataError, EvaluationError, ModelError, RunError) as error:
+    except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:

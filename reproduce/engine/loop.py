@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data import files, splits
+import safefiles
+from data import splits
 from data.cache import chunk_images
 from data.progress import TimeLeft
 from evaluation import predictions
@@ -101,7 +102,7 @@ def finish(runs: Sequence[Run]) -> None:
         for path in place.iterdir()
         if path.suffix in kinds and path.name[0] != "."  # other processes' unfinished files
     ]
-    files.seal(folder, written)
+    safefiles.seal(folder, written)
     failed = plan.failures(runs)
     if not failed:
         return
@@ -195,7 +196,7 @@ def _agree_on_shuffling(work: Work, due: Sequence[Run]) -> None:
     if chunk is None:
         chunk = chunk_images(plan.data_of(due[0].row, work.data).pixels)
     for run in due:
-        with files.lock(run.folder / ".lock") as held:
+        with safefiles.lock(run.folder / ".lock") as held:
             record = state.readable_record(run.folder) if held else None
             if record is not None and record.get("chunk") is None:
                 state.write_record(run.folder, record | {"chunk": chunk})
@@ -208,11 +209,11 @@ def _settle(work: Work, run: Run) -> bool:
         return True
     if _unfinished_parents(work, run):
         return False
-    with files.lock(run.folder / ".lock") as held:
+    with safefiles.lock(run.folder / ".lock") as held:
         if not held:
             return False
         if not run.finished and not state.failure(run):
-            files.remove_parts(run.folder)
+            safefiles.remove_parts(run.folder)
             try:
                 _make(work, run)
             except state.RowFailed as failure:
@@ -313,13 +314,13 @@ def _choose(run: Run[Chosen], candidates: Sequence[Run]) -> None:
     chosen = candidates[best]
     note = f"{values[best]}, chosen on validation of {len(values)} ({', '.join(texts)})"
     weights, record = state.weights_of(chosen.folder), state.record(chosen.folder) or {}
-    with files.whole(run.folder / state.WEIGHTS) as path:
+    with safefiles.whole(run.folder / state.WEIGHTS) as path:
         shutil.copyfile(weights, path)
-    files.write(run.folder / "history.csv", (chosen.folder / "history.csv").read_bytes())
+    safefiles.write(run.folder / "history.csv", (chosen.folder / "history.csv").read_bytes())
     kept = {name: record[name] for name in ("weights", "recipe", "template")}
     state.add_to_record(run.folder, chosen=note, **kept)
     if kept["template"]:
-        files.write(run.folder / "template.npz", (chosen.folder / "template.npz").read_bytes())
+        safefiles.write(run.folder / "template.npz", (chosen.folder / "template.npz").read_bytes())
     for path in state.all_predictions(chosen.folder):  # predictions.npz last: it means finished
         found = state.load_predictions(chosen.folder, chosen.digest, path.name)
         meta = found.meta | {"row": run.row.name, "run": run.digest}

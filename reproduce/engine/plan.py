@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import files
+import safefiles
 from evaluation import EvaluationError, predictions
 from models import backbones
 from reproduce import RunError
@@ -26,7 +26,7 @@ def make(folder: Path, rows: Sequence[Row | Combined], data: Data, config, optio
     """A run for every row and seed, in an order in which parents come first."""
     runs: dict[tuple[str, int], Run] = {}
     notes: dict[str, list[str]] = {}
-    with files.lock(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
+    with safefiles.lock(folder / ".plan.lock", waiting=f"Waiting for another process in {folder}."):
         for row in rows:
             truth = _truth(row, data, runs)
             for seed in options.seeds:
@@ -70,7 +70,7 @@ def _settings(row: Row | Combined, seed: int, data: Data, config) -> dict:
 def _weights_of(row: Row, setting: str) -> str:
     """What a row's network starts from: of a file, its hash, wherever it lies."""
     start = backbones.weights_of(setting, row.network["backbone"])
-    return start if start in ("imagenet", "none") else f"file {files.sha256(start)[:16]}"
+    return start if start in ("imagenet", "none") else f"file {safefiles.sha256(start)[:16]}"
 
 
 def data_of(row: Row | Combined, data: Data) -> Data:

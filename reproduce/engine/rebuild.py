@@ -17,8 +17,8 @@ import pandas as pd
 
 from data import augment, template_crop
 from data.images import read_gray
-from evaluation import inference
 from evaluation.predictions import Predictions
+from models import inference
 from reproduce import ROOT, RunError
 from reproduce.engine import backend, ranges, state
 from reproduce.engine.rows import AnyRow, Combined, Data, Row
@@ -212,8 +212,7 @@ def heatmaps(
     """
     import cv2
 
-    from evaluation import grad_cam
-    from models import backbones
+    from models import backbones, grad_cam
 
     found = []
     for network in run.networks:

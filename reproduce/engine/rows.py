@@ -15,8 +15,9 @@ import pandas as pd
 
 from data.augment import AS_STORED, Augment
 from data.cache import Cache
-from evaluation import inference, metrics
+from evaluation import metrics, probabilities
 from evaluation.predictions import Predictions
+from models import inference
 from reproduce import RunError
 
 PHANTOMS = "drawn phantoms"
@@ -70,7 +71,7 @@ class Fit:
 class Readout:
     """How a network's outputs become probabilities."""
 
-    probabilities: Callable = inference.sigmoid  # logits -> probabilities of the task's labels
+    probabilities: Callable = probabilities.sigmoid  # logits -> probabilities of the task's labels
     passes: Callable = inference.single_pass  # over the test images: one, or several that differ
 
 

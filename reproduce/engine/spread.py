@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data import files
+import safefiles
 from data.progress import TimeLeft
 from models import backbones
 from reproduce import ROOT, RunError
@@ -94,7 +94,7 @@ def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -
 def _probe(results: Path):
     """A file in the results folder that a worker must see, so that both have the same folder."""
     path = results.absolute() / f".shared-{uuid.uuid4().hex}"
-    files.write(path, "")
+    safefiles.write(path, "")
     try:
         yield path
     finally:

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import DataError, files, template_crop
+import safefiles
+from data import DataError, template_crop
 from evaluation import EvaluationError, predictions
 from reproduce import RunError
 from reproduce.engine.provenance import provenance
@@ -115,7 +116,7 @@ def readable_record(folder: Path) -> dict | None:
 def write_record(folder: Path, found: dict) -> None:
     """Write a run's config.json with the digest that it is checked by."""
     found = json.loads(json.dumps(found))  # as it will be read back
-    files.write(folder / RECORD, json.dumps(found | {"sha256": _digest_of(found)}, indent=1))
+    safefiles.write(folder / RECORD, json.dumps(found | {"sha256": _digest_of(found)}, indent=1))
 
 
 def _digest_of(found: dict) -> str:
@@ -154,7 +155,7 @@ class Checkpoint(NamedTuple):
 def save_epoch(run: Run, arrays: Iterable[np.ndarray], lines: list[dict], best: dict) -> None:
     """Write the state after an epoch, a variable at a time, then the history."""
     about = {"run": run.digest, "history": lines, "best": best}
-    with files.whole(run.folder / STATE) as path, zipfile.ZipFile(path, "w") as archive:
+    with safefiles.whole(run.folder / STATE) as path, zipfile.ZipFile(path, "w") as archive:
         digest = hashlib.sha256()
         for number, array in enumerate(arrays):
             with archive.open(f"{number}.npy", "w", force_zip64=True) as file:
@@ -162,7 +163,7 @@ def save_epoch(run: Run, arrays: Iterable[np.ndarray], lines: list[dict], best: 
             digest.update(np.ascontiguousarray(array).data)
         about["digest"] = digest.hexdigest()
         archive.writestr("about.json", json.dumps(about))
-    files.write(run.folder / "history.csv", pd.DataFrame(lines).to_csv(index=False))
+    safefiles.write(run.folder / "history.csv", pd.DataFrame(lines).to_csv(index=False))
     for weights in run.folder.glob("epoch-*.weights.h5"):
         if weights.name != best.get("file"):
             weights.unlink()
@@ -191,7 +192,7 @@ def load_epoch(run: Run, shapes: list[tuple[int, ...]]) -> Checkpoint:
         if best and _best_file(run.folder, best) is None:
             raise ValueError(f"{best['file']}, the best weights so far, is gone or damaged")
         return Checkpoint(_arrays(path, len(shapes)), list(about["history"]), best)
-    except files.DAMAGED_ARCHIVE as error:
+    except safefiles.DAMAGED_ARCHIVE as error:
         aside = set_aside(path)
         say(run, f"begins again: its state could not be read ({error}) and is now {aside.name}")
         return nothing
@@ -212,14 +213,14 @@ def _about_state(folder: Path) -> dict:
     try:
         with zipfile.ZipFile(folder / STATE) as archive:
             return dict(json.loads(archive.read("about.json")))
-    except files.DAMAGED_ARCHIVE:
+    except safefiles.DAMAGED_ARCHIVE:
         return {}
 
 
 def _best_file(folder: Path, best: dict) -> Path | None:
     """The weights of the best epoch: under their own name, or their last one already."""
     for path in (folder / best["file"], folder / WEIGHTS):
-        if path.is_file() and files.sha256(path) == best["sha256"]:
+        if path.is_file() and safefiles.sha256(path) == best["sha256"]:
             return path
     return None
 
@@ -237,12 +238,12 @@ def set_aside(path: Path) -> Path:
 def save_weights(run: Run, save: Callable, bytes_needed: int, epoch: int) -> dict:
     """Write the weights of the best epoch so far by `save(path)`; their name and hash."""
     name = f"epoch-{epoch}.weights.h5"
-    with files.whole(run.folder / name) as path:
+    with safefiles.whole(run.folder / name) as path:
         # HDF5 crashes the process when a disk fills up under it
         if shutil.disk_usage(run.folder).free < 1.1 * bytes_needed + (1 << 20):
             raise OSError(28, "No space left on device")
         save(path)
-        digest = files.sha256(path)
+        digest = safefiles.sha256(path)
     return {"file": name, "sha256": digest}
 
 
@@ -265,7 +266,7 @@ def weights_of(folder: Path) -> Path:
         problem = "is gone"
     elif found.get("weights") is None:
         problem = "has no hash in config.json, so nothing tells whose weights it holds"
-    elif files.sha256(path) != found["weights"]:
+    elif safefiles.sha256(path) != found["weights"]:
         problem = "is not the file that this run wrote"
     else:
         return path
@@ -368,7 +369,7 @@ def _unlike_the_data(run: Run, found: predictions.Predictions) -> str:
 def record_failure(run: Run, failure: RowFailed) -> None:
     """Write down why a run ended early."""
     content = {"run": run.digest, "reason": failure.reason, "message": str(failure)}
-    files.write(run.folder / FAILED, json.dumps(content, indent=1))
+    safefiles.write(run.folder / FAILED, json.dumps(content, indent=1))
 
 
 def failure(run: Run) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from data import files
+import safefiles
 from reproduce import ROOT, Parser
 from reproduce.engine.flags import one_sentence
 from reproduce.report.page import build
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = options.results_dir.expanduser().absolute()
     out = (options.out or results / "index.html").expanduser().absolute()
     page = build(results, out).encode("utf-8", "replace")
-    files.write(out, page)
+    safefiles.write(out, page)
     seconds = time.perf_counter() - began
     print(f"Written to {out} ({len(page) / 1e6:.1f} MB, {seconds:.1f} s); open it in a browser.")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import published
 from reproduce.report import grids
 
@@ -164,7 +164,7 @@ def read(folder: Path, results: Path) -> ResultSet:
             result.claims.append((path.stem, frame))
         else:
             result.others.append((path.stem, frame))
-    for name in files.changed_since_sealed(folder):
+    for name in safefiles.changed_since_sealed(folder):
         result.problems.append(
             f"{folder.name}/{name} is not as it was written, or gone. {result.command} writes it "
             "again."
@@ -305,6 +305,6 @@ def test_images(run: RunFolder) -> str:
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as arrays:
             ids = sorted(map(str, arrays["ids"].tolist()))
-    except files.DAMAGED_ARCHIVE:
+    except safefiles.DAMAGED_ARCHIVE:
         return ""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "replace")).hexdigest()

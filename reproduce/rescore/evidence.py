@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import EvaluationError, published, subgroups, tables
 from evaluation.operating_points import YOUDEN, Rule
 from reproduce import ROOT
@@ -306,12 +306,12 @@ def write(options: argparse.Namespace, results: Path) -> None:
     for name, frame in frames.items():
         tables.to_csv(frame, out / f"{name}.csv")
     text = page(parts)
-    files.write(out / "evidence.md", text)
+    safefiles.write(out / "evidence.md", text)
     folders = [out, FIGURES] if options.write_docs else [out]
     for folder in folders if zech is not None else ():
         details.draw(frames, folder, "Zech's DenseNet-121, CheXNet test list of ChestX-ray14")
     if options.write_docs:
-        files.write(PAGE, text)
+        safefiles.write(PAGE, text)
     print(tables.titled("Checked", tables.to_text(parts.rescored, text_width())))
     for line in parts.missing:
         print(f"not at hand: {line}")

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from data import files, labels
+import safefiles
+from data import labels
 from evaluation import EvaluationError, bootstrap, delong, metrics, tables
 from reproduce.rescore.score import text_width
 from reproduce.tables import authors
@@ -31,7 +32,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], list[str]]:
     for path in sorted(folder.rglob(f"*{ENDING}")):
         name = path.name.removesuffix(ENDING)
         known = authors.MODELS.get(name)
-        if known and files.sha256(path) != known:
+        if known and safefiles.sha256(path) != known:
             raise EvaluationError(
                 f"{path} is not the file that was released (another SHA-256); fetch it again with "
                 "--download into an empty folder."
@@ -178,7 +179,7 @@ def write(options: argparse.Namespace, results: Path) -> tuple[pd.DataFrame, pd.
     tables.to_csv(pd.DataFrame([claim]), out / "state-of-the-art.csv")
     shown = for_people(scored, gaps)
     text = [f"# {TITLE}", *lines, tables.to_markdown(shown)]
-    files.write(out / "table.md", "\n\n".join(text))
+    safefiles.write(out / "table.md", "\n\n".join(text))
     print(tables.titled(TITLE, tables.to_text(shown, text_width())))
     print("\n".join(lines) + f"\n\nWritten to {out}: table.md, models.csv, differences.csv.")
     return scored, gaps

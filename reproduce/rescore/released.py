@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data import files, labels
+import safefiles
+from data import labels
 from evaluation import bootstrap, metrics, published, tables
 from evaluation.metrics import Group
 from reproduce import ROOT
@@ -125,7 +126,7 @@ def front_markers(paper: str) -> tuple[str, str]:
 def _fill(path: Path, start: str, end: str, text: str) -> None:
     before, _, rest = path.read_text(encoding="utf-8").partition(start)
     _, _, after = rest.partition(end)
-    files.write(path, f"{before}{start}\n{text}{end}{after}")
+    safefiles.write(path, f"{before}{start}\n{text}{end}{after}")
 
 
 def released_command(options: argparse.Namespace) -> None:
@@ -139,7 +140,7 @@ def released_command(options: argparse.Namespace) -> None:
     text = page(paper, side, ours, about(paper, released))
     out = (options.results_dir or RESULTS) / paper / "released"
     tables.to_csv(side, out / "table.csv")
-    files.write(out / "table.md", text)
+    safefiles.write(out / "table.md", text)
     if options.write_docs:
         write_docs(paper, side, text)
     details.write(frames, parts, remarks, out, title=PAPERS[paper].title)

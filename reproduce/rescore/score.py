@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import files, label_tree
+import safefiles
+from data import label_tree
 from evaluation import (
     EvaluationError,
     bootstrap,
@@ -206,7 +207,7 @@ def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
     if scored_from.is_file() and scored_from.read_text(encoding="utf-8", errors="replace") != text:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
         folder = folder.with_name(f"{name}-{digest}")
-    files.write(folder / SCORED_FROM, text.encode("utf-8", "replace"))
+    safefiles.write(folder / SCORED_FROM, text.encode("utf-8", "replace"))
     return folder
 
 
@@ -236,7 +237,7 @@ def write_own(
     pages = [f"## {title}\n\n{tables.to_markdown(part)}" for title, part in parts.items()]
     warned = "".join(f"- {warning}\n" for warning in data.warnings)
     text = "\n".join([f"# {options.predictions}\n", *([warned] if warned else []), *pages])
-    files.write(out / "table.md", text)
+    safefiles.write(out / "table.md", text)
     means = [model.mean(axis=0) for model in data.models]
     figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from data import files
+import safefiles
 from data.phantom import drawing
 from data.phantom.knobs import Knobs
 from reproduce.engine import dataset, loop
@@ -134,7 +134,7 @@ def _draw(name: str, knobs: Knobs, count: int, pixels: int, below: Path) -> Path
     """The folder of these phantoms, which are drawn if they are not there yet."""
     changes = "".join(f"-{_short(knob, value)}" for knob, value in knobs.changed().items())
     own = f"study-{name}-{count}-{pixels}px{changes}"
-    with files.lock(below / f".{own}.lock", waiting="Another process draws them; waiting."):
+    with safefiles.lock(below / f".{own}.lock", waiting="Another process draws them; waiting."):
         return drawing.write(name, below / own, count, pixels, 0, FLOOR, knobs=knobs)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 import losses
 from data.phantom.knobs import Knobs
-from evaluation import inference
+from evaluation import probabilities
 from evaluation.metrics import Group
 from reproduce import mo2019 as script
 from reproduce.engine.rows import Data, Readout, Row
@@ -43,7 +43,7 @@ def rows(config: script.Config, data: Data) -> Sequence[Row]:
     def bce():
         return losses.masking.MaskedBCE()
 
-    one_by_one = Readout(lambda logits: inference.sigmoid(logits)[..., :14])
+    one_by_one = Readout(lambda logits: probabilities.sigmoid(logits)[..., :14])
     plain = replace(weighted, name=PLAIN, loss=bce, readout=one_by_one)
     return [*table, plain]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import claims, figures, tables
 from reproduce import RunError
 from reproduce.study import figures as of_study
@@ -45,7 +45,7 @@ def counted(name: str, results: Path) -> Iterator[None]:
         yield
     finally:
         known = json.loads(path.read_text())["cpu_seconds"] if path.exists() else 0
-        files.write(path, json.dumps({"cpu_seconds": round(known + _cpu_seconds() - began)}))
+        safefiles.write(path, json.dumps({"cpu_seconds": round(known + _cpu_seconds() - began)}))
 
 
 def _cpu_seconds() -> float:
@@ -87,7 +87,7 @@ def write(
             for claim, why in by_claim.items()
         }
         parts.append(_claims(paper, papers.claims(paper, results), reasons))
-    return files.write(docs / "study.md", "\n".join(parts).rstrip() + "\n")
+    return safefiles.write(docs / "study.md", "\n".join(parts).rstrip() + "\n")
 
 
 def is_whole(page: Path) -> bool:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import chestxray14, files, labels
+import safefiles
+from data import chestxray14, labels
 from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions
 
@@ -277,11 +278,11 @@ def _find(paper: str, wanted: tuple[File, ...], folder: Path) -> list[Path]:
     for file in wanted:
         named_alike = folder.rglob(f"*{Path(file.path).name}")
         candidates = sorted(path for path in named_alike if path.is_file())
-        match = next((path for path in candidates if files.sha256(path) == file.sha256), None)
+        match = next((path for path in candidates if safefiles.sha256(path) == file.sha256), None)
         if match:
             paths.append(match)
         elif candidates:
-            changed.append(f"{candidates[0]} (SHA-256 {files.sha256(candidates[0])[:12]}…)")
+            changed.append(f"{candidates[0]} (SHA-256 {safefiles.sha256(candidates[0])[:12]}…)")
         else:
             missing.append(Path(file.path).name)
     if changed:
@@ -327,7 +328,7 @@ def download(paper: str, folder: Path, base_url: str | None = None) -> None:
         )
     for file in source.files:
         target = folder / file.path
-        if target.is_file() and files.sha256(target) == file.sha256:
+        if target.is_file() and safefiles.sha256(target) == file.sha256:
             continue
         url = (base_url or source.base_url).rstrip("/") + "/" + file.path
         print(f"fetching {url}", flush=True)
@@ -344,10 +345,10 @@ def _fetch(url: str, target: Path, expected: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")
     _append(url, partial)
-    if files.sha256(partial) != expected:  # perhaps the old part was of another version
+    if safefiles.sha256(partial) != expected:  # perhaps the old part was of another version
         partial.unlink()
         _append(url, partial)
-    if (actual := files.sha256(partial)) != expected:
+    if (actual := safefiles.sha256(partial)) != expected:
         partial.unlink()
         raise EvaluationError(
             f"{url} has SHA-256 {actual} instead of {expected}: it is not the file that the "

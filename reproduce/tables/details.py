@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import EvaluationError, operating_points, subgroups, tables, uncertainty
 from evaluation.operating_points import Rule
 from reproduce.tables.sample import Sample
@@ -205,7 +205,7 @@ def write(
         tables.to_csv(frame, folder / f"{name}.csv")
     pages = [f"## {heading}\n\n{tables.to_markdown(part)}" for heading, part in parts.items()]
     listed = "".join(f"- {remark}\n" for remark in remarks)
-    files.write(folder / "details.md", "\n".join([f"# {title}\n", *pages, listed]))
+    safefiles.write(folder / "details.md", "\n".join([f"# {title}\n", *pages, listed]))
     draw(frames, folder, title, phantom)
 
 

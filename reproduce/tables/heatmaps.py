@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data import augment
-from evaluation import figures, grad_cam, panels, predictions, tables, uncertainty
+from evaluation import figures, heatmap, panels, predictions, tables, uncertainty
 from reproduce.engine import rebuild
 from reproduce.engine.rows import Data, Run
 
@@ -60,7 +60,7 @@ def of_examples(path: Path, run: Run, data: Data, labels: Sequence[str], title: 
     figures.examples(
         path,
         list(pixels),
-        [grad_cam.overlay(image, heat[k, k]) for k, image in enumerate(pixels)],
+        [heatmap.overlay(image, heat[k, k]) for k, image in enumerate(pixels)],
         [_caption(found, image, column) for image, column in zip(images, columns, strict=True)],
         title,
         data.phantom,

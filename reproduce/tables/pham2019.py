@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import DataError, chexpert, files, label_tree, policies
+import safefiles
+from data import DataError, chexpert, label_tree, policies
 from data.labels import CHEXPERT
 from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import Names, figures, metrics, predictions, published, tables
@@ -147,7 +148,7 @@ def views(folder: Path, runs: Sequence[Run], study_of: dict[str, str]) -> None:
     table = pd.DataFrame(lines).T
     title = f"Mean AUC, {len(found.ids):,} images of {len(mean.ids):,} studies"
     text = f"### {title}\n\n{tables.to_markdown(table)}"
-    files.write(folder / "studies.md", text)
+    safefiles.write(folder / "studies.md", text)
     if len(found.ids) > len(mean.ids):
         print("\n" + tables.titled(title, tables.to_text(table)))
 
@@ -182,7 +183,7 @@ def beside_radiologists(
     heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
     note = f"\n{radiologists.AUC_NOTE}\n" if decisions else ""
     page = f"### {heading}\n\n{tables.to_markdown(radiologists.one_line_each(table))}{note}"
-    files.write(folder / "public.md", page)
+    safefiles.write(folder / "public.md", page)
     tables.to_csv(scoring.values(scored), folder / "public.csv")
     print("\n" + tables.titled(heading, tables.to_text(radiologists.one_line_each(table))) + note)
     path = folder / "figure-4-public.svg"

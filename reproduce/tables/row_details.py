@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import tables
 from reproduce.engine import attributes, state
 from reproduce.engine.rows import PHANTOMS, Data, Run
@@ -86,7 +86,7 @@ def write(folder: Path, runs: Sequence[Run], data: Data, options) -> None:
             f"**{PHANTOMS}: these numbers say nothing about patients**\n\n" if data.phantom else ""
         )
         text = f"# {title}\n\n{warning}{tables.to_markdown(table)}\n{listed}"
-        files.write(folder / f"{stem}.md", text)
+        safefiles.write(folder / f"{stem}.md", text)
         if stem == "subgroups":
             several = [] if table["seed"].nunique() < 2 else ["seed"]
             named = table.set_index(["row", *several, "subgroup"])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data import files
+import safefiles
 from evaluation import bootstrap, claims, metrics, published, tables
 from evaluation.metrics import METRICS, Group
 from evaluation.predictions import Predictions
@@ -256,7 +256,9 @@ def write_claims(
         return False
     reason = data.not_comparable
     tables.to_csv(checked.assign(not_comparable=reason or ""), folder / f"{stem}.csv")
-    files.write(folder / f"{stem}.md", tables.claims_page(checked, f"{paper}. {heading}", reason))
+    safefiles.write(
+        folder / f"{stem}.md", tables.claims_page(checked, f"{paper}. {heading}", reason)
+    )
     shown = checked[checked["ours"] != claims.NOT_RUN]
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]

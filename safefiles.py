@@ -1,6 +1,6 @@
 """Write files whole or not at all, lock folders, and say in one sentence why a write failed.
 
-Only the standard library is used here, so every folder of the suite may import it.
+Only the standard library is used here, so every package of the suite may import it.
 """
 
 import contextlib
@@ -16,8 +16,6 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-from data import DataError
 
 SEALS = "checksums.json"  # the hashes of a folder's finished files
 PART = ".part-"  # begins the name of a file that is being written: .part-PID-NAME
@@ -46,12 +44,16 @@ _ADVICE = {
 }
 
 
+class UserError(Exception):
+    """Something that only the user can change; the message says what is wrong and what to do."""
+
+
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` when the block ends without an error.
 
     It ends with the same suffix, lies in the same folder and is gone after an error. A failed
-    write, also one inside h5py, which reports them as RuntimeError, becomes a DataError.
+    write, also one inside h5py, which reports them as RuntimeError, becomes a UserError.
     """
     path = Path(path)
     partial = path.with_name(f"{PART}{os.getpid()}-{_shortened(path.name)}")
@@ -81,12 +83,12 @@ def write(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
-def cannot_write(path: str | Path, error: OSError) -> DataError:
+def cannot_write(path: str | Path, error: OSError) -> UserError:
     """The error for a file or folder that cannot be written, with what to do about the reason."""
     advice = _ADVICE.get(
         error.errno or 0, "free some space, or make its folder writable, and run again"
     )
-    return DataError(f"{path} cannot be written ({error.strerror or error}): {advice}.")
+    return UserError(f"{path} cannot be written ({error.strerror or error}): {advice}.")
 
 
 def remove_parts(folder: str | Path) -> None:

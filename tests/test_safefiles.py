@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data import DataError, files
+import safefiles
+from safefiles import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -23,25 +24,25 @@ def _ended_process() -> int:
 
 def test_a_file_is_written_whole_with_its_folder(tmp_path):
     path = tmp_path / "new" / "folder" / "weights.h5"
-    with files.whole(path) as partial:
+    with safefiles.whole(path) as partial:
         assert partial.parent == path.parent
         assert partial.suffix == ".h5"
         partial.write_bytes(b"half")
         assert not path.exists()
         partial.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
-    assert files.write(path, "text ü") == path
+    assert safefiles.write(path, "text ü") == path
     assert path.read_text(encoding="utf-8") == "text ü"
-    assert files.write(path, os.fsdecode(b"R\xf6ntgen.png")).read_bytes() == b"R\xf6ntgen.png"
+    assert safefiles.write(path, os.fsdecode(b"R\xf6ntgen.png")).read_bytes() == b"R\xf6ntgen.png"
     assert [path] == list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), RuntimeError("no")])
 def test_after_an_error_the_old_file_stays_and_no_other(tmp_path, error):
-    path = files.write(tmp_path / "table.csv", "old")
+    path = safefiles.write(tmp_path / "table.csv", "old")
 
     def fail_half_way() -> None:
-        with files.whole(path) as partial:
+        with safefiles.whole(path) as partial:
             partial.write_text("new")
             raise error
 
@@ -65,7 +66,7 @@ def test_after_an_error_the_old_file_stays_and_no_other(tmp_path, error):
 )
 def test_a_failed_write_is_one_sentence_that_fits_its_reason(tmp_path, number, advice):
     path = tmp_path / "table.csv"
-    with pytest.raises(DataError, match=advice) as raised, files.whole(path):
+    with pytest.raises(UserError, match=advice) as raised, safefiles.whole(path):
         raise OSError(number, os.strerror(number))
     assert str(raised.value).startswith(f"{path} cannot be written")
     assert not list(tmp_path.iterdir())
@@ -74,30 +75,30 @@ def test_a_failed_write_is_one_sentence_that_fits_its_reason(tmp_path, number, a
 def test_a_full_disk_inside_h5py_is_the_same_sentence(tmp_path):
     message = "Can't decrement id ref count (file write failed: errno = 28, error message = ...)"
     with (
-        pytest.raises(DataError, match=r"No space left on device.: free some space"),
-        files.whole(tmp_path / "w.h5"),
+        pytest.raises(UserError, match=r"No space left on device.: free some space"),
+        safefiles.whole(tmp_path / "w.h5"),
     ):
         raise RuntimeError(message)
 
 
 def test_a_folder_or_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "index.json").mkdir()
-    with pytest.raises(DataError, match=r"index.json cannot be written .*a folder has its name"):
-        files.write(tmp_path / "index.json", "{}")
-    files.write(tmp_path / "file", "")
-    with pytest.raises(DataError, match="a part of its path is a file; choose another folder"):
-        files.write(tmp_path / "file" / "x", "")
+    with pytest.raises(UserError, match=r"index.json cannot be written .*a folder has its name"):
+        safefiles.write(tmp_path / "index.json", "{}")
+    safefiles.write(tmp_path / "file", "")
+    with pytest.raises(UserError, match="a part of its path is a file; choose another folder"):
+        safefiles.write(tmp_path / "file" / "x", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "index.json"]
 
 
 @pytest.mark.parametrize("name", ["x" * 251 + ".csv", "ü" * 120 + ".npz"])
 def test_the_longest_names_can_be_written(tmp_path, name):
-    with files.whole(tmp_path / name) as partial:
+    with safefiles.whole(tmp_path / name) as partial:
         assert partial.suffix == Path(name).suffix
         partial.touch()
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    with pytest.raises(DataError, match="choose a shorter name"):
-        files.write(tmp_path / ("x" * 300), "")
+    with pytest.raises(UserError, match="choose a shorter name"):
+        safefiles.write(tmp_path / ("x" * 300), "")
 
 
 def test_a_disk_that_cannot_flush_is_written_to_all_the_same(tmp_path, monkeypatch):
@@ -108,10 +109,10 @@ def test_a_disk_that_cannot_flush_is_written_to_all_the_same(tmp_path, monkeypat
         return fsync
 
     monkeypatch.setattr(os, "fsync", fails(errno.EINVAL))
-    assert files.write(tmp_path / "a", "x").read_text() == "x"
+    assert safefiles.write(tmp_path / "a", "x").read_text() == "x"
     monkeypatch.setattr(os, "fsync", fails(errno.EIO))
-    with pytest.raises(DataError, match="cannot be written"):
-        files.write(tmp_path / "b", "x")
+    with pytest.raises(UserError, match="cannot be written"):
+        safefiles.write(tmp_path / "b", "x")
     assert not (tmp_path / "b").exists()
 
 
@@ -125,16 +126,16 @@ def test_parts_of_dead_processes_are_removed_and_those_of_live_ones_stay(tmp_pat
         ".part-x",
     ):
         (tmp_path / name).touch()
-    files.remove_parts(tmp_path)
+    safefiles.remove_parts(tmp_path)
     assert not (tmp_path / f".part-{dead}-table.csv").exists()
     assert len(list(tmp_path.iterdir())) == 4
-    files.remove_parts(tmp_path / "nowhere")
+    safefiles.remove_parts(tmp_path / "nowhere")
 
 
 HOLD = """
 import sys
-from data import files
-with files.lock(sys.argv[1]) as held:
+import safefiles
+with safefiles.lock(sys.argv[1]) as held:
     print(held, flush=True)
     sys.stdin.read()
 """
@@ -149,11 +150,11 @@ def test_one_process_holds_a_lock_and_the_kernel_frees_it(tmp_path, capsys):
         stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"True\n"
-    with files.lock(path) as held:
+    with safefiles.lock(path) as held:
         assert not held
     holder.kill()
     holder.wait()
-    with files.lock(path, "waiting") as held:
+    with safefiles.lock(path, "waiting") as held:
         assert held
     assert capsys.readouterr().err == ""
 
@@ -168,7 +169,7 @@ def test_who_waits_says_so_and_gets_the_lock(tmp_path, capsys, monkeypatch):
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", busy_once)
-    with files.lock(tmp_path / ".lock", "Another process works here; waiting.") as held:
+    with safefiles.lock(tmp_path / ".lock", "Another process works here; waiting.") as held:
         assert held
     assert tried == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
     assert capsys.readouterr().err == "Another process works here; waiting.\n"
@@ -179,7 +180,7 @@ def test_a_file_system_without_locks_is_one_sentence(tmp_path, capsys, monkeypat
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with files.lock(tmp_path / ".lock", "waiting") as held:
+    with safefiles.lock(tmp_path / ".lock", "waiting") as held:
         assert held
     message = capsys.readouterr().err
     assert message.startswith(f"The file system of {tmp_path} has no file locks: run one process")
@@ -189,8 +190,8 @@ def test_a_file_system_without_locks_is_one_sentence(tmp_path, capsys, monkeypat
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / ".lock").mkdir()
     with (
-        pytest.raises(DataError, match=r"\.lock cannot be written .Is a directory"),
-        files.lock(tmp_path / ".lock"),
+        pytest.raises(UserError, match=r"\.lock cannot be written .Is a directory"),
+        safefiles.lock(tmp_path / ".lock"),
     ):
         pass
 
@@ -202,19 +203,19 @@ def test_parts_of_other_users_processes_stay(tmp_path, monkeypatch):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "kill", not_ours)
-    files.remove_parts(tmp_path)
+    safefiles.remove_parts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".part-1-table.csv"]
 
 
 def test_a_sealed_folder_tells_which_files_have_changed(tmp_path):
-    paths = [files.write(tmp_path / name, name) for name in ("a.csv", "b.csv", "c.csv")]
-    assert files.changed_since_sealed(tmp_path) == []  # nobody sealed it
-    files.seal(tmp_path, paths)
-    assert files.changed_since_sealed(tmp_path) == []
-    files.write(paths[0], "another")
+    paths = [safefiles.write(tmp_path / name, name) for name in ("a.csv", "b.csv", "c.csv")]
+    assert safefiles.changed_since_sealed(tmp_path) == []  # nobody sealed it
+    safefiles.seal(tmp_path, paths)
+    assert safefiles.changed_since_sealed(tmp_path) == []
+    safefiles.write(paths[0], "another")
     paths[2].unlink()
-    assert files.changed_since_sealed(tmp_path) == ["a.csv", "c.csv"]
+    assert safefiles.changed_since_sealed(tmp_path) == ["a.csv", "c.csv"]
     for content in ("[]", "{", '{"a.csv": 1}'):
-        files.write(tmp_path / files.SEALS, content)
-        expected = ["a.csv"] if "a.csv" in content else [files.SEALS]
-        assert files.changed_since_sealed(tmp_path) == expected
+        safefiles.write(tmp_path / safefiles.SEALS, content)
+        expected = ["a.csv"] if "a.csv" in content else [safefiles.SEALS]
+        assert safefiles.changed_since_sealed(tmp_path) == expected

@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from evaluation import EvaluationError, grad_cam
-from models import classifier
+from evaluation import heatmap
+from models import classifier, grad_cam
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +71,28 @@ def test_layer_may_lie_beside_another_stream(images):
 
 
 def test_unknown_layer_is_named(images):
-    with pytest.raises(EvaluationError, match=r"has no layer 'conv9'.*logits"):
+    with pytest.raises(ModelError, match=r"has no layer 'conv9'.*logits"):
         grad_cam.heatmaps(classifier.build("tiny", 1, 32), images, [0], "conv9")
 
 
 def test_peak_is_the_centre_of_the_largest_cell():
     heat = np.zeros((4, 8))
     heat[3, 1] = 2
-    assert grad_cam.peak(heat) == (1.5 / 8, 3.5 / 4)
-    assert grad_cam.peak(np.zeros((4, 8))) is None
+    assert heatmap.peak(heat) == (1.5 / 8, 3.5 / 4)
+    assert heatmap.peak(np.zeros((4, 8))) is None
 
 
 def test_overlay_colours_only_what_is_above_the_clip():
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0] = 5
     image = np.full((32, 32, 1), 100, np.uint8)
-    shown = grad_cam.overlay(image, heat)
+    shown = heatmap.overlay(image, heat)
     assert shown.shape == (32, 32, 3)
     assert (shown[16:, 16:] == 100).all()  # far from the peak: the picture itself
     assert np.ptp(shown[2, 2].astype(int)) > 40  # at the peak: a colour
-    assert (grad_cam.overlay(image, np.zeros((4, 4))) == 100).all()
-    assert grad_cam.scaled(heat, 32).max() == 1
-    assert grad_cam.scaled(heat, 32)[grad_cam.scaled(heat, 32) > 0].min() >= 0.5
+    assert (heatmap.overlay(image, np.zeros((4, 4))) == 100).all()
+    assert heatmap.scaled(heat, 32).max() == 1
+    assert heatmap.scaled(heat, 32)[heatmap.scaled(heat, 32) > 0].min() >= 0.5
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -112,7 +112,7 @@ def test_other_backends(backend):
 def test_an_overlay_has_five_colours_above_half_of_the_maximum():
     """Shares 0 to 1 in a hundred steps: gray below .5, then a colour for each tenth."""
     image, heat = np.full((10, 10), 100, np.uint8), (np.arange(100) / 99).reshape(10, 10)
-    shown = grad_cam.overlay(image, heat).reshape(100, 3)
+    shown = heatmap.overlay(image, heat).reshape(100, 3)
     share = np.arange(100) / 99
     assert (shown[share < 0.5] == 100).all()
     inferno = matplotlib.colormaps["inferno"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from evaluation import EvaluationError
+from models import ModelError
 
 
 def logits(model, batches: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
@@ -98,18 +98,7 @@ def _always_dropping(model, by_image: bool):
     for trained, copy in normalised:
         copy.set_weights(trained.get_weights())
     if not any(mask.rate for mask in masks):
-        raise EvaluationError(
+        raise ModelError(
             f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."
         )
     return drawn, masks
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of classes that exclude one another."""
-    exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
-    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))

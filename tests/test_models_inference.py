@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from evaluation import EvaluationError, inference
-from models import classifier
+from evaluation import ModelError, probabilities
+from models import classifier, inference
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,20 @@ def test_the_mean_of_many_passes_is_what_the_plain_network_says(model, images):
 def test_compiled_networks_drop_too_and_networks_without_dropout_say_so(model, images):
     model.compile("adam", "mse")
     assert inference.dropout_passes(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
-    with pytest.raises(EvaluationError, match="tiny has no Dropout layer"):
+    with pytest.raises(ModelError, match="tiny has no Dropout layer"):
         inference.dropout_passes(2)(classifier.build("tiny", 3, 32), batches(images), 4)
 
 
 def test_softmax_and_sigmoid_by_hand():
     logits = np.log([[1, 2, 5], [3, 3, 2]])
     np.testing.assert_allclose(
-        inference.softmax(logits), [[1 / 8, 1 / 4, 5 / 8], [3 / 8, 3 / 8, 1 / 4]]
+        probabilities.softmax(logits), [[1 / 8, 1 / 4, 5 / 8], [3 / 8, 3 / 8, 1 / 4]]
     )
-    np.testing.assert_allclose(inference.softmax(logits + 1000), inference.softmax(logits))
-    np.testing.assert_allclose(inference.sigmoid(np.log([1, 3, 1 / 3])), [0.5, 0.75, 0.25])
+    np.testing.assert_allclose(probabilities.softmax(logits + 1000), probabilities.softmax(logits))
+    np.testing.assert_allclose(probabilities.sigmoid(np.log([1, 3, 1 / 3])), [0.5, 0.75, 0.25])
     float32 = np.float32([20, 20.5])
-    assert np.diff(inference.sigmoid(float32)) > 0
-    assert inference.sigmoid(float32).dtype == np.float64
+    assert np.diff(probabilities.sigmoid(float32)) > 0
+    assert probabilities.sigmoid(float32).dtype == np.float64
 
 
 def test_the_last_batch_may_be_smaller(model, images):

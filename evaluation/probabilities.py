@@ -1,0 +1,14 @@
+"""Turn logits into probabilities, in float64."""
+
+import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of classes that exclude one another."""
+    exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
