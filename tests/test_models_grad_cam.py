@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from evaluation import heatmap
-from models import classifier, grad_cam
+from models import ModelError, classifier, grad_cam
 
 
 @pytest.fixture(scope="module")

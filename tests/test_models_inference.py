@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from evaluation import ModelError, probabilities
-from models import classifier, inference
+from evaluation import probabilities
+from models import ModelError, classifier, inference
 
 
 @pytest.fixture(scope="module")
