@@ -1,10 +1,15 @@
-"""A network's passes over images: once, with test-time augmentation, with Monte-Carlo dropout.
+"""Passes of a network over images: single, with test-time augmentation, with Monte-Carlo dropout.
 
-Networks give logits; they become probabilities here, in float64.
+A pass function is called as `passes(model, batches, batch_size)` and returns logits of shape
+(passes, images, labels). `batches(augment=..., draw=...)` returns an iterable of image batches.
+`AugmentedPasses` and `DropoutPasses` are pass functions whose constants are plain fields, so that
+two of them can be compared and hashed.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,64 +17,87 @@ from models import ModelError
 
 
 def logits(model, batches: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-    """(images, labels) float32 outputs of a Keras model, in the order of the images.
+    """Return the float32 outputs of a Keras model, (images, labels), in the order of the images.
 
-    A smaller last batch is filled up, so that the network is traced once, and cut again.
+    A smaller last batch is padded to `batch_size`, so that the network is traced only once, and
+    the outputs of the padding are dropped.
     """
     parts = []
     for images in batches:
         images = np.asarray(images)
-        fill = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
-        outputs = model.predict_on_batch(np.pad(images, fill, mode="edge"))
+        padding = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
+        outputs = model.predict_on_batch(np.pad(images, padding, mode="edge"))
         parts.append(np.asarray(outputs, np.float32)[: len(images)])
     return np.concatenate(parts)
 
 
 def single_pass(model, batches: Callable, batch_size: int) -> np.ndarray:
-    """(1, images, labels): every image as it is. `batches(augment=..., draw=...)` makes batches."""
+    """Return the logits of one pass over the images as they are, (1, images, labels)."""
     return logits(model, batches(), batch_size)[None]
 
 
-def augmented_passes(augment, draws: int) -> Callable:
-    """Test-time augmentation: (draws, images, labels), each image as `augment` changes it."""
+@dataclass(frozen=True)
+class AugmentedPasses:
+    """Test-time augmentation: `draws` passes, each over newly augmented images."""
 
-    def passes(model, batches: Callable, batch_size: int) -> np.ndarray:
-        draws_of_images = (batches(augment=augment, draw=draw) for draw in range(draws))
-        return np.stack([logits(model, images, batch_size) for images in draws_of_images])
+    augment: Any  # data.augment.Augment
+    draws: int
 
-    return passes
+    def __call__(self, model, batches: Callable, batch_size: int) -> np.ndarray:
+        """Return the logits of every draw, (draws, images, labels)."""
+        views = (batches(augment=self.augment, draw=draw) for draw in range(self.draws))
+        return np.stack([logits(model, images, batch_size) for images in views])
 
 
-def dropout_passes(passes: int, by_image: bool = False, seed: int = 0) -> Callable:
-    """Monte-Carlo dropout: (passes, images, labels), with the Dropout layers active and no other.
+@dataclass(frozen=True)
+class DropoutPasses:
+    """Monte-Carlo dropout: `passes` passes with only the Dropout layers in training mode.
 
-    Running a network with training=True would also let its BatchNormalization layers normalise by,
-    and learn from, the images. A pass is one drawn network for all images, so what an image gets
-    depends on (seed, pass) alone, not on the other images of its batch.
+    Calling the network with training=True would also make BatchNormalization normalise by the
+    statistics of the batch and update its moving averages. Each pass draws one dropout mask and
+    applies it to all images, so an image's output depends on (seed, pass) and not on the other
+    images of its batch.
 
-    With `by_image`, as Asadi et al. released it, images go through the network one by one and
-    BatchNormalization normalises each by its own statistics; nothing is learnt from them.
+    With `by_image`, as in the code that Asadi et al. released, images go through the network one
+    at a time and BatchNormalization normalises each image by its own statistics. The moving
+    averages are not updated.
     """
 
-    def all_passes(model, batches: Callable, batch_size: int) -> np.ndarray:
-        drawn, masks = _always_dropping(model, by_image)
+    passes: int
+    by_image: bool = False
+    seed: int = 0
 
-        def batches_of_pass(draw: int):
-            for images in batches():
-                for part in np.asarray(images)[:, None] if by_image else [images]:
-                    for number, mask in enumerate(masks):
-                        mask.seed_generator.state.assign([seed * passes + draw, number])
-                    yield part
+    def __call__(self, model, batches: Callable, batch_size: int) -> np.ndarray:
+        """Return the logits of every pass, (passes, images, labels)."""
+        dropping, masks = _with_active_dropout(model, self.by_image)
+        size = 1 if self.by_image else batch_size
+        return np.stack(
+            [
+                logits(dropping, self._seeded_batches(batches, masks, draw), size)
+                for draw in range(self.passes)
+            ]
+        )
 
-        size = 1 if by_image else batch_size
-        return np.stack([logits(drawn, batches_of_pass(draw), size) for draw in range(passes)])
+    def _seeded_batches(self, batches: Callable, masks: list, draw: int) -> Iterator[np.ndarray]:
+        """Yield the batches of one pass; reset the dropout masks to those of `draw` before each."""
+        for images in batches():
+            for part in np.asarray(images)[:, None] if self.by_image else [images]:
+                for number, mask in enumerate(masks):
+                    mask.seed_generator.state.assign([self.seed * self.passes + draw, number])
+                yield part
 
-    return all_passes
+
+augmented_passes = AugmentedPasses
+dropout_passes = DropoutPasses
 
 
-@functools.lru_cache(maxsize=4)  # a network is traced once, however many times it is asked
-def _always_dropping(model, by_image: bool):
-    """A network of the same layers and weights that always drops, alike for every image."""
+@functools.lru_cache(maxsize=4)  # a network is traced once, however often it is called
+def _with_active_dropout(model, by_image: bool):
+    """Return a copy of the network whose dropout is always active, and its Dropout layers.
+
+    The copy shares layers and weights with `model`. Its Dropout layers draw one mask for all
+    images of a batch.
+    """
     import keras
 
     class ByImage(keras.layers.BatchNormalization):
@@ -84,21 +112,24 @@ def _always_dropping(model, by_image: bool):
 
     def share(layer):
         if by_image and isinstance(layer, keras.layers.BatchNormalization):
-            # at momentum 1 the moving statistics stay as they are
-            normalised.append((layer, ByImage.from_config(layer.get_config() | {"momentum": 1.0})))
-            return normalised[-1][1]
-        if not isinstance(layer, keras.layers.Dropout):
-            return layer
-        shape = (1, *[None] * (len(layer.input.shape) - 1))
-        masks.append(Mask(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy))
-        return masks[-1]
+            # with momentum 1 the moving averages stay as they are
+            copy = ByImage.from_config(layer.get_config() | {"momentum": 1.0})
+            normalised.append((layer, copy))
+            return copy
+        if isinstance(layer, keras.layers.Dropout):
+            shape = (1, *[None] * (len(layer.input.shape) - 1))
+            mask = Mask(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy)
+            masks.append(mask)
+            return mask
+        return layer
 
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # not compiled
-    drawn = keras.models.clone_model(bare, clone_function=share)
+    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)
+    dropping = keras.models.clone_model(uncompiled, clone_function=share)
     for trained, copy in normalised:
         copy.set_weights(trained.get_weights())
     if not any(mask.rate for mask in masks):
         raise ModelError(
-            f"{model.name} has no Dropout layer, so Monte-Carlo dropout has nothing to draw."
+            f"{model.name} has no Dropout layer, so Monte-Carlo dropout would change nothing. "
+            "Use a single pass, or a network with dropout."
         )
-    return drawn, masks
+    return dropping, masks

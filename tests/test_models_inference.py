@@ -24,24 +24,24 @@ def batches(images: np.ndarray, size: int = 4):
 
 
 def test_passes_differ_and_repeat(model, images):
-    outputs = inference.dropout_passes(3)(model, batches(images), 4)
+    outputs = inference.DropoutPasses(3)(model, batches(images), 4)
     assert outputs.shape == (3, 10, 3)
     assert (outputs.std(axis=0) > 0).all()
-    np.testing.assert_array_equal(inference.dropout_passes(3)(model, batches(images), 4), outputs)
+    np.testing.assert_array_equal(inference.DropoutPasses(3)(model, batches(images), 4), outputs)
     assert not np.array_equal(
-        inference.dropout_passes(3, seed=1)(model, batches(images), 4), outputs
+        inference.DropoutPasses(3, seed=1)(model, batches(images), 4), outputs
     )
 
 
 def test_an_image_gets_the_same_whatever_stands_beside_it(model, images):
-    outputs = inference.dropout_passes(2)(model, batches(images), 4)
-    turned = inference.dropout_passes(2)(model, batches(images[::-1]), 4)
+    outputs = inference.DropoutPasses(2)(model, batches(images), 4)
+    turned = inference.DropoutPasses(2)(model, batches(images[::-1]), 4)
     np.testing.assert_allclose(turned[:, ::-1], outputs, atol=1e-6)
 
 
 def test_the_network_stays_as_it_was(model, images):
     weights, plain = model.get_weights(), inference.single_pass(model, batches(images), 4)
-    inference.dropout_passes(2)(model, batches(images), 4)
+    inference.DropoutPasses(2)(model, batches(images), 4)
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(after, before)
     np.testing.assert_array_equal(inference.single_pass(model, batches(images), 4), plain)
@@ -49,7 +49,7 @@ def test_the_network_stays_as_it_was(model, images):
 
 def test_the_mean_of_many_passes_is_what_the_plain_network_says(model, images):
     """The layer behind the dropout is linear, so dropping changes no expectation."""
-    many = inference.dropout_passes(400)(model, batches(images[:2], 2), 2)
+    many = inference.DropoutPasses(400)(model, batches(images[:2], 2), 2)
     plain = inference.single_pass(model, batches(images[:2], 2), 2)[0]
     error = many.std(axis=0) / 400**0.5
     assert (np.abs(many.mean(axis=0) - plain) < 4 * error).all()
@@ -57,9 +57,9 @@ def test_the_mean_of_many_passes_is_what_the_plain_network_says(model, images):
 
 def test_compiled_networks_drop_too_and_networks_without_dropout_say_so(model, images):
     model.compile("adam", "mse")
-    assert inference.dropout_passes(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
+    assert inference.DropoutPasses(2)(model, batches(images[:4]), 4).shape == (2, 4, 3)
     with pytest.raises(ModelError, match="tiny has no Dropout layer"):
-        inference.dropout_passes(2)(classifier.build("tiny", 3, 32), batches(images), 4)
+        inference.DropoutPasses(2)(classifier.build("tiny", 3, 32), batches(images), 4)
 
 
 def test_softmax_and_sigmoid_by_hand():
@@ -88,7 +88,7 @@ def test_augmented_passes_ask_for_a_draw_each(model, images):
         asked.append((augment, draw))
         return batches(images + np.uint8(draw))()
 
-    outputs = inference.augmented_passes("flip", 3)(model, draws, 4)
+    outputs = inference.AugmentedPasses("flip", 3)(model, draws, 4)
     assert asked == [("flip", 0), ("flip", 1), ("flip", 2)]
     for draw in range(3):
         expected = inference.single_pass(model, batches(images + np.uint8(draw)), 4)[0]
@@ -107,11 +107,11 @@ def normalising() -> keras.Model:
 def test_by_image_each_is_normalised_by_itself_and_nothing_is_learnt(normalising):
     images = np.array([[0.0, 2.0], [10.0, 50.0], [-3.0, -1.0]], np.float32)
     before = [np.array(variable) for variable in normalising.variables]
-    outputs = inference.dropout_passes(40, by_image=True)(normalising, batches(images, 2), 2)
+    outputs = inference.DropoutPasses(40, by_image=True)(normalising, batches(images, 2), 2)
     assert outputs.shape == (40, 3, 2)
     kept = np.abs(outputs[outputs != 0])  # 1 and -1 after normalising, doubled by the dropout
     np.testing.assert_allclose(kept, 2, rtol=1e-2)
     for variable, value in zip(normalising.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
-    together = inference.dropout_passes(40)(normalising, batches(images, 2), 2)
+    together = inference.DropoutPasses(40)(normalising, batches(images, 2), 2)
     assert np.abs(together).max() > 20  # by the statistics that were learnt: 0 and 1
