@@ -5,6 +5,8 @@ from pathlib import Path
 
 from safefiles import UserError
 
+__version__ = "0.2.0"
+
 # Before anything imports TensorFlow, whose start-up notes would stand above every table.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -2,7 +2,7 @@
 
 Asadi, Sodoké, Gerard, Kersten-Oertel. 2025. The AUROC of the abstract, Figures 2 and 3.
 
-    bash reproduce/asadi2025.sh                                  on drawn phantoms, minutes
+    bash reproduce/asadi2025.sh                                  on phantoms, minutes
     bash reproduce/asadi2025.sh --data-dir CheXpert-v1.0-small   the paper's, up to 17 GPU days *
     * estimated: ten rows of at most 100 epochs of 223,000 images of 320 px at 150 a second.
 
@@ -18,7 +18,8 @@ Deviations, each explained in docs/papers/asadi2025.md:
 4. Without CheXpert's test set, its validation set is the test and 1/10 of training validates.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,9 +29,30 @@ import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
 from models import inference
-from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Dropout, Pixels, Precision, Rate
-from reproduce.engine.rows import Data, Fit, Readout, Row, Task, lowest_loss
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Dropout,
+    Pixels,
+    Precision,
+    Rate,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import (
+    Fit,
+    Network,
+    Readout,
+    Row,
+    Targets,
+    Task,
+    bce,
+    lowest_loss,
+    plain,
+)
+from reproduce.engine.train import train_table
 from reproduce.tables import asadi2025 as tables
 
 PAPER = "HBCE data-driven"  # Figure 2: the data-driven penalty, scaled by 0.5
@@ -39,7 +61,7 @@ MC = f"{PAPER} (MC dropout)"
 
 @dataclass(frozen=True)
 class Readings:
-    """What the paper and its released code leave open."""
+    """Readings of what the paper and its released code leave open."""
 
     mc_batchnorm: bool = False  # ours; True as released: passes normalise by each image alone
     labels: Literal["visualchexbert", "chexpert"] = "visualchexbert"  # abstract; the other has -1
@@ -66,82 +88,91 @@ DEMO = {"backbone": "tiny_residual", "size": 32, "batch_size": 64, "epochs": 8,
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     if not (frame["split"] == "test").any():
         return splits.held_out(frame, 0.1, seed=0, test="valid"), "the validation set"
     other = "" if config.labels == "visualchexbert" else "CheXpert's own training labels"
     return splits.as_released(frame), other  # as the authors, the 234 images of valid as val
 
 
-def rows(config: Config, data: Data) -> list[Row]:
-    """BCE on 14 and 21 labels; HBCE with every penalty, in both forms; the paper's with dropout."""
-    released = data.frame[list(labels.ASADI[:14])].to_numpy(np.float32)
+def targets(frame: pd.DataFrame, uncertain: str = "ones", columns: int = 21) -> Targets:
+    """Return the first 14 or all 21 labels of the paper's hierarchy."""
+    released = frame[list(labels.ASADI[:14])].to_numpy(np.float32)
+    truth = policies.asadi_targets(policies.apply(released, uncertain))[:, :columns]
+    return Targets(learnt=truth, truth=truth)
+
+
+def hbce(train: np.ndarray, weights: Literal["fixed", "data_driven"], scale: float, form: str):
+    """Return cross-entropy with a penalty on children that are predicted without their parent."""
     parents = label_tree.parent_matrix(label_tree.ASADI)
-    truth = policies.asadi_targets(policies.apply(released, config.uncertain))
-    train = (data.frame["split"] == "train").to_numpy()
-    of_14 = Task(labels.ASADI[:14], truth[:, :14], truth[:, :14])
-    of_21 = Task(labels.ASADI, truth, truth)
+    if weights == "fixed":
+        penalties = losses.penalties.fixed(parents, scale)
+    else:
+        penalties = losses.penalties.data_driven(train, parents, scale)
+    return losses.hierarchical_penalty.HierarchicalPenalty(penalties, form)
+
+
+def rows(config: Config, dataset: str) -> list[Row]:
+    """Return BCE on 14 and 21 labels, HBCE with every penalty in both forms, and MC dropout."""
+    # --labels visualchexbert has no uncertain labels
+    own = {"uncertain": config.uncertain} if config.labels == "chexpert" else {}
+    of_14 = Task(labels.ASADI[:14], partial(targets, columns=14, **own))
+    of_21 = Task(labels.ASADI, partial(targets, **own))
     fit = Fit(
         config.epochs,
-        schedules.plateau(config.learning_rate, 0.9, 1e-4, 1e-8),
+        schedules.Plateau(config.learning_rate, 0.9, 1e-4, 1e-8),
+        config.batch_size,
         select=lowest_loss,
         augment=Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1),
-        stop=schedules.patience(config.patience),
+        stop=schedules.Patience(config.patience),
     )
-    network = {"backbone": config.backbone, "head": "asadi2025", "dropout": config.dropout}
-    unused = ["released"] if config.labels == "chexpert" else ["released", "uncertain"]
+    build = partial(plain, head="asadi2025", dropout=config.dropout)
+    network = Network(config.backbone, config.size, config.weights, config.precision, build)
+    mean_bce = partial(bce, labels="mean")
 
-    def bce():
-        return losses.masking.MaskedBCE("mean")
-
-    def row(name, task, loss, **more) -> Row:
-        ignores = [*unused, "passes", "mc_batchnorm"]
-        return Row(name, task, loss, fit, network=network, ignores=ignores, **more)
-
-    def hbce(name, weights) -> tuple[Row, Row]:
-        def loss(form):
-            return lambda: losses.hierarchical_penalty.HierarchicalPenalty(weights, form)
-
-        penalties = {  # in config.json
-            f"{labels.ASADI[parent]} > {labels.ASADI[child]}": round(weights[child, parent], 6)
-            for child, parent in np.argwhere(parents > 0)
-        }
-        released = {"form": "as_released", "penalties": penalties}
-        ours = {"form": "differentiable", "penalties": penalties}
-        more = {"settings": ours, "note": "a penalty with a gradient, ours"}
+    def both_forms(name: str, weights: str, scale: float) -> tuple[Row, Row]:
+        penalty = partial(hbce, weights=weights, scale=scale)
+        as_released = partial(penalty, form="as_released")
+        ours = partial(penalty, form="differentiable")
+        note = "a penalty with a gradient, ours"
         return (
-            row(name, of_21, loss("as_released"), settings=released),
-            row(f"{name} (differentiable)", of_21, loss("differentiable"), **more),
+            Row(name, of_21, as_released, fit, network),
+            Row(f"{name} (differentiable)", of_21, ours, fit, network, note=note),
         )
 
-    fixed, of_data = losses.penalties.fixed, losses.penalties.data_driven
+    passes = inference.DropoutPasses(config.passes, config.mc_batchnorm)
     return [
-        row("BCE on 14 labels", of_14, bce),
-        row("BCE", of_21, bce),
-        *hbce("HBCE fixed 0.1", fixed(parents, 0.1)),
-        *hbce("HBCE fixed 0.5", fixed(parents, 0.5)),
-        *hbce(PAPER, of_data(truth[train], parents, 0.5)),
-        *hbce(f"{PAPER} 1.0", of_data(truth[train], parents, 1.0)),
-        replace(
-            row(MC, of_21, bce, start_from=PAPER, note=f"mean of {config.passes} dropout passes"),
-            fit=replace(fit, epochs=0),
-            readout=Readout(passes=inference.dropout_passes(config.passes, config.mc_batchnorm)),
-            ignores=unused,
+        Row("BCE on 14 labels", of_14, mean_bce, fit, network),
+        Row("BCE", of_21, mean_bce, fit, network),
+        *both_forms("HBCE fixed 0.1", "fixed", 0.1),
+        *both_forms("HBCE fixed 0.5", "fixed", 0.5),
+        *both_forms(PAPER, "data_driven", 0.5),
+        *both_forms(f"{PAPER} 1.0", "data_driven", 1.0),
+        Row(
+            MC,
+            of_21,
+            mean_bce,
+            fit.without_training(),
+            network,
+            Readout(passes=passes),
+            start_from=PAPER,
+            note=f"mean of {config.passes} dropout passes",
         ),
     ]
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
+    config, options = parse(Config, DEMO, __doc__, datasets=["chexpert"])
+    table = search.table(rows, config, options)
     data = dataset.load(
-        options, config, split, rows, phantoms=6000, resize=config.size, labels=config.labels
+        options, config, split, phantoms=6000, resize=config.size, labels=config.labels
     )
-    authors = tables.authors(data, config, options)  # or an error, before days go by
-    runs = loop.train("asadi2025", rows, data, config, options)
-    tables.write([*runs, *authors], data, options, baseline="BCE", paper=PAPER, dropped=MC)
-    loop.finish(runs)
+    authors = tables.authors(data, config, options)  # errors are raised before days of training
+    trained = train_table("asadi2025", table, config, data, options)
+    tables.write([*trained, *authors], data, options, baseline="BCE", paper=PAPER, dropped=MC)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

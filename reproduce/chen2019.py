@@ -2,24 +2,27 @@
 
 Chen, Miao, Xu, Hager, Harrison. MIDL 2019. Tables 1 and 2, Figure 3.
 
-    bash reproduce/chen2019.sh                          on drawn phantoms, minutes on a laptop
+    bash reproduce/chen2019.sh                          on phantoms, minutes on a laptop
     bash reproduce/chen2019.sh --data-dir PLCO          the paper's, about 7 GPU hours *
     bash reproduce/chen2019.sh --data-dir PLCO --search learning_rate=3e-5,1e-4,3e-4
     bash reproduce/chen2019.sh --dataset chexpert --data-dir CheXpert-v1.0-small
     * estimated: 105 epochs of 62,000 images at 300 DenseNet-121 images a second, and validation.
 
-A logit is that of a label's probability given its parent; the chain rule makes it unconditional.
-Stage 1 (HLCP) trains a label on the images with a positive parent. Stage 2 (HLUP-finetune) trains
-the product of probabilities along the path on all images, with a loss that is stable in float32.
+Each logit gives a label's probability if its parent is present; the chain rule makes it
+unconditional. Stage 1 (HLCP) trains a label on the images with a positive parent. Stage 2
+(HLUP-finetune) trains the product of probabilities along the path on all images, with a loss that
+is stable in float32.
 
 Deviations, each explained in docs/papers/chen2019.md:
 1. The paper states no training settings: one recipe for all rows, marked "unstated" below.
 2. HLUP is computed in time linear in the path, equal to the paper's power set (--hlup powerset).
 3. "Same budget" rows train one-stage rows as long as two-stage ones (claims-equal-budget.md).
-4. On ChestX-ray14 and CheXpert the hierarchies are ours, and nothing compares with the paper.
+4. On ChestX-ray14 and CheXpert the hierarchies are ours, and no result is comparable.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,10 +31,23 @@ import pandas as pd
 import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, probabilities
-from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Levels, Pixels, Precision, Rate
-from reproduce.engine.rows import Data, Fit, Readout, Row, Task, mean_auc, mean_auc_of
+from data.label_tree import Tree
+from evaluation import hierarchy
+from evaluation.probabilities import sigmoid
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Levels,
+    Pixels,
+    Precision,
+    Rate,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import Fit, Network, Readout, Row, Targets, Task, bce, mean_auc
+from reproduce.engine.train import train_table
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
@@ -41,11 +57,11 @@ ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one datas
 
 @dataclass(frozen=True)
 class Readings:
-    """Which form of HLUP, and which labels."""
+    """The form of HLUP, and the labels."""
 
     hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
-    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, for CheXpert alone
+    uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, only for CheXpert
     levels: Levels = 4  # §3; ours with fewer: a label's parent is its last ancestor above them
 
 
@@ -69,7 +85,7 @@ DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "resize": 36, "batch_
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     if frame.attrs["dataset"] == "plco":  # §3: 70/10/20 by patient, as the authors drew it later
         test = (frame["split"] == "test").sum()
         return splits.as_released(frame), f"another split of PLCO: {test:,} test images, not 39,600"
@@ -79,74 +95,95 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     return splits.held_out(frontal, 0.1, seed=0, test="valid"), "chexpert, not PLCO"
 
 
-def rows(config: Config, data: Data) -> list[Row]:
-    """Tables 1 and 2, and the controls of deviation 3."""
-    names, whole = label_tree.HIERARCHIES[HIERARCHIES[data.dataset]]
-    leaf, tree = label_tree.leaves(whole), label_tree.cut(whole, config.levels)
-    parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
-    truth = policies.hierarchy_targets(data.frame, HIERARCHIES[data.dataset], config.uncertain)
-    targets = truth
-    if data.dataset == "plco":  # deleted labels are unknown in training, as in Chen's extension
-        preserved = data.frame[list(plco.PRESERVE)].to_numpy() == 1
-        targets = label_tree.close(np.where(preserved, truth, np.nan), whole)
+def targets(
+    frame: pd.DataFrame,
+    hierarchy: str,
+    uncertain: str = "ones",
+    columns: Sequence[int] | None = None,
+) -> Targets:
+    """Return the labels closed under a hierarchy, or some columns of them."""
+    truth = policies.hierarchy_targets(frame, hierarchy, uncertain)
+    learnt = truth
+    if hierarchy == "plco":  # deleted labels are unknown in training, as in Chen's extension
+        preserved = frame[list(plco.PRESERVE)].to_numpy() == 1
+        whole = label_tree.HIERARCHIES[hierarchy][1]
+        learnt = label_tree.close(np.where(preserved, truth, np.nan), whole)
+    chosen = slice(None) if columns is None else list(columns)
+    return Targets(learnt[:, chosen], truth[:, chosen])
 
-    def chain_rule(logits: np.ndarray, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
-        return hierarchy.path_product(
-            floor + (1 - floor) * probabilities.sigmoid(logits), ancestors
-        )
 
-    def bce():  # BR: binary relevance
-        return losses.masking.MaskedBCE()
+def hlcp(train: np.ndarray, tree: Tree):  # eq. 2
+    """Return the conditional loss: each label on the images with a positive parent."""
+    return losses.hierarchical.HLCP(label_tree.parent_matrix(tree))
 
-    def hlcp():  # eq. 2
-        return losses.hierarchical.HLCP(parents)
 
-    def hlup(form: str):  # eqs. 4-7, and §3's naive and rescaled forms
-        return lambda: losses.hierarchical.HLUP(ancestors, form)
+def hlup(train: np.ndarray, tree: Tree, form: str):  # eqs. 4-7, and §3's naive and rescaled forms
+    """Return the unconditional loss of the product of probabilities along each path."""
+    return losses.hierarchical.HLUP(label_tree.ancestor_matrix(tree), form)
 
-    exact, naive, rescale = map(hlup, (config.hlup, "naive", "rescale"))
-    every = Task(names, targets, truth)
-    leaves = Task([names[label] for label in leaf], targets[:, leaf], truth[:, leaf])
-    rate, lower = map(schedules.constant, (config.learning_rate, config.finetune_learning_rate))
-    select = mean_auc_of(leaf)  # §3: what the searches optimised
-    first = Fit(config.epochs, rate, select, Augment(random_crop=True))
+
+def chain_rule(logits: np.ndarray, tree: Tree, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
+    """Return unconditional probabilities; factors are rescaled to [floor, 1]."""
+    factors = floor + (1 - floor) * sigmoid(logits)
+    return hierarchy.path_product(factors, label_tree.ancestor_matrix(tree))
+
+
+def rows(config: Config, dataset: str) -> list[Row]:
+    """Return Tables 1 and 2, and the controls of deviation 3."""
+    names, whole = label_tree.HIERARCHIES[HIERARCHIES[dataset]]
+    tree = label_tree.cut(whole, config.levels)
+    leaf = tuple(label_tree.leaves(whole).tolist())
+    closed = partial(targets, hierarchy=HIERARCHIES[dataset])
+    if dataset == "chexpert":
+        closed = partial(closed, uncertain=config.uncertain)
+    every = Task(names, closed)
+    leaves = Task(tuple(names[label] for label in leaf), partial(closed, columns=leaf))
+
+    conditional = partial(hlcp, tree=tree)
+    exact = partial(hlup, tree=tree, form=config.hlup)
+    naive = partial(hlup, tree=tree, form="naive")
+    rescale = partial(hlup, tree=tree, form="rescale")
+
+    flat, chain = Readout(), Readout(partial(chain_rule, tree=tree))
+    rescaled = Readout(partial(chain_rule, tree=tree, floor=0.02))  # §3: factors in [0.02, 1]
+    first = Fit(
+        config.epochs,
+        schedules.Constant(config.learning_rate),
+        config.batch_size,
+        select=partial(mean_auc, columns=leaf),  # §3: what the searches optimised
+        augment=Augment(random_crop=True),
+    )
+    lower = schedules.Constant(config.finetune_learning_rate)
     finetune = replace(first, epochs=config.finetune_epochs, learning_rate=lower)
-    flat, chain, network = Readout(), Readout(chain_rule), {"backbone": config.backbone}
-    rescaled = Readout(lambda logits: chain_rule(logits, 0.02))  # §3: multiplicands in [0.02, 1]
-    unused = [setting for setting, only in ONLY_FOR.items() if only != data.dataset]
-
-    def row(name, task, loss, fit, readout, start_from="") -> Row:
-        ignores = ("finetune_epochs", "finetune_learning_rate", *unused)
-        if start_from:  # the row that it starts from has the others
-            ignores = ("epochs", "learning_rate", *unused)
-        return Row(name, task, loss, fit, readout, start_from, network=network, ignores=ignores)
+    network = Network(config.backbone, config.size, config.weights, config.precision)
 
     table = [
-        row("BR-leaf", leaves, bce, replace(first, select=mean_auc), flat),
-        row("BR-all", every, bce, first, flat),
-        row("HLUP", every, exact, first, chain),
-        row("HLCP", every, hlcp, first, chain),
-        row("HLUP-finetune", every, exact, finetune, chain, "HLCP"),
-        row("HLUP (naive)", every, naive, first, chain),
-        row("HLUP (rescale)", every, rescale, first, rescaled),
-        row("HLUP-finetune (naive)", every, naive, finetune, chain, "HLCP"),
-        row("HLUP-finetune (rescale)", every, rescale, finetune, rescaled, "HLCP"),
+        Row("BR-leaf", leaves, bce, replace(first, select=mean_auc), network, flat),
+        Row("BR-all", every, bce, first, network, flat),  # BR: binary relevance
+        Row("HLUP", every, exact, first, network, chain),
+        Row("HLCP", every, conditional, first, network, chain),
+        Row("HLUP-finetune", every, exact, finetune, network, chain, "HLCP"),
+        Row("HLUP (naive)", every, naive, first, network, chain),
+        Row("HLUP (rescale)", every, rescale, first, network, rescaled),
+        Row("HLUP-finetune (naive)", every, naive, finetune, network, chain, "HLCP"),
+        Row("HLUP-finetune (rescale)", every, rescale, finetune, network, rescaled, "HLCP"),
     ]
-    for each in [each for each in table if not each.start_from]:
-        fit = replace(finetune, select=each.fit.select)
-        table.append(row(each.name + TWIN, each.task, each.loss, fit, each.readout, each.name))
+    for row in [row for row in table if not row.start_from]:
+        longer = replace(finetune, select=row.fit.select)
+        table.append(replace(row, name=row.name + TWIN, fit=longer, start_from=row.name))
     return table
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
+    config, options = parse(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
+    table = search.table(rows, config, options)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
-    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.resize, **lists)
-    runs = loop.train("chen2019", rows, data, config, options)
-    tables.write(runs, data, HIERARCHIES[data.dataset], options)
-    loop.finish(runs)
+    data = dataset.load(options, config, split, phantoms=8000, resize=config.resize, **lists)
+    trained = train_table("chen2019", table, config, data, options)
+    tables.write(trained, data, HIERARCHIES[data.dataset], options)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

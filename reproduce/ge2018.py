@@ -2,7 +2,7 @@
 
 Ge, Mahapatra, Sedai, Garnavi, Chakravorty. 2018. Tables 1 to 3.
 
-    bash reproduce/ge2018.sh                               on drawn phantoms, minutes on a laptop
+    bash reproduce/ge2018.sh                               on phantoms, minutes on a laptop
     bash reproduce/ge2018.sh --data-dir ChestX-ray14       the paper's, about 12 GPU hours *
     * estimated: 99 epochs of 78,500 images, half of them through two networks, at 300 a second.
 
@@ -20,7 +20,9 @@ Deviations, each explained in docs/papers/ge2018.md:
 6. 9 epochs at batch 32, best epoch by validation AUC, no flips, centre crops at test: unstated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,9 +33,21 @@ import models
 from data import labels, splits
 from data.augment import Augment
 from evaluation.probabilities import sigmoid
-from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Dimensions, Pixels, Rate, Weight
-from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Dimensions,
+    Pixels,
+    Precision,
+    Rate,
+    Weight,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import Combined, Fit, Network, Readout, Row, Targets, Task, bce, plain
+from reproduce.engine.train import train_table
 from reproduce.tables import ge2018 as tables
 
 CE, MSML, FCE = range(3)  # the outputs of a two-stream network
@@ -41,7 +55,7 @@ CE, MSML, FCE = range(3)  # the outputs of a two-stream network
 
 @dataclass(frozen=True)
 class Readings:
-    """What the paper leaves open of its losses, its bilinear pooling and its split."""
+    """Readings of what the paper leaves open: losses, bilinear pooling and split."""
 
     msml: Literal["corrected", "as_printed"] = "corrected"  # eq. 2, with the -log of its slope
     over_labels: Literal["sum", "mean"] = "sum"  # eq. 1; a mean makes MSML weigh 14 times more
@@ -73,7 +87,7 @@ class Config(Readings, Networks):
     step: Count = 3  # §3: epochs until the rate is divided by 10
     alpha: Weight = 0.2  # eq. 5
     beta: Weight = 0.6  # eq. 5
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
 
 
 DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
@@ -84,7 +98,7 @@ DEMO = {  # three small networks instead of ResNet-18, DenseNet-121 and VGG-16
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     if config.split == "random":
         return splits.by_patient(frame, seed=0), ""
     if config.split == "chexnet":
@@ -94,81 +108,82 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     ), "another split, the official lists"
 
 
-def rows(config: Config, data: Data) -> list[Row | Combined]:
-    """Tables 1 and 2, the readings of F-MSML and the control of deviation 4."""
-    truth = data.frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
-    task = Task(labels.CHESTXRAY14, truth, truth)
-    rate = schedules.steps(config.learning_rate, 0.1, config.step)
-    fit = Fit(config.epochs, rate, augment=Augment(random_crop=True))
+def targets(frame: pd.DataFrame) -> Targets:
+    """Return the released labels, which are both learnt and scored."""
+    released = frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
+    return Targets(learnt=released, truth=released)
+
+
+def fine_grained(train: np.ndarray, alpha: float, beta: float, msml: str, over_labels: str):
+    """Return the joint loss of a two-stream network, eq. 5."""
+    return losses.multilabel_softmax.FineGrained(alpha, beta, msml, over_labels)
+
+
+def of_heads(logits: np.ndarray, heads: Sequence[int]) -> np.ndarray:
+    """Return the mean probabilities of some of the three heads of a two-stream network."""
+    by_head = np.stack(np.split(logits, 3, axis=-1))[list(heads)]
+    return sigmoid(by_head).mean(axis=0)
+
+
+def bilinear(**settings):
+    """Build a bilinear network."""
+    return models.bilinear.build(**settings)
+
+
+def rows(config: Config, dataset: str) -> list[Row | Combined]:
+    """Return Tables 1 and 2, the readings of F-MSML and the control of deviation 4."""
+    task = Task(labels.CHESTXRAY14, targets)
+    rate = schedules.Steps(config.learning_rate, 0.1, config.step)
+    fit = Fit(config.epochs, rate, config.batch_size, augment=Augment(random_crop=True))
     backbones = {"R18": config.resnet, "D121": config.densenet, "VGG": config.vgg}
+    ce = partial(bce, labels=config.over_labels)
+    msml = partial(fine_grained, msml=config.msml, over_labels=config.over_labels)
+    global_loss = partial(msml, alpha=config.alpha, beta=config.beta)
 
-    def ce():
-        return losses.masking.MaskedBCE(config.over_labels)
-
-    def fine_grained(alpha: float, beta: float):  # eq. 5
-        msml = config.msml, config.over_labels
-        return lambda: losses.multilabel_softmax.FineGrained(alpha, beta, *msml)
-
-    def head(*wanted: int) -> Readout:
-        def probabilities(outputs: np.ndarray) -> np.ndarray:
-            of_heads = np.stack(np.split(outputs, 3, axis=-1))[list(wanted)]
-            return sigmoid(of_heads).mean(axis=0)
-
-        return Readout(probabilities)
-
-    def bilinear(streams: int, frozen: bool = False):
-        def build(**network):
-            of_densenet = network["backbone"] == config.densenet
-            return models.bilinear.build(
-                **network,
-                projection=config.projection_densenet if of_densenet else config.projection,
-                reduce=config.reduce,
-                sketch=config.sketch,
-                streams=streams,
-                frozen=frozen,
-            )
-
-        return build
-
-    flat = Readout()
-    networks = ("resnet", "densenet", "vgg")
-    loss_settings = ("alpha", "beta", "msml")
-    pooling_settings = ("projection", "projection_densenet", "reduce", "sketch")
-    global_loss = fine_grained(config.alpha, config.beta)
-
-    def row(name, loss=ce, fit=fit, readout=flat, ignores=(), **more) -> Row:
+    def network(name: str, build=plain, **settings) -> Network:
         backbone = backbones[name.partition("-")[0].partition(" ")[0]]
-        network = {"backbone": backbone, "normalise": config.normalise}
-        ignores = (*networks, *ignores)
-        return Row(name, task, loss, fit, readout, network=network, ignores=ignores, **more)
+        if build is bilinear:
+            densenet = backbone == config.densenet
+            settings |= {
+                "projection": config.projection_densenet if densenet else config.projection,
+                "reduce": config.reduce,
+                "sketch": config.sketch,
+            }
+        build = partial(build, normalise=config.normalise, **settings)
+        return Network(backbone, config.size, config.weights, config.precision, build)
 
-    def plain(name, **more) -> Row:
-        return row(name, ignores=(*pooling_settings, *loss_settings), **more)
+    def flat(name: str, fit: Fit = fit, note: str = "") -> Row:
+        return Row(name, task, ce, fit, network(name), note=note)
 
-    def pooled(name) -> Row:
-        return row(name, build=bilinear(1), ignores=loss_settings)
+    def pooled(name: str) -> Row:
+        return Row(name, task, ce, fit, network(name, bilinear, streams=1))
 
-    def two_streams(name, loss=global_loss, readout=None, frozen=False, **more) -> Row:
-        return row(name, loss, readout=readout or head(FCE), build=bilinear(2, frozen), **more)
+    def two_streams(
+        name: str, loss=global_loss, heads=(FCE,), frozen: bool = False, note="", start_from=""
+    ) -> Row:
+        built = network(name, bilinear, streams=2, frozen=frozen)
+        readout = Readout(partial(of_heads, heads=heads))
+        return Row(name, task, loss, fit, built, readout, start_from, note=note)
 
-    def own_ce(name) -> Row:
-        read = replace(fit, epochs=0)
-        both = two_streams(name, readout=head(CE, FCE), start_from=name, note="mean of FCE and CE")
-        return replace(both, name=f"{name} + own CE", fit=read)
+    def own_ce(name: str) -> Row:
+        both = two_streams(name, heads=(CE, FCE), start_from=name, note="mean of FCE and CE")
+        return replace(both, name=f"{name} + own CE", fit=fit.without_training())
 
-    def fusion(*names, note="") -> Combined:
+    def fusion(*names: str, note: str = "") -> Combined:
         return Combined(" + ".join(names), names, note=note)
 
     stage_1 = "R18-F-MSML Local stage 1"
-    stage_2 = {"loss": fine_grained(0, 1), "start_from": stage_1, "note": "read at FCE"}
+    local = partial(
+        two_streams, loss=partial(msml, alpha=0, beta=1), start_from=stage_1, note="read at FCE"
+    )
     in_table_2 = "in Table 2, whose Global has the value of R18 + R18-F-MSML"
     return [
-        plain("R18"),
-        plain("R18 again", fit=replace(fit, reseed=1000), note="another seed"),
+        flat("R18"),
+        flat("R18 again", replace(fit, reseed=1000), "another seed"),
         pooled("R18-BL"),
         two_streams("R18-F-MSML", note="alone, read at FCE"),
         own_ce("R18-F-MSML"),
-        plain("D121"),
+        flat("D121"),
         pooled("D121-BL"),
         two_streams("D121-F-MSML", note="alone, read at FCE"),
         own_ce("D121-F-MSML"),
@@ -181,22 +196,23 @@ def rows(config: Config, data: Data) -> list[Row | Combined]:
         fusion("R18", "D121"),
         fusion("R18", "VGG-F-MSML"),
         fusion("D121", "VGG-F-MSML"),
-        two_streams(stage_1, fine_grained(1, 0), head(CE), note="read at CE"),
-        two_streams("R18-F-MSML Local alone", **stage_2),
-        two_streams("R18-F-MSML Local-Fixed alone", frozen=True, **stage_2),
+        two_streams(stage_1, partial(msml, alpha=1, beta=0), heads=(CE,), note="read at CE"),
+        local("R18-F-MSML Local alone"),
+        local("R18-F-MSML Local-Fixed alone", frozen=True),
         fusion("R18", "R18-F-MSML Local alone", note=in_table_2),
         fusion("R18", "R18-F-MSML Local-Fixed alone", note=in_table_2),
     ]
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.resize)
-    runs = loop.train("ge2018", rows, data, config, options)
-    tables.write(runs, data, options)
-    loop.finish(runs)
+    config, options = parse(Config, DEMO, __doc__, datasets=["chestxray14"])
+    table = search.table(rows, config, options)
+    data = dataset.load(options, config, split, phantoms=8000, resize=config.resize)
+    trained = train_table("ge2018", table, config, data, options)
+    tables.write(trained, data, options)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

@@ -2,7 +2,7 @@
 
 Mo, Cai. 2019. Table I, Figure 1.
 
-    bash reproduce/mo2019.sh                               on drawn phantoms, minutes on a laptop
+    bash reproduce/mo2019.sh                               on phantoms, minutes on a laptop
     bash reproduce/mo2019.sh --data-dir ChestX-ray14       the paper's, about 35 GPU hours *
     * estimated: 400 epochs of 75,700 images at 300 DenseNet-121 images a second, and validation.
 
@@ -20,6 +20,7 @@ Deviations, each explained in docs/papers/mo2019.md:
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,10 +29,21 @@ import pandas as pd
 import losses
 from data import labels, splits
 from data.augment import Augment
-from evaluation import probabilities
-from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate, Weight
-from reproduce.engine.rows import Data, Fit, Readout, Row, Task
+from evaluation.probabilities import sigmoid, softmax
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Pixels,
+    Precision,
+    Rate,
+    Weight,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import Fit, Network, Readout, Row, Targets, Task
+from reproduce.engine.train import train_table
 from reproduce.tables import mo2019 as tables
 
 BASELINE, PROPOSED = "DenseNet121 weighted CE", "DenseNet121 proposed loss"
@@ -40,7 +52,7 @@ OURS = "DenseNet121 proposed (ours)"
 
 @dataclass(frozen=True)
 class Readings:
-    """What the paper leaves open of its losses, its schedule and its split."""
+    """Readings of what the paper leaves open: losses, schedule and split."""
 
     split: Literal["official", "chexnet"] = "official"  # §IV-A has either; deviation 3
     schedule: Literal["constant", "plateau"] = "constant"  # unstated; §IV-B, "initialed as 0.001"
@@ -69,48 +81,61 @@ DEMO = {"vgg": "tiny_plain", "resnet": "tiny_residual", "densenet": "tiny",
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     if config.split == "chexnet":  # §IV-A: 7:1:2 by patient
         return splits.chexnet(frame), ""
     return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), ""
 
 
-def rows(config: Config, data: Data) -> list[Row]:
-    """Table I's three baselines, and eq. (2) in five readings."""
-    classes = [*labels.CHESTXRAY14, labels.NO_FINDING]
-    targets = data.frame[classes].to_numpy(np.float32)[:, : config.classes]
-    task = Task(labels.CHESTXRAY14, targets, truth=targets[:, :14])
-    rate = schedules.constant(config.learning_rate)
+def targets(frame: pd.DataFrame, classes: int) -> Targets:
+    """Return the 14 diseases, followed by No Finding if there are 15 classes to learn."""
+    names = [*labels.CHESTXRAY14, labels.NO_FINDING]
+    learnt = frame[names].to_numpy(np.float32)[:, :classes]
+    return Targets(learnt, truth=learnt[:, :14])
+
+
+def weighted_ce(train: np.ndarray, factors: str):  # eq. 1
+    """Return cross-entropy with factors from the training labels."""
+    return losses.weighted_bce.WeightedBCE(*losses.weighted_bce.factors(train, factors))
+
+
+def entropy_weighting(
+    train: np.ndarray, reading: str, scale: float = 1.0, eq_1: str | None = None
+):  # eq. 2
+    """Return a reading of the entropy weighting loss, with eq. (1) if its factors are named."""
+    factors = losses.weighted_bce.factors(train, eq_1) if eq_1 else None
+    return losses.entropy_weighting.EntropyWeighting(reading, scale, factors)
+
+
+def one_by_one(logits: np.ndarray) -> np.ndarray:
+    """Return a probability for each disease on its own."""
+    return sigmoid(logits)[..., :14]
+
+
+def exclusive(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities of classes that exclude each other."""
+    return softmax(logits)[..., :14]
+
+
+def rows(config: Config, dataset: str) -> list[Row]:
+    """Return Table I's three baselines, and eq. (2) in five readings."""
+    task = Task(labels.CHESTXRAY14, partial(targets, classes=config.classes), config.classes)
+    rate: schedules.Constant | schedules.Plateau = schedules.Constant(config.learning_rate)
     if config.schedule == "plateau":
-        rate = schedules.plateau(config.learning_rate, 0.1, 1e-4, 1e-7)  # as CheXNet; ours
-    fit = Fit(config.epochs, rate, augment=Augment(flip=True))
-    one_by_one = Readout(lambda logits: probabilities.sigmoid(logits)[..., :14])
-    exclusive = Readout(lambda logits: probabilities.softmax(logits)[..., :14])
+        rate = schedules.Plateau(config.learning_rate, 0.1, 1e-4, 1e-7)  # as CheXNet; ours
+    fit = Fit(config.epochs, rate, config.batch_size, augment=Augment(flip=True))
+    eq_1 = partial(weighted_ce, factors=config.factors)
+    printed = partial(entropy_weighting, reading="as_printed")
+    sigmoids, softmaxes = Readout(one_by_one), Readout(exclusive)
 
-    def factors():
-        of_training = targets[data.frame["split"] == "train"]
-        return losses.weighted_bce.factors(of_training, config.factors)
+    def row(name, loss, readout=softmaxes, backbone=config.densenet, **more) -> Row:
+        network = Network(backbone, config.size, config.weights, config.precision)
+        return Row(name, task, loss, fit, network, readout, **more)
 
-    def weighted_ce():  # eq. 1
-        return losses.weighted_bce.WeightedBCE(*factors())
-
-    def entropy_weighting(reading, scale=1.0, with_eq_1=False):  # eq. 2
-        def loss():
-            eq_1 = factors() if with_eq_1 else None
-            return losses.entropy_weighting.EntropyWeighting(reading, scale, eq_1)
-
-        return loss
-
-    def row(name, loss, readout=exclusive, backbone=config.densenet, **more) -> Row:
-        ignores = ("vgg", "resnet", "densenet", "entropy_weight")
-        network = {"backbone": backbone}
-        return Row(name, task, loss, fit, readout, network=network, ignores=ignores, **more)
-
-    printed, repaired = map(entropy_weighting, ("as_printed", "detached"))
     return [
-        row("VGGNet-16 weighted CE", weighted_ce, one_by_one, config.vgg),
-        row("ResNet-50 weighted CE", weighted_ce, one_by_one, config.resnet),
-        row(BASELINE, weighted_ce, one_by_one),
+        row("VGGNet-16 weighted CE", eq_1, sigmoids, config.vgg),
+        row("ResNet-50 weighted CE", eq_1, sigmoids, config.resnet),
+        row(BASELINE, eq_1, sigmoids),
         row(PROPOSED, printed, note="ours is reading A: eq. (2) as printed, from the start"),
         row(
             "DenseNet121 proposed loss after CE",
@@ -118,31 +143,35 @@ def rows(config: Config, data: Data) -> list[Row]:
             start_from=BASELINE,
             note="reading B: eq. (2) as printed, fine-tuning the trained weighted CE",
         ),
-        row(OURS, repaired, note="reading C: our repair of eq. (2), its weight p held constant"),
+        row(
+            OURS,
+            partial(entropy_weighting, reading="detached"),
+            note="reading C: our repair of eq. (2), its weight p held constant",
+        ),
         row(
             "DenseNet121 proposed loss + CE",
-            entropy_weighting("as_printed", config.entropy_weight, with_eq_1=True),
-            one_by_one,
-            settings={"entropy_weight": config.entropy_weight},
+            partial(printed, scale=config.entropy_weight, eq_1=config.factors),
+            sigmoids,
             note="reading D, a guess: eq. (1) plus eq. (2) as printed",
         ),
         row(
             "DenseNet121 CE weighted by entropy",
-            entropy_weighting("confusion", with_eq_1=True),
-            one_by_one,
+            partial(entropy_weighting, reading="confusion", eq_1=config.factors),
+            sigmoids,
             note="reading E, a guess: eq. (1) with -p log p as the weight of each class",
         ),
     ]
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
-    runs = loop.train("mo2019", rows, data, config, options)
-    tables.write(runs, data, options, PROPOSED, OURS, config.split)
-    loop.finish(runs)
+    config, options = parse(Config, DEMO, __doc__, datasets=["chestxray14"])
+    table = search.table(rows, config, options)
+    data = dataset.load(options, config, split, phantoms=8000, resize=config.size)
+    trained = train_table("mo2019", table, config, data, options)
+    tables.write(trained, data, options, PROPOSED, OURS, config.split)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

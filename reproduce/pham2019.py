@@ -2,7 +2,7 @@
 
 Pham, Le, Tran, Ngo, Nguyen. 2019. Tables 1 and 2, Figures 4 and 5, the radiologists of section 4.6.
 
-    bash reproduce/pham2019.sh                                    on drawn phantoms, minutes
+    bash reproduce/pham2019.sh                                    on phantoms, minutes
     bash reproduce/pham2019.sh --data-dir CheXpert-v1.0-small     the paper's, about 2 GPU days *
     * estimated: 155 epochs of 181,000 images at 300 DenseNet-121 images a second.
 
@@ -20,23 +20,49 @@ Deviations, each explained in docs/papers/pham2019.md:
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-import losses
 from data import label_tree, labels, policies, splits
 from data.augment import Augment
-from evaluation import hierarchy, probabilities
+from evaluation import hierarchy
+from evaluation.probabilities import sigmoid
 from models import inference
-from reproduce.engine import dataset, flags, loop, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Decay, Members, Pixels, Rate, Share
-from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task, lowest_loss, mean_auc_of
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Decay,
+    Members,
+    Pixels,
+    Precision,
+    Rate,
+    Share,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import (
+    Combined,
+    Fit,
+    Network,
+    Readout,
+    Row,
+    Targets,
+    Task,
+    bce,
+    lowest_loss,
+    mean_auc,
+    plain,
+)
+from reproduce.engine.train import train_table
 from reproduce.tables import pham2019 as tables
 from reproduce.tables.pham2019 import CLOSED
 
-NAMES, FIVE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION
+NAMES, FIVE, TREE = labels.CHEXPERT, labels.CHEXPERT_COMPETITION, label_tree.CHEXPERT
 TABLE_1 = {  # the printed row: its policy for uncertain labels, and whether it is trained by CT
     "Ignore": ("ignore", False), "Ignore+CT": ("ignore", True),
     "U-Zeros": ("zeros", False), "U-Zeros+CT": ("zeros", True),
@@ -51,7 +77,7 @@ STEP_1, TTA, ENSEMBLE = " (step 1)", " (TTA)", "ensemble"
 
 @dataclass(frozen=True)
 class Readings:
-    """How conditional training is read where the text leaves it open."""
+    """Readings of conditional training where the text leaves it open."""
 
     own_parent: bool = True  # §3.2: step 1 asks this of a label; otherwise all parents positive
     masked: bool = True  # §3.2 by its aim: step 2 is conditional too; otherwise on all images
@@ -62,7 +88,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Images:
-    """What a network sees of a study."""
+    """The images that a network sees."""
 
     size: Pixels = 224  # §4.2, for all networks
     resize: Pixels = 256  # §4.2
@@ -82,7 +108,7 @@ class Config(Readings, Images):
     decay: Decay = 0.1  # §4.3: of the learning rate after each epoch
     draws: Count = 10  # §4.4, test-time augmentation
     held_out: Share = 0.05  # unstated; ours: of the training patients, to choose the epoch
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # unstated; ours
+    precision: Precision = "float32"  # unstated; ours
 
 
 DEMO = {  # six small networks instead of the paper's, without ImageNet weights
@@ -94,7 +120,7 @@ DEMO = {  # six small networks instead of the paper's, without ImageNet weights
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     if config.frontal:
         frame = frame[frame["view"].str.startswith("Frontal")].reset_index(drop=True)
     # Table 1's validation set is a test set here: it chooses nothing
@@ -102,100 +128,125 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     return splits.carve(frame.assign(split=sets), "train", "val", config.held_out, seed=0), ""
 
 
-def rows(config: Config, data: Data) -> list[Row | Combined]:
-    """Table 1, the effect of template matching, the six networks, their ensemble, and TTA."""
-    members, tree = config.members.split(","), label_tree.CHEXPERT
-    parents, ancestors = label_tree.parent_matrix(tree), label_tree.ancestor_matrix(tree)
-    released = data.frame[list(NAMES)].to_numpy(np.float32)
-    truth = policies.apply(released, "ignore")
+def targets(
+    frame: pd.DataFrame,
+    policy: str,
+    close: str | None = None,
+    conditional: bool = False,
+    own_parent: bool = True,
+) -> Targets:
+    """Return the released labels under a policy; `close` fills the parents of positive labels.
 
-    def targets_of(policy: str) -> np.ndarray:  # a smoothed label is drawn once for all epochs
-        return policies.apply(released, policy, seed=0, ids=data.frame["image_path"])
+    Conditional targets are unknown on images without a positive parent. A smoothed label is drawn
+    once for all epochs.
+    """
+    released = frame[list(NAMES)].to_numpy(np.float32)
+    learnt = policies.apply(released, policy, seed=0, ids=frame["image_path"])
+    if close is not None:
+        learnt = label_tree.close(learnt, TREE, close, np.isnan(released))
+    if conditional:
+        learnt = label_tree.conditional(learnt, label_tree.parent_matrix(TREE), own_parent)
+    return Targets(learnt, truth=policies.apply(released, "ignore"))
 
-    def closed_targets_of(policy: str) -> np.ndarray:
-        return label_tree.close(targets_of(policy), tree, config.close, np.isnan(released))
 
-    def chain_rule(logits: np.ndarray) -> np.ndarray:  # eqs. 3 and 4
-        return hierarchy.path_product(probabilities.sigmoid(logits), ancestors)
+def chain_rule(logits: np.ndarray) -> np.ndarray:  # eqs. 3 and 4
+    """Return unconditional probabilities: the product along each label's path."""
+    return hierarchy.path_product(sigmoid(logits), label_tree.ancestor_matrix(TREE))
 
-    def bce():  # eq. 2, with the minus sign that it lacks
-        return losses.masking.MaskedBCE()
 
+def rows(config: Config, dataset: str) -> list[Row | Combined]:
+    """Return Table 1, the effect of template matching, the six networks, their ensemble, and TTA.
+
+    All losses are eq. 2, with the minus sign that it lacks.
+    """
+    members = config.members.split(",")
     fit = Fit(
         config.epochs,
-        schedules.exponential(config.learning_rate, config.decay),
-        select=mean_auc_of([NAMES.index(label) for label in FIVE]),
+        schedules.Exponential(config.learning_rate, config.decay),
+        config.batch_size,
+        select=partial(mean_auc, columns=tuple(NAMES.index(label) for label in FIVE)),
     )
-    first_step, second_step = replace(fit, select=lowest_loss), replace(fit, head_only=True)
-    flat = Readout()
-    chained = Readout(chain_rule) if config.product else flat
+    chained = Readout(chain_rule) if config.product else Readout()
+    build = partial(plain, normalise=config.normalise)
 
-    def row(name, targets, fit, readout, *, backbone=config.backbone, note="", **more) -> Row:
-        task = Task(NAMES, targets, truth)
-        network = {"backbone": backbone, "normalise": config.normalise}
-        own = {"settings": {"template": config.template}} | more
-        return Row(name, task, bce, fit, readout, network=network, note=note, **own)
+    def network(backbone: str) -> Network:
+        return Network(backbone, config.size, config.weights, config.precision, build)
 
-    ct_settings = ("members", "draws", "own_parent", "masked", "product", "warm_start")
+    def flat(name: str, policy: str, close: str | None = None, centre: bool = False) -> Row:
+        task = Task(NAMES, partial(targets, policy=policy, close=close))
+        return Row(name, task, bce, fit, network(config.backbone), centre=centre)
 
-    def by_bce(name, policy, **more) -> Row:
-        return row(name, targets_of(policy), fit, flat, ignores=(*ct_settings, "close"), **more)
-
-    def control_of(name, policy) -> Row:  # flat, with the labels that CT is trained on
-        return row(name, closed_targets_of(policy), fit, flat, ignores=ct_settings)
-
-    def by_ct(name, policy, warm_start="", **more) -> list[Row]:
-        closed = closed_targets_of(policy)
-        conditional = label_tree.conditional(closed, parents)
-        step_1, step_2 = name + STEP_1, name
-        by_step_1 = label_tree.conditional(closed, parents, config.own_parent)
-        ignores = ("members", "draws", "masked", "product")
-        warm = {"start_from": warm_start, "ignores": ignores}
-        by_step_2 = conditional if config.masked else closed
-        head = {"start_from": step_1, "ignores": ("members", "draws")}
-        return [
-            row(step_1, by_step_1, first_step, flat, **warm, **more),
-            row(step_2, by_step_2, second_step, chained, **head, **more),
-        ]
+    def by_ct(
+        name: str, policy: str, backbone: str = config.backbone, start_from: str = "", note=""
+    ) -> list[Row]:
+        closed = partial(targets, policy=policy, close=config.close)
+        step_1 = Row(
+            name + STEP_1,
+            Task(NAMES, partial(closed, conditional=True, own_parent=config.own_parent)),
+            bce,
+            replace(fit, select=lowest_loss),
+            network(backbone),
+            start_from=start_from,
+            note=note,
+        )
+        learnt = partial(closed, conditional=True) if config.masked else closed
+        step_2 = replace(
+            step_1,
+            name=name,
+            task=Task(NAMES, learnt),
+            fit=replace(fit, head_only=True),
+            readout=chained,
+            start_from=step_1.name,
+        )
+        return [step_1, step_2]
 
     table = []
     for name, (policy, ct) in TABLE_1.items():
-        if ct:
-            table.append(control_of(name.replace("+CT", "") + CLOSED, policy))
-            table += by_ct(name, policy, name.replace("+CT", "") if config.warm_start else "")
+        if ct:  # with a control: flat, with the labels that CT is trained on
+            without = name.replace("+CT", "")
+            table.append(flat(without + CLOSED, policy, config.close))
+            table += by_ct(name, policy, start_from=without if config.warm_start else "")
         else:
-            table.append(by_bce(name, policy))
+            table.append(flat(name, policy))
     if config.template:
-        centre = {"data": data.centre, "settings": {"template": False}}
-        table.append(by_bce(CENTRE_CROP, "ones", **centre))
+        table.append(flat(CENTRE_CROP, "ones", centre=True))
     for name, printed in zip(members, MEMBERS.split(","), strict=False):
         if name != config.backbone:
-            note = "" if name == printed else f"{name} stands in the place of {printed}"
+            note = "" if name == printed else f"{name} takes the place of {printed}"
             table += by_ct(name, TABLE_1[BEST][0], backbone=name, note=note)
     averaged = [BEST if name == config.backbone else name for name in members]
     augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
-    read_again = replace(fit, epochs=0)
-    many_views = replace(chained, passes=inference.augmented_passes(augment, config.draws))
-    tta: dict[str, Any] = {"fit": read_again, "readout": many_views, "ignores": ("members",)}
-    singles = [each for each in table if each.name in {BEST, *averaged}]
+    views = replace(chained, passes=inference.AugmentedPasses(augment, config.draws))
+    with_tta = [
+        replace(
+            row,
+            name=row.name + TTA,
+            start_from=row.name,
+            fit=row.fit.without_training(),
+            readout=views,
+        )
+        for row in table
+        if row.name in {BEST, *averaged}
+    ]
     return [
         *table,
         Combined(ENSEMBLE, averaged),
-        *(replace(each, name=each.name + TTA, start_from=each.name, **tta) for each in singles),
+        *with_tta,
         Combined(ENSEMBLE + TTA, [name + TTA for name in averaged]),
     ]
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chexpert"])
+    config, options = parse(Config, DEMO, __doc__, datasets=["chexpert"])
+    table = search.table(rows, config, options)
     images = {"resize": config.resize, "template": config.template}
-    data = dataset.load(options, config, split, rows, phantoms=6000, **images)
-    runs = loop.train("pham2019", rows, data, config, options)
-    finals = [each for each in runs if not each.row.name.endswith(STEP_1)]
+    data = dataset.load(options, config, split, phantoms=6000, **images)
+    trained = train_table("pham2019", table, config, data, options)
+    finals = [run for run in trained if not run.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))
-    loop.finish(runs)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

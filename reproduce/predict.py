@@ -33,7 +33,8 @@ from data.images import unlike_radiograph
 from evaluation import operating_points, uncertainty
 from evaluation.predictions import load
 from reproduce import Parser, RunError
-from reproduce.engine import flags, rebuild
+from reproduce.engine import options as flags
+from reproduce.engine import rebuild
 from reproduce.engine.rows import Combined
 from reproduce.tables import details, row_details
 

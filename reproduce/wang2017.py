@@ -22,9 +22,19 @@ import pandas as pd
 
 import losses
 from data import labels, splits
-from reproduce.engine import dataset, flags, loop, plan, schedules
-from reproduce.engine.ranges import Backbone, BatchSize, Count, Pixels, Precision, Rate
-from reproduce.engine.rows import Data, Fit, Row, Task
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import (
+    Backbone,
+    BatchSize,
+    Count,
+    Pixels,
+    Precision,
+    Rate,
+    one_sentence,
+    parse,
+)
+from reproduce.engine.rows import Fit, Network, Row, Targets, Task, bce
+from reproduce.engine.train import train_table
 from reproduce.tables import released_rows, row_details, scoring
 
 
@@ -44,43 +54,46 @@ DEMO = {"backbone": "tiny", "weights": "none", "size": 32, "batch_size": 64, "ep
 
 
 def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
-    """The sets, and why their scores cannot be compared with published ones."""
+    """Return the frame with its sets, and why results cannot be compared with published ones."""
     return splits.by_patient(frame, seed=0), ""  # Ge 2018, §3: 70/10/20 at random, by patient
 
 
-def rows(config: Config, data: Data) -> list[Row]:
-    """The published row, and what its factors are worth."""
-    targets = data.frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
-    task = Task(labels.CHESTXRAY14, targets, truth=targets)
-    fit = Fit(config.epochs, schedules.constant(config.learning_rate))
-    network = {"backbone": config.backbone}
+def targets(frame: pd.DataFrame) -> Targets:
+    """Return the released labels, which are both learnt and scored."""
+    released = frame[list(labels.CHESTXRAY14)].to_numpy(np.float32)
+    return Targets(learnt=released, truth=released)
 
-    def weighted_ce():  # Mo 2019, Table I: "weighted CE loss"
-        of_training = targets[data.frame["split"] == "train"]
-        factors = losses.weighted_bce.factors(of_training.reshape(-1, 1))  # as if of one label
-        return losses.weighted_bce.WeightedBCE(*factors)
 
-    def plain_ce():
-        return losses.masking.MaskedBCE()
+def weighted_ce(train: np.ndarray):  # Mo 2019, Table I: "weighted CE loss"
+    """Return cross-entropy with one factor for the positives of all labels."""
+    factors = losses.weighted_bce.factors(train.reshape(-1, 1))  # as if there were one label
+    return losses.weighted_bce.WeightedBCE(*factors)
 
+
+def rows(config: Config, dataset: str) -> list[Row]:
+    """Return the published row, and the same without factors to see their effect."""
+    task = Task(labels.CHESTXRAY14, targets)
+    fit = Fit(config.epochs, schedules.Constant(config.learning_rate), config.batch_size)
+    network = Network(config.backbone, config.size, config.weights, config.precision)
     return [
-        Row("R-50 weighted CE", task, weighted_ce, fit, network=network),
-        Row("R-50 plain CE", task, plain_ce, fit, network=network),
+        Row("R-50 weighted CE", task, weighted_ce, fit, network),
+        Row("R-50 plain CE", task, bce, fit, network),
     ]
 
 
 def main() -> None:
-    config, options = flags.arguments(Config, DEMO, __doc__, datasets=["chestxray14"])
-    data = dataset.load(options, config, split, rows, phantoms=8000, resize=config.size)
-    runs = loop.train("wang2017", rows, data, config, options)
-    scored = scoring.score(runs, scoring.labels_and_mean, options.resamples)
+    config, options = parse(Config, DEMO, __doc__, datasets=["chestxray14"])
+    table = search.table(rows, config, options)
+    data = dataset.load(options, config, split, phantoms=8000, resize=config.size)
+    trained = train_table("wang2017", table, config, data, options)
+    scored = scoring.score(trained, scoring.labels_and_mean, options.resamples)
     scored, released = released_rows.add(scored, data, options, scoring.labels_and_mean)
-    folder, failed = loop.paper_folder("wang2017", options, data), plan.failed_rows(runs)
+    folder, failed = runs.paper_folder("wang2017", options, data), runs.failed_rows(trained)
     scoring.write("wang2017", folder, scored, data, failed=failed, released=released)
-    row_details.write(folder, runs, data, options)
-    loop.finish(runs)
+    row_details.write(folder, trained, data, options)
+    runs.finish(trained)
 
 
 if __name__ == "__main__":
-    with flags.one_sentence():
+    with one_sentence():
         main()

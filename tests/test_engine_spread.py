@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reproduce.engine.screen import Screen
 
 import safefiles
 from data.progress import TimeLeft
 from reproduce import RunError
 from reproduce.engine import cluster, loop, spread, state, worker
 from reproduce.engine.rows import Combined, Fit, Row, Run, Task, parents
-from reproduce.engine.screen import Screen
 from reproduce.engine.search import Chosen
 from tests.conftest import REPOSITORY
 from tests.on_ray import options_for, script

@@ -1,9 +1,9 @@
-"""Sex, age and view of every image, for tables by subgroup.
+"""The sex, age and view of every image, for tables by subgroup.
 
-    images.csv.gz    beside a paper's tables: image_path, sex, age, view, as the dataset states them
+    images.csv.gz    in the folder of a paper's tables: image_path, sex, age, view, as released
 
-Nothing that is trained depends on it, so no setting does either. With this file subgroups are
-computed from predictions.npz alone, without the dataset.
+Training does not depend on them, so they are no setting. With this file, subgroups are computed
+from predictions.npz without the dataset.
 """
 
 import gzip
@@ -21,7 +21,7 @@ NAMES = ("sex", "age", "view")
 
 
 def save(frame: pd.DataFrame, folder: Path) -> None:
-    """Write what the dataset says of its images; images of earlier runs stay in the file."""
+    """Write the attributes of a dataset's images; images of earlier runs stay in the file."""
     known = [name for name in NAMES if name in frame]
     stated, before = frame.set_index("image_path")[known].astype(str), read(folder)
     if before is not None:
@@ -35,7 +35,7 @@ def save(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def read(folder: Path) -> pd.DataFrame | None:
-    """The attributes by image_path; None where the file is missing or cannot be read."""
+    """Return the attributes by image_path, or None if the file is missing or unreadable."""
     try:
         table = reading.read_table(folder / FILE, ("image_path",), optional=NAMES)
     except DataError:
@@ -44,7 +44,7 @@ def read(folder: Path) -> pd.DataFrame | None:
 
 
 def of_images(folder: Path, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Sex, age and view of some images, as far as the folder of their paper's tables says."""
+    """Return the sex, age and view of some images, as far as the folder of tables has them."""
     table = read(folder)
     if table is None:
         return {}
@@ -53,7 +53,7 @@ def of_images(folder: Path, ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def check(wanted: Sequence[str], frame: pd.DataFrame, dataset: str) -> None:
-    """A RunError where --by names what the dataset does not state, before anything is trained."""
+    """Raise a RunError if --by names an attribute that the dataset does not state."""
     stated = [name for name in NAMES if name in frame and frame[name].astype(str).ne("").any()]
     if lacking := [name for name in wanted if name not in stated]:
         raise RunError(

@@ -1,4 +1,4 @@
-"""Starting Keras' backend quietly, on the device that was asked for."""
+"""Start Keras' backend quietly on the requested device, and prepare it for each row."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from reproduce import RunError
 
 
 @contextlib.contextmanager
-def quiet():
-    """Hold back what a backend's libraries write while they start, unless it fails."""
+def quiet() -> Iterator[None]:
+    """Hold back the output of a backend's libraries while they start; print it if they fail."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as notes:
@@ -37,7 +38,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def check_choice() -> None:
-    """See that KERAS_BACKEND names a backend that is installed."""
+    """Raise a RunError if KERAS_BACKEND does not name an installed backend."""
     chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
     if chosen not in BACKENDS:
         raise RunError(f"KERAS_BACKEND is {chosen!r}: set it to tensorflow or jax, or unset it.")
@@ -51,9 +52,9 @@ def check_choice() -> None:
 def start(
     device: str, deterministic: bool = False, compiled: Path | None = None, devices: int = 1
 ) -> str:
-    """Import the backend and find the devices that were asked for; their names.
+    """Import the backend on the requested device; return the names of the GPUs, or "cpu".
 
-    What XLA compiles is kept in the folder `compiled`, so that another process need not compile it.
+    The folder `compiled` keeps XLA's compiled programs for other processes.
     """
     check_choice()
     if device == "cpu":
@@ -88,7 +89,7 @@ def start(
 
 
 def _open_gpus(count: int) -> None:
-    """Use the first GPUs alone, and no more of their memory than needed; read at a start."""
+    """Use only the first GPUs, and no more of their memory than needed."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given.split(",")[:count])
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -108,7 +109,7 @@ def _keep_compiled(folder: Path) -> None:
 
 
 def _kind_of_machine() -> str:
-    """A name that machines share if programs that were compiled on one run on the others."""
+    """Return a name shared by all machines that can run each other's compiled programs."""
     facts = [platform.machine()]
     for package in ("tensorflow", "jaxlib"):
         with contextlib.suppress(PackageNotFoundError):
@@ -124,7 +125,7 @@ def _kind_of_machine() -> str:
 
 
 def check_devices(count: int, batch_size: int) -> None:
-    """Refuse to train a row on several devices where that cannot be done."""
+    """Raise a RunError if a row cannot be trained on so many devices."""
     if count == 1:
         return
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "jax":
@@ -140,34 +141,41 @@ def check_devices(count: int, batch_size: int) -> None:
 
 
 @contextlib.contextmanager
-def devices_of_row(count: int):
-    """Free the networks of earlier rows, and train what is built here on so many devices.
+def devices_of_row(count: int) -> Iterator[None]:
+    """Free the networks of earlier rows, and train the next one on so many devices.
 
-    Each device gets a part of every batch. Statistics of BatchNormalization and gradients are those
-    of the whole batch.
+    Each device gets a part of every batch. BatchNormalization statistics and gradients are computed
+    over the whole batch.
     """
-    clear_networks()  # forgets how batches are distributed, too
+    clear_networks()  # also resets how batches are distributed
     if count == 1:
         yield
         return
     import keras
 
-    found = keras.distribution.list_devices()
-    if len(found) < count:
-        raise RunError(f"--devices-per-row {count}, but JAX sees {', '.join(found)} alone.")
-    with keras.distribution.DataParallel(devices=found[:count]).scope():
+    devices = keras.distribution.list_devices()
+    if len(devices) < count:
+        raise RunError(f"--devices-per-row {count}, but JAX sees only {', '.join(devices)}.")
+    with keras.distribution.DataParallel(devices=devices[:count]).scope():
         yield
 
 
+def memory_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that a full host or GPU may raise; JAX and PyTorch: RuntimeError."""
+    tensorflow = sys.modules.get("tensorflow")
+    of_tensorflow = (tensorflow.errors.ResourceExhaustedError,) if tensorflow else ()
+    return (MemoryError, RuntimeError, *of_tensorflow)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, Python's or a backend's."""
+    """Return True if an error says that memory ran out, Python's or a backend's."""
     if isinstance(error, MemoryError):
         return True
     return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def gpu_names() -> list[str]:
-    """The GPUs that Keras' backend sees."""
+    """Return the names of the GPUs that Keras' backend sees."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -189,7 +197,7 @@ def clear_networks() -> None:
 
     TensorFlow keeps every gradient that a traced step defined by tf.custom_gradient in a global
     registry, and each holds the graph with all its variables. Keras' optimizers and the HLUP loss
-    define one a network, so clear_session alone frees no network that was trained.
+    define one per network, so clear_session alone frees no trained network.
     """
     import keras
 
@@ -203,9 +211,10 @@ def clear_networks() -> None:
 
 
 def jit(asked: bool | None, deterministic: bool = False) -> bool | str:
-    """What --jit means to Keras: its "auto", but on a CPU TensorFlow compiles for minutes.
+    """Return Keras' jit_compile for --jit: "auto", but False for TensorFlow on a CPU.
 
-    XLA's tuning chooses among kernels by the clock, so a deterministic TensorFlow does without.
+    There, compiling takes minutes. XLA's tuning chooses kernels by their measured time, so a
+    deterministic TensorFlow does not use it either.
     """
     import keras
 
@@ -216,9 +225,9 @@ def jit(asked: bool | None, deterministic: bool = False) -> bool | str:
 
 
 def steps_per_execution(asked: int | None) -> int:
-    """How many steps are trained before Python reads the loss, for which it waits for the GPU.
+    """Return how many steps are trained before Python reads the loss and waits for the GPU.
 
-    The numbers are the same, whatever it is. JAX runs ahead of Python by itself.
+    The results do not depend on it. JAX runs ahead of Python by itself.
     """
     import keras
 

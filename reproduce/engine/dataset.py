@@ -1,10 +1,11 @@
-"""From a dataset's folder to the images that a script runs on: read, split, decoded once."""
+"""Read a dataset, split it, and decode its images once for all rows of a script."""
 
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,28 +14,27 @@ import safefiles
 from data import DataError, chestxray14, chexpert, plco, prepare, splits, template_crop
 from data.cache import Cache
 from data.phantom import drawing
-from models import backbones, weights
-from reproduce.engine import attributes, search
-from reproduce.engine.rows import PHANTOMS, Combined, Data, Row, wanted
+from reproduce.engine import attributes
+from reproduce.engine.options import Options
+from reproduce.engine.rows import PHANTOMS, Data
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 
 
 def load(
-    options,
-    config,
-    split: Callable,
-    rows: Callable,
+    options: Options,
+    config: Any,
+    split: Callable[[pd.DataFrame, Any], tuple[pd.DataFrame, str]],
     *,
     phantoms: int,
     resize: int,
     template: bool = False,
-    **reader_options,
+    **reader_options: Any,
 ) -> Data:
-    """The dataset read, split by the script's `split` or by --split-file, and decoded.
+    """Return the dataset, split by the script's `split` or by --split-file, and decoded.
 
-    Without --data-dir so many phantoms are drawn. With a `template`, each image is cut to Config's
-    size where it looks most like the mean training image. `reader_options` go to the reader.
+    Without --data-dir, generate so many phantoms. With `template`, cut each image to Config's size
+    where it looks most like the mean training image. Pass `reader_options` to the reader.
     """
     released = read(options, config.size, phantoms, **reader_options)
     attrs = released.attrs
@@ -45,32 +45,24 @@ def load(
         if splits.digest(given) != splits.digest(frame):
             another_split = f"the split of {options.split_file.name}"
         frame = given
-    undecoded = Data(frame, None, {"dataset": attrs["dataset"]})
-    check(search.table(rows, config, undecoded, options), config, options)
     window = config.size if template else None
     return decode(options, frame, attrs, another_split, resize, window)
 
 
-def check(rows: Sequence[Row | Combined], config, options) -> None:
-    """What can be known before any image is decoded: row names, weights to start from."""
-    due = [row for row in wanted(rows, options.rows) if isinstance(row, Row)]
-    for name in dict.fromkeys(row.network["backbone"] for row in due):
-        weights.fetch(name, backbones.weights_of(config.weights, name))
-
-
-def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
-    """The dataset's frame, as released; of drawn phantoms where no folder is given."""
+def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> pd.DataFrame:
+    """Return the dataset's frame, as released; of phantoms if no folder is given."""
     folder = options.data_dir
     if folder is None:
         images, drawn_size = options.phantoms or phantoms, max(size, 128)
         print(
-            f"No --data-dir: drawing {images:,} phantoms in {options.dataset}'s layout. They show "
-            "that everything runs; their numbers compare with nothing published.",
+            f"No --data-dir: generating {images:,} phantoms (synthetic radiographs) in the layout "
+            f"of {options.dataset}. They show that everything runs; their numbers cannot be "
+            "compared with published ones.",
             flush=True,
         )
         name, drawn = f"{options.dataset}-{images}-{drawn_size}px", options.cache_dir / "phantoms"
         with safefiles.lock(
-            drawn / f".{name}.lock", waiting="Another process draws them; waiting."
+            drawn / f".{name}.lock", waiting="Another process generates them; waiting."
         ):
             folder = drawing.write(
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
@@ -82,9 +74,14 @@ def read(options, size: int, phantoms: int, **reader_options) -> pd.DataFrame:
 
 
 def decode(
-    options, frame: pd.DataFrame, attrs: dict, another_split: str, size: int, window: int | None
+    options: Options,
+    frame: pd.DataFrame,
+    attrs: dict[str, Any],
+    another_split: str,
+    size: int,
+    window: int | None,
 ) -> Data:
-    """Every image of a split frame decoded once; says why the results compare with nothing."""
+    """Return a split frame with every image decoded once, and why it is not comparable."""
     template = _template(options, frame, attrs, size, window) if window else None
     folder = prepare.prepare(
         attrs["folder"],
@@ -98,7 +95,7 @@ def decode(
     decoded = frame[~frame["image_path"].isin(cache.skipped)].reset_index(drop=True)
     sets = decoded["split"].value_counts().to_dict()
     if lacking := [name for name in splits.NAMES if name not in sets]:
-        raise DataError(f"No images are left for {', '.join(lacking)}; give a fuller dataset.")
+        raise DataError(f"No images are left for {', '.join(lacking)}: give a larger dataset.")
     about_images = ["split", *attributes.NAMES]
     labels = decoded.drop(columns=about_images, errors="ignore").sort_values("image_path")
     facts = {
@@ -107,7 +104,7 @@ def decode(
         "label_files": attrs["label_files"],
         "missing": len(attrs["missing"]),
         "corrupt": len(cache.skipped),
-        "identity": {  # what decides results: neither file times nor the order of rows
+        "identity": {  # what decides results; file times and the order of rows do not
             "dataset": attrs["dataset"],
             "phantom": attrs["phantom"],
             "sets": {name: sets[name] for name in splits.NAMES},
@@ -128,17 +125,19 @@ def decode(
 
 
 def _bytes_of(frame: pd.DataFrame) -> bytes:
-    """A frame as CSV; file names may hold bytes that are not UTF-8."""
+    """Return a frame as CSV; file names may hold bytes that are not UTF-8."""
     return frame.to_csv(index=False).encode("utf-8", "surrogateescape")
 
 
-def _template(options, frame: pd.DataFrame, attrs: dict, size: int, window: int) -> np.ndarray:
-    """The middle of the mean training image, made once for a set of images."""
+def _template(
+    options: Options, frame: pd.DataFrame, attrs: dict[str, Any], size: int, window: int
+) -> np.ndarray:
+    """Return the middle of the mean training image, computed once per set of images."""
     paths = frame["image_path"][frame["split"] == "train"].tolist()
     origin = {"folder": attrs["folder"], "size": size, "window": window}
     digest = hashlib.sha256(json.dumps([origin, paths]).encode()).hexdigest()
     path = options.cache_dir / "templates" / f"{window}px-{digest[:12]}.npz"
-    # images that cannot be read are named by prepare, which reads all of them
+    # prepare reads all images and names those that cannot be read
     make = functools.partial(
         template_crop.build, attrs["folder"], paths, size, window, skip_corrupt=True
     )

@@ -1,4 +1,4 @@
-"""What a session of a run was made with: versions, commit, host, device and command."""
+"""Describe the session of a run: versions, commit, host, device and command."""
 
 import os
 import platform
@@ -8,14 +8,15 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from reproduce import ROOT
 
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "opencv-python-headless", "pandas")
 
 
-def provenance(device: str) -> dict:
-    """What runs now, as a dictionary; `device` is empty where no network runs."""
+def provenance(device: str) -> dict[str, Any]:
+    """Return the facts about this session; `device` is empty if no network runs."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -40,9 +41,9 @@ def provenance(device: str) -> dict:
     }
 
 
-def _gpu() -> dict:
-    """Driver, CUDA, cuDNN and TF32, as far as the backend that runs can tell them."""
-    facts: dict = {}
+def _gpu() -> dict[str, Any]:
+    """Return driver, CUDA, cuDNN and TF32, as far as the running backend can tell."""
+    facts: dict[str, Any] = {}
     driver = Path("/proc/driver/nvidia/version")
     if driver.exists() and (named := re.search(r"Kernel Module\D*([\d.]+)", driver.read_text())):
         facts["driver"] = named[1]

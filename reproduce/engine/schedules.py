@@ -1,42 +1,76 @@
-"""Learning rates, and early stopping: functions of the epoch and the history of validation losses.
+"""Learning rates and early stopping as functions of the epoch and the history before it.
 
-Keras' own callbacks keep their state to themselves, which a killed run loses.
+Keras' own callbacks keep their state to themselves, and an interrupted run would lose it. Here
+both are computed anew from the recorded history, one dictionary per epoch with `val_loss`.
 """
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 
-import numpy as np
+from reproduce.engine.rows import History
 
 
-def constant(rate: float) -> Callable:
+@dataclass(frozen=True)
+class Constant:
     """The same learning rate in every epoch."""
-    return lambda epoch, history: rate
+
+    rate: float
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return self.rate
 
 
-def exponential(rate: float, factor: float) -> Callable:
-    """The learning rate falls by `factor` after every epoch."""
-    return lambda epoch, history: rate * factor**epoch
+@dataclass(frozen=True)
+class Exponential:
+    """A learning rate that is multiplied by `factor` after every epoch."""
+
+    rate: float
+    factor: float
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return self.rate * self.factor**epoch
 
 
-def steps(rate: float, factor: float, every: int) -> Callable:
-    """The learning rate falls by `factor` after every so many epochs."""
-    return lambda epoch, history: rate * factor ** (epoch // every)
+@dataclass(frozen=True)
+class Steps:
+    """A learning rate that is multiplied by `factor` after every `every` epochs."""
+
+    rate: float
+    factor: float
+    every: int
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return self.rate * self.factor ** (epoch // self.every)
 
 
-def plateau(rate: float, factor: float, least: float, floor: float) -> Callable:
-    """ReduceLROnPlateau of patience 1: the rate falls by `factor` with every stale epoch."""
-    return lambda epoch, history: max(rate * factor ** sum(stale(history, least)), floor)
+@dataclass(frozen=True)
+class Plateau:
+    """ReduceLROnPlateau with patience 1: multiply by `factor` after each stale epoch."""
+
+    rate: float
+    factor: float
+    least: float  # improvement of the loss that counts
+    floor: float  # the lowest rate
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return max(self.rate * self.factor ** sum(stale(history, self.least)), self.floor)
 
 
-def stale(history: list[dict], least: float = 0.0) -> list[bool]:
-    """Of every epoch, whether its validation loss was no lower than all before, by `least`."""
-    best, found = np.inf, []
-    for line in history:
-        found.append(not line["val_loss"] < best - least)
-        best = best if found[-1] else line["val_loss"]
-    return found
+@dataclass(frozen=True)
+class Patience:
+    """EarlyStopping: stop after so many stale epochs in a row."""
+
+    epochs: int
+
+    def __call__(self, history: History) -> bool:
+        return len(history) >= self.epochs and all(stale(history)[-self.epochs :])
 
 
-def patience(epochs: int) -> Callable:
-    """EarlyStopping: whether so many epochs in a row were stale."""
-    return lambda history: len(history) >= epochs and all(stale(history)[-epochs:])
+def stale(history: History, least: float = 0.0) -> list[bool]:
+    """Return for each epoch if its validation loss did not fall by more than `least`."""
+    best, stale_epochs = math.inf, []
+    for epoch in history:
+        improved = epoch["val_loss"] < best - least
+        best = epoch["val_loss"] if improved else best
+        stale_epochs.append(not improved)
+    return stale_epochs

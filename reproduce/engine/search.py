@@ -1,11 +1,11 @@
-"""Hyper-parameter search: every row trained at every value, the best chosen on validation.
+"""The table of a script: its rows, or with --search each row at several values of a setting.
 
     --search learning_rate=3e-5,1e-4,3e-4
 
-Every row is trained at the same values of the settings that it does not ignore, for the same number
-of epochs. Each of these candidates is a row with a folder of its own. The row itself becomes a copy
-of the candidate whose best epoch scored highest on validation; rows that start from it start from
-that copy. A candidate that fails, such as on a NaN loss, is not chosen.
+Every row that changes with the setting is trained at each value, for the same number of epochs.
+Each of these candidates is a row with a folder of its own. The row itself becomes a copy of the
+candidate whose best epoch scored highest on validation; rows that start from it start from that
+copy. A candidate that fails, such as on a NaN loss, is not chosen.
 """
 
 import dataclasses
@@ -14,21 +14,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from models import backbones, weights
 from reproduce import RunError
-from reproduce.engine import ranges
-from reproduce.engine.rows import Combined, Data, Row
+from reproduce.engine.options import BatchSize, Decay, Options, Rate, Weight, check
+from reproduce.engine.rows import Combined, Row, describe, wanted
 
-# What can be searched is how a row is trained. Not its epochs, which are the budget; nor its images
-# and its network, which must fit the rows that start from it.
-SEARCHABLE = (ranges.Rate, ranges.Decay, ranges.Weight, ranges.BatchSize)
+# Settings of how a row is trained. Not its epochs, which are the budget; nor its images and its
+# network, which must fit the rows that start from it.
+SEARCHABLE = (Rate, Decay, Weight, BatchSize)
+ScriptRows = Callable[[Any, str], Sequence[Row | Combined]]  # (Config, dataset) -> rows
 
 
 @dataclass(frozen=True)
 class Candidate(Row):
     """A row at one of the searched values."""
 
-    config: Any = None
-    candidate_of: str = ""
+    config: Any = dataclasses.field(default=None, compare=False)
+    candidate_of: str = dataclasses.field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,23 @@ class Chosen(Combined):
     values: Sequence[str] = ()  # of each candidate, such as "learning_rate=0.0001"
 
 
-def parse(config: Any, texts: Sequence[str]) -> dict[str, list]:
-    """The values of every setting that --search names, as the setting's type and in its range."""
+def table(rows: ScriptRows, config: Any, options: Options) -> list[Row | Combined]:
+    """Return the wanted rows of a script; raise if a row or its initial weights do not exist."""
+    every: list[Row | Combined] = []
+    values = parse(config, options.search)
+    for row in rows(config, options.dataset):
+        every += _searched(row, rows, config, options.dataset, values)
+    chosen = wanted(every, options.rows)
+    for network in dict.fromkeys(row.network for row in chosen if isinstance(row, Row)):
+        weights.fetch(network.backbone, backbones.weights_of(network.weights, network.backbone))
+    return chosen
+
+
+def parse(config: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of every setting that --search names, checked as flags are."""
     hints = get_type_hints(type(config), include_extras=True)
     searchable = [field for field, kind in hints.items() if kind in SEARCHABLE]
-    searched: dict[str, list] = {}
+    searched: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         field = name.strip().replace("-", "_")
@@ -59,43 +73,45 @@ def parse(config: Any, texts: Sequence[str]) -> dict[str, list]:
                 f"--search {text}: give numbers separated by commas ({error})."
             ) from error
         for value in searched[field]:
-            ranges.check(dataclasses.replace(config, **{field: value}))
+            check(dataclasses.replace(config, **{field: value}))
     return searched
 
 
-def table(rows: Callable, config: Any, data: Data, options) -> list[Row | Combined]:
-    """The script's rows; each that is searched as its candidates and the chosen one."""
-    plain = rows(config, data)
-    values = parse(config, options.search)
-    if not values:
-        return plain
-    made: list[Row | Combined] = []
-    for row in plain:
-        searched = [field for field in values if not _ignores(row, field)]
-        if not searched:
-            made.append(row)
-            continue
-        candidates = []
-        for chosen in itertools.product(*(values[field] for field in searched)):
-            setting = dict(zip(searched, chosen, strict=True))
-            text = ", ".join(f"{field}={value}" for field, value in setting.items())
-            other = dataclasses.replace(config, **setting)
-            at_value = next(each for each in rows(other, data) if each.name == row.name)
-            fields = {
-                field.name: getattr(at_value, field.name) for field in dataclasses.fields(Row)
-            }
-            fields |= {"name": f"{row.name} ({text})", "config": other, "candidate_of": row.name}
-            candidates.append(Candidate(**fields))
-        texts = [each.name.removeprefix(f"{row.name} (")[:-1] for each in candidates]
-        names = [each.name for each in candidates]
-        made += [*candidates, Chosen(row.name, names, note=row.note, values=texts)]
-    return made
+def _searched(
+    row: Row | Combined,
+    rows: ScriptRows,
+    config: Any,
+    dataset: str,
+    values: dict[str, list[Any]],
+) -> list[Row | Combined]:
+    """Return a row as its candidates and the chosen one, or as it is if no value changes it."""
+
+    def row_with(setting: dict[str, Any]) -> Row:
+        changed = dataclasses.replace(config, **setting)
+        same = next(each for each in rows(changed, dataset) if each.name == row.name)
+        assert isinstance(same, Row)
+        return same
+
+    if not isinstance(row, Row) or not row.fit.epochs:
+        return [row]
+    fields = [
+        field
+        for field, tried in values.items()
+        if any(describe(row_with({field: value})) != describe(row) for value in tried)
+    ]
+    if not fields:
+        return [row]
+    candidates, texts = [], []
+    for combination in itertools.product(*(values[field] for field in fields)):
+        setting = dict(zip(fields, combination, strict=True))
+        text = ", ".join(f"{field}={value}" for field, value in setting.items())
+        parts = {field.name: getattr(row_with(setting), field.name) for field in _ROW_FIELDS}
+        parts["name"] = f"{row.name} ({text})"
+        changed = dataclasses.replace(config, **setting)
+        candidates.append(Candidate(**parts, config=changed, candidate_of=row.name))
+        texts.append(text)
+    names = [candidate.name for candidate in candidates]
+    return [*candidates, Chosen(row.name, names, note=row.note, values=texts)]
 
 
-def _ignores(row: Row | Combined, field: str) -> bool:
-    return not isinstance(row, Row) or not row.fit.epochs or field in row.ignores
-
-
-def config_of(row: Row | Combined, config: Any) -> Any:
-    """The settings that a row runs with."""
-    return row.config if isinstance(row, Candidate) else config
+_ROW_FIELDS = dataclasses.fields(Row)

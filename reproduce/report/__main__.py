@@ -13,7 +13,7 @@ from pathlib import Path
 
 import safefiles
 from reproduce import ROOT, Parser
-from reproduce.engine.flags import one_sentence
+from reproduce.engine.options import one_sentence
 from reproduce.report.page import build
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from data import label_tree
 from evaluation import operating_points, subgroups
 from reproduce import Parser
-from reproduce.engine.flags import one_sentence
+from reproduce.engine.options import one_sentence
 from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
 

@@ -11,9 +11,8 @@ from evaluation import figures, hierarchy, metrics, tables, uncertainty
 from evaluation.metrics import Group
 from evaluation.predictions import Predictions
 from reproduce import RunError
-from reproduce.engine.loop import paper_folder
-from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import authors as released
 from reproduce.tables import heatmaps, row_details, scoring
 from reproduce.tables.scoring import Scored

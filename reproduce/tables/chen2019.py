@@ -8,9 +8,8 @@ import pandas as pd
 
 from data import label_tree
 from evaluation import delong, figures, metrics, tables
-from reproduce.engine.loop import paper_folder
-from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import row_details, scoring
 
 PRINTED_NAMES = {"HLUP (ours)": "HLUP", "HLUP-finetune (ours)": "HLUP-finetune"}  # Table 2

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from evaluation import metrics, published, tables
-from reproduce.engine.loop import paper_folder
-from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import released_rows, row_details, scoring
 
 PRINTED_NAMES = {  # Table 2

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from evaluation import figures
-from reproduce.engine.loop import paper_folder
-from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import released_rows, row_details, scoring
 
 FIGURE_1 = "weighted CE"  # ends the names of its baselines

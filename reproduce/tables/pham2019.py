@@ -17,9 +17,8 @@ from data.labels import CHEXPERT
 from data.labels import CHEXPERT_COMPETITION as FIVE
 from evaluation import Names, figures, metrics, predictions, published, tables
 from evaluation.predictions import Predictions
-from reproduce.engine.loop import paper_folder
-from reproduce.engine.plan import failed_rows
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import heatmaps, radiologists, row_details, scoring
 
 TITLE = "Pham et al. 2019, Figure"

@@ -17,8 +17,9 @@ import pandas as pd
 
 import safefiles
 from evaluation import tables
-from reproduce.engine import attributes, state
+from reproduce.engine import attributes
 from reproduce.engine.rows import PHANTOMS, Data, Run
+from reproduce.engine.runs import VALIDATION, load_predictions
 from reproduce.tables import details
 from reproduce.tables.sample import Sample, of_predictions
 
@@ -43,11 +44,11 @@ SHOWN = {
 
 def samples(folder: Path, digest: str = "") -> tuple[Sample, Sample | None]:
     """A run's predictions of the test and, where it kept them, of the validation images."""
-    test = state.load_predictions(folder, digest)
+    test = load_predictions(folder, digest)
     about = attributes.of_images(folder.absolute().parents[1], list(test.ids))
     validation = None
-    if (folder / state.VALIDATION).exists():
-        kept = state.load_predictions(folder, digest, state.VALIDATION)
+    if (folder / VALIDATION).exists():
+        kept = load_predictions(folder, digest, VALIDATION)
         validation = of_predictions(kept, {})
     return of_predictions(test, about), validation
 

@@ -18,8 +18,8 @@ import safefiles
 from evaluation import bootstrap, claims, metrics, published, tables
 from evaluation.metrics import METRICS, Group
 from evaluation.predictions import Predictions
-from reproduce.engine import state
 from reproduce.engine.rows import Data, Run
+from reproduce.engine.runs import load_predictions, readable_record
 
 KEYS = ["group", "metric"]
 VALUES = [*KEYS, "value", "low", "high", "positives", "images", "note"]
@@ -61,7 +61,7 @@ def score(
     for name, same_row in itertools.groupby(finished, key=lambda run: run.row.name):
         row_runs = list(same_row)
         predictions = [
-            view(state.load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
+            view(load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
         ]
         tables_by_seed, draws_by_seed = [], []
         for run, predicted in zip(row_runs, predictions, strict=True):
@@ -74,7 +74,7 @@ def score(
         table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
         bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
         table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
-        chosen = [(state.readable_record(run.folder) or {}).get("chosen", "") for run in row_runs]
+        chosen = [(readable_record(run.folder) or {}).get("chosen", "") for run in row_runs]
         for note in (collapse_note(row_runs, predictions), row_runs[0].row.note, *chosen):
             table["note"] = [_joined(each, note) for each in table["note"]]
         folders = [run.folder for run in row_runs]

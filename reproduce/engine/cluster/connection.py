@@ -1,8 +1,4 @@
-"""Connecting to a Ray cluster, or starting Ray on this machine: --on ray, --address HOST:PORT.
-
-python -m reproduce.engine.cluster --hold      starts Ray here and prints its address (all.sh)
-python -m reproduce.engine.cluster --wait HOST:PORT HOSTS    waits for a cluster (slurm.sh)
-"""
+"""Connect to a Ray cluster, or start Ray on this machine: --on ray, --address HOST:PORT."""
 
 import contextlib
 import importlib.util
@@ -13,10 +9,15 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from reproduce import RunError
 from reproduce.engine import backend
+
+if TYPE_CHECKING:  # options.py imports this module
+    from reproduce.engine.options import Options
 
 INSTALL = f"run '{sys.executable} -m pip install -r requirements-cluster.txt', or leave out --on"
 ADVICE = (
@@ -25,17 +26,8 @@ ADVICE = (
 )
 
 
-def check(options) -> None:
-    """What can be known before the dataset is read: Ray is installed, and one answers."""
-    if options.on != "ray":
-        for flag, given in (
-            ("address", options.address),
-            ("gpus-per-row", options.gpus_per_row),
-            ("cpus-per-row", options.cpus_per_row),
-        ):
-            if given is not None and not options.only_train:
-                raise RunError(f"--{flag} is for rows on a Ray cluster: add --on ray, or leave it.")
-        return
+def check(options: "Options") -> None:
+    """Raise a RunError if Ray is not installed, or if no cluster answers at the address."""
     if importlib.util.find_spec("ray") is None:
         raise RunError(f"--on ray needs Ray, which is not installed here: {INSTALL} ray.")
     if given_address := address(options):
@@ -48,37 +40,37 @@ def check(options) -> None:
         )
 
 
-def address(options) -> str:
-    """The HOST:PORT of the cluster to use; empty to start one on this machine."""
+def address(options: "Options") -> str:
+    """Return the HOST:PORT of the cluster to use; empty to start one on this machine."""
     return (options.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
 
 
 def _check_address(where: str) -> None:
-    """A RunError within seconds where no Ray listens; Ray itself would try for minutes."""
+    """Raise a RunError within seconds if no Ray listens; Ray itself would try for minutes."""
     host, _, port = where.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
         raise RunError(f"No Ray cluster answers at {where!r} ({error}): {ADVICE}") from None
     if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return  # Ray has the certificates
-    import grpc  # what Ray's hosts talk with
+        return  # only Ray has the certificates
+    import grpc  # the protocol of Ray's hosts
 
     with grpc.insecure_channel(where, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
         except grpc.RpcError:
             raise RunError(
-                f"What listens at {where!r} is not Ray, or not on the port that its hosts join "
-                f"(6379 where no other was chosen): {ADVICE}"
+                f"The service at {where!r} is not Ray, or not on the port that its hosts join "
+                f"(6379 by default): {ADVICE}"
             ) from None
 
 
 @contextlib.contextmanager
-def connected(where: str, cpus: int | None = None):
-    """The module `ray`, connected to the cluster at an address, or started on this machine."""
+def connected(where: str, cpus: int | None = None) -> Iterator[Any]:
+    """Yield the module `ray`, connected to the cluster at an address or started on this machine."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    if where and (Path.home() / ".ray/auth_token").exists():  # then 'ray start' asks for it
+    if where and (Path.home() / ".ray/auth_token").exists():  # 'ray start' asks for it then
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with backend.quiet():
@@ -110,18 +102,19 @@ def connected(where: str, cpus: int | None = None):
 
 
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c(on_sigterm):
-    """SIGTERM as KeyboardInterrupt, which alone passes through Ray's compiled code; then as before.
+def _sigterm_as_ctrl_c(on_sigterm: Any) -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, the only one that passes through Ray's compiled code.
 
-    `on_sigterm` handled it before Ray was started, whose own handler ends a process with a stack.
+    Ray's own handler would end the process with a stack trace. Afterwards, `on_sigterm`, the
+    handler from before Ray was started, gets the signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = []
+    received = []
 
-    def interrupt(number, _frame):
-        came.append(number)
+    def interrupt(number: int, _frame: Any) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -129,7 +122,7 @@ def _sigterm_as_ctrl_c(on_sigterm):
         yield
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -141,7 +134,7 @@ def hold() -> None:
 
 
 def wait_for(where: str, hosts: int, seconds: float = 300) -> None:
-    """Wait until so many hosts have joined the cluster that is being started at an address."""
+    """Wait until so many hosts have joined the cluster that is being started at the address."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -154,18 +147,6 @@ def wait_for(where: str, hosts: int, seconds: float = 300) -> None:
     with connected(where) as ray:
         while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
             if time.monotonic() > deadline:
-                print(f"{joined} of {hosts} hosts joined Ray in time; going on with them.")
+                print(f"{joined} of {hosts} hosts joined Ray in time; continuing with them.")
                 return
             time.sleep(1)
-
-
-if __name__ == "__main__":
-    command, *rest = sys.argv[1:]
-    try:
-        if command == "--hold":
-            hold()
-        elif command == "--wait":
-            wait_for(rest[0], int(rest[1]))
-    except RunError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)

@@ -1,11 +1,11 @@
-"""What a Ray task does, on whatever host: it trains one run in a process of its own.
+"""The code of a Ray task: train one run in a process of its own.
 
-Ray sends these functions to the hosts as they are. The first task of a Ray worker starts
+Ray sends these functions to the hosts by value. The first task of a Ray worker starts
 
-    python -m reproduce.engine.worker PID
+    python -m reproduce.engine.cluster.worker PID
 
-which imports TensorFlow once, and is forked for every row: each begins in a fresh copy, and its
-memory is free when it ends.
+which imports TensorFlow once and is forked for every row: each row starts in a fresh copy, and its
+memory is freed when it ends.
 """
 
 import contextlib
@@ -19,15 +19,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-RECORDED = 3  # exit code of a run that failed, and whose folder says why
-_forking: subprocess.Popen | None = None  # this Ray worker's process that is forked for every row
+RECORDED = 3  # as in runs.py: a run that failed and wrote down why
+_forking: subprocess.Popen[str] | None = None  # the process that is forked for every row
 
 
 def unshared(host: str, missing: Sequence[str]) -> str:
-    """The sentence for a host that does not see folders of this one."""
+    """Return the message for a host that does not see folders of this one."""
     folder = Path(missing[0])
     shown = folder.parent if folder.name.startswith(".shared-") else folder
     return (
@@ -38,14 +39,14 @@ def unshared(host: str, missing: Sequence[str]) -> str:
 
 
 def not_visible(paths: Sequence[str]) -> list[str]:
-    """Those of the paths that this host does not see."""
+    """Return the paths that this host cannot see."""
     return [path for path in paths if not os.path.exists(path)]
 
 
-def train(job: dict) -> dict:
-    """Train one run in a process of its own: {"ended": whether, "problem": why it was not tried}.
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Train one run in a process of its own; return if it ended, and why it could not be tried.
 
-    A killed process raises, so that Ray starts it again, here or elsewhere.
+    Raise if the process was killed, so that Ray starts it again, here or on another host.
     """
     if missing := not_visible(job["needed"]):
         return {"ended": False, "problem": unshared(socket.gethostname(), missing)}
@@ -69,19 +70,19 @@ def train(job: dict) -> dict:
     return {"ended": code == 0, "problem": reason if code not in (0, RECORDED) else ""}
 
 
-def _fork_and_wait(script: dict, root: str, import_first: bool) -> int:
-    """The exit code of a script that a fork of this Ray worker's own process has run."""
+def _fork_and_wait(script: dict[str, Any], root: str, import_first: bool) -> int:
+    """Run a script in a fork of this Ray worker's own process; return its exit code."""
     global _forking
     if _forking is None or _forking.poll() is not None:
         _forking = subprocess.Popen(
-            [sys.executable, "-m", "reproduce.engine.worker", str(os.getpid())],
+            [sys.executable, "-m", "reproduce.engine.cluster.worker", str(os.getpid())],
             cwd=root,
             env=script["environment"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches the driver alone, which stops all
+            start_new_session=True,  # only the driver gets Ctrl-C, and stops all
         )
     assert _forking.stdin is not None
     assert _forking.stdout is not None
@@ -92,11 +93,11 @@ def _fork_and_wait(script: dict, root: str, import_first: bool) -> int:
 
 
 @contextlib.contextmanager
-def _own_cores(count: int):
-    """The cores to bind a row to: so many that no other row of this host has.
+def _own_cores(count: int) -> Iterator[set[int]]:
+    """Yield so many cores that no other row of this host uses, or all if too few are free.
 
-    Two networks whose threads share all cores wait for each other. The cores are held by locks,
-    which the kernel frees however a process ends; where too few are free, all are used.
+    Two networks whose threads share all cores wait for each other. The cores are reserved by file
+    locks, which the kernel frees however a process ends.
     """
     usable = os.sched_getaffinity(0)
     folder = Path(tempfile.gettempdir()) / f"cores-of-rows-{os.getuid()}"
@@ -115,13 +116,13 @@ def _own_cores(count: int):
 def fork_for_every_script(parent: int) -> None:
     """Run every script that standard input names in a fork, and print its exit code.
 
-    Nothing is computed here, because TensorFlow's threads do not survive a fork; its imports do.
+    This process computes nothing: TensorFlow's imports survive a fork, its threads do not.
     """
     _die_with(parent)
     for line in sys.stdin:
         import_first, script = json.loads(line)
         if import_first:
-            from reproduce.engine import fit  # noqa: F401  # TensorFlow, and all that rows need
+            from reproduce.engine import callbacks, networks  # noqa: F401  # import TensorFlow
         this = os.getpid()
         child = os.fork()
         if not child:
@@ -132,8 +133,8 @@ def fork_for_every_script(parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it is gone."""
-    with contextlib.suppress(AttributeError):  # Linux alone has it
+    """Make the kernel kill this process when the process that started it ends."""
+    with contextlib.suppress(AttributeError):  # only on Linux
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             raise SystemExit(143)
@@ -148,7 +149,7 @@ def run_script(
     cores: list[int],
     errors: str,
 ) -> None:
-    """Run a script as `python -m MODULE FLAGS` does."""
+    """Run a script like `python -m MODULE FLAGS`."""
     for number, path in ((0, os.devnull), (1, os.devnull), (2, errors)):
         os.dup2(os.open(path, os.O_RDWR), number)
     os.environ.clear()

@@ -1,61 +1,66 @@
-"""Training the rows of a table at once, on the GPUs and hosts of a Ray cluster: --on ray.
+"""Train the rows of a table at once, on the GPUs and hosts of a Ray cluster: --on ray.
 
 The command that was typed, here called the driver, reads the dataset, prepares its images, plans
 the runs and writes the tables. Every run that is due becomes a Ray task as soon as the rows that it
 needs are finished. A task starts the same script again in a process of its own, with
 `--rows ROW --seeds SEED --only-train DIGEST`, which trains that run as a serial run does: from the
-prepared cache, under the run's lock, going on from its state. So a task can be repeated anywhere.
+prepared cache, under the run's lock, resuming from its state. So a task can be repeated anywhere.
 """
 
 import contextlib
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safefiles
-from data.progress import TimeLeft
 from models import backbones
 from reproduce import ROOT, RunError
-from reproduce.engine import cluster, worker
+from reproduce.engine.cluster import connection, worker
+from reproduce.engine.cluster.screen import Screen
+from reproduce.engine.options import Options
 from reproduce.engine.rows import Combined, Run
-from reproduce.engine.screen import Screen
 from reproduce.engine.search import Chosen
+from reproduce.engine.time_left import TimeLeft
+
+if TYPE_CHECKING:  # train.py imports this module
+    from reproduce.engine.train import Job
 
 RETRIES = 5  # of a run whose worker, process or host was lost
 BACKEND = "tensorflow"  # the one that is imported before a row's process is forked
 VARIABLES = ("KERAS_", "TF_", "XLA_", "JAX_", "OMP_", "PYTHON")  # environment that workers get
 
 
+Parents = Callable[[Run[Any]], Iterable[Run[Any]]]
+
+
 class Share(NamedTuple):
-    """What a row gets of the cluster."""
+    """The part of the cluster that one row gets."""
 
     gpus: float
     cpus: float
 
 
-def train_all(
-    paper: str, due: Sequence[Run], parents: Callable[[Run], Iterable[Run]], options, left: TimeLeft
-) -> None:
-    """Train or combine every run that is due; a RunError if some could not be tried."""
+def train_all(job: "Job", due: Sequence[Run[Any]]) -> None:
+    """Train or combine every run that is due; raise a RunError if some could not be tried."""
     if due:
-        with cluster.connected(cluster.address(options)) as ray:
-            train_on(ray, paper, due, parents, options, left)
+        with connection.connected(connection.address(job.options)) as ray:
+            train_on(ray, job.paper, due, job.parents_of, job.options, job.left)
 
 
 def train_on(
-    ray,
+    ray: Any,
     paper: str,
-    due: Sequence[Run],
-    parents: Callable[[Run], Iterable[Run]],
-    options,
+    due: Sequence[Run[Any]],
+    parents: Parents,
+    options: Options,
     left: TimeLeft,
     *,
-    task: Callable | None = None,
+    task: Callable[..., Any] | None = None,
 ) -> None:
-    """The same on a cluster that is connected; `task` takes the place of the training."""
+    """Train the runs on a connected cluster; `task` replaces the training in tests."""
     ray.cloudpickle.register_pickle_by_value(worker)  # hosts need not be able to import it
     with _probe(Path(options.results_dir)) as probe:
         share = _share(ray.nodes(), options)
@@ -63,8 +68,8 @@ def train_on(
         _check_hosts(ray, job)
         remote = ray.remote(max_retries=RETRIES, retry_exceptions=True)(task or worker.train)
 
-        def submit(run: Run):
-            combined = isinstance(run.row, Combined)  # needs neither a GPU nor a core for long
+        def submit(run: Run[Any]) -> Any:
+            combined = isinstance(run.row, Combined)  # needs no GPU, and a core only briefly
             cpus, gpus = (0, 0) if combined else (share.cpus, share.gpus)
             about = {"row": run.row.name, "seed": run.seed, "digest": run.digest, "cpus": int(cpus)}
             about["import_first"] = job["import_first"] and not combined
@@ -73,17 +78,17 @@ def train_on(
         _run_all(ray, longest_first(due, parents), parents, submit, share, left=left)
 
 
-def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -> list[Run]:
-    """The runs in order of the longest chain that begins with them: epochs times parameters.
+def longest_first(due: Sequence[Run[Any]], parents: Parents) -> list[Run[Any]]:
+    """Return the runs sorted by the longest chain that begins with them: epochs times parameters.
 
     Long chains decide when a table ends, so they begin first. Parents stay before the rows that
-    need them: their chains are longer.
+    need them, because their chains are longer.
     """
     longest = {run.folder: 0.0 for run in due}
     for run in reversed(due):  # parents come first in `due`
         if not isinstance(run.row, Combined):
             epochs = max(run.row.fit.epochs, 1)
-            longest[run.folder] += epochs * backbones.find(run.row.network["backbone"]).parameters
+            longest[run.folder] += epochs * backbones.find(run.row.network.backbone).parameters
         for parent in parents(run):
             if parent.folder in longest:
                 longest[parent.folder] = max(longest[parent.folder], longest[run.folder])
@@ -91,8 +96,8 @@ def longest_first(due: Sequence[Run], parents: Callable[[Run], Iterable[Run]]) -
 
 
 @contextlib.contextmanager
-def _probe(results: Path):
-    """A file in the results folder that a worker must see, so that both have the same folder."""
+def _probe(results: Path) -> Iterator[Path]:
+    """Yield a file in the results folder; a worker that sees it has the same folder."""
     path = results.absolute() / f".shared-{uuid.uuid4().hex}"
     safefiles.write(path, "")
     try:
@@ -101,8 +106,8 @@ def _probe(results: Path):
         path.unlink(missing_ok=True)
 
 
-def _share(nodes: list[dict], options) -> Share:
-    """The GPUs and processor cores of a row: as asked, or a GPU and its part of the cores."""
+def _share(nodes: list[dict[str, Any]], options: Options) -> Share:
+    """Return the GPUs and cores of a row: as asked, or one GPU and its part of the cores."""
     hosts = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [host for host in hosts if host.get("GPU")]
     gpus = options.gpus_per_row
@@ -117,7 +122,7 @@ def _share(nodes: list[dict], options) -> Share:
     usable = with_gpu if gpus else hosts
     cpus = options.cpus_per_row
     if cpus is None:
-        # on processors four rows a host: more of them need more memory than most hosts have
+        # on processors, four rows per host: more need more memory than most hosts have
         parts = [
             host.get("CPU", 1) // max(1, host["GPU"] // gpus if gpus else 4) for host in usable
         ]
@@ -130,15 +135,15 @@ def _share(nodes: list[dict], options) -> Share:
     return Share(gpus, cpus)
 
 
-def _job(paper: str, options, share: Share, probe: Path) -> dict:
-    """What every task of this command gets: plain texts and numbers, and folders as whole paths."""
+def _job(paper: str, options: Options, share: Share, probe: Path) -> dict[str, Any]:
+    """Return what every task of this command gets; folders are absolute paths."""
     folders = {"--results-dir": options.results_dir, "--cache-dir": options.cache_dir}
     given = {"--data-dir": options.data_dir, "--split-file": options.split_file}
     folders |= {flag: path for flag, path in given.items() if path}
     absolute = {flag: str(Path(path).expanduser().absolute()) for flag, path in folders.items()}
     flags = [text for pair in absolute.items() for text in pair]
     if options.device == "auto" and (share.gpus or options.gpus_per_row == 0):
-        flags += ["--device", "gpu" if share.gpus else "cpu"]  # never another one silently
+        flags += ["--device", "gpu" if share.gpus else "cpu"]  # never another device silently
     return {
         "module": f"reproduce.{paper}",
         "flags": [*sys.argv[1:], *flags, "--on=here"],
@@ -153,18 +158,18 @@ def _job(paper: str, options, share: Share, probe: Path) -> dict:
 
 
 def _variables() -> dict[str, str]:
-    """The environment that decides results: this command's on every host.
+    """Return the environment variables that decide results, as they are for this command.
 
-    TensorFlow's sums on a processor depend on the number of its threads, so that a row on one core
-    gets as many as a serial run has here.
+    TensorFlow's sums on a processor depend on the number of its threads, so a row on one core gets
+    as many threads as a serial run has here.
     """
     threads = {"TF_NUM_INTRAOP_THREADS": str(len(os.sched_getaffinity(0)))}
     given = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
     return threads | given
 
 
-def _check_hosts(ray, job: dict) -> None:
-    """A RunError if a host does not see the folders that a row needs."""
+def _check_hosts(ray: Any, job: dict[str, Any]) -> None:
+    """Raise a RunError if a host does not see the folders that a row needs."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(worker.not_visible)
@@ -185,15 +190,21 @@ def _check_hosts(ray, job: dict) -> None:
 
 
 def _run_all(
-    ray, waiting: list[Run], parents: Callable, submit: Callable, share: Share, *, left: TimeLeft
+    ray: Any,
+    waiting: list[Run[Any]],
+    parents: Parents,
+    submit: Callable[[Run[Any]], Any],
+    share: Share,
+    *,
+    left: TimeLeft,
 ) -> None:
-    """Keep the cluster busy until every run has ended; on Ctrl-C or an error stop all of them.
+    """Keep the cluster busy until every run has ended; on Ctrl-C or an error, stop all of them.
 
-    Ray starts what it was given in the order in which it came. So it gets few tasks more than it
-    can run at once, and a long run that becomes possible late does not stand behind short ones.
+    Ray starts tasks in the order in which it gets them. So it gets only a few more than it can run
+    at once; a long run that becomes possible late then does not wait behind short ones.
     """
     screen = Screen(waiting, left)
-    pending: dict[Any, Run] = {}
+    pending: dict[Any, Run[Any]] = {}
     ended: dict[Path, bool] = {}  # whether a run has predictions now
     unsettled = {run.folder for run in waiting}
     problems = {}
@@ -204,7 +215,7 @@ def _run_all(
             for run in list(waiting):
                 needed = [parent.folder for parent in parents(run)]
                 failed = [folder for folder in needed if not ended.get(folder, True)]
-                if failed and not isinstance(run.row, Chosen):  # which does without them
+                if failed and not isinstance(run.row, Chosen):  # a search does without them
                     waiting.remove(run)
                     unsettled.discard(run.folder)
                     ended[run.folder] = False
@@ -226,11 +237,11 @@ def _run_all(
             ray.cancel(ref, force=True)
     if problems:
         listed = "; ".join(f"{name}: {text}" for name, text in problems.items())
-        raise RunError(f"{listed} What is finished stays; the same command goes on.")
+        raise RunError(f"{listed} Finished runs stay; the same command resumes.")
 
 
-def _slots(ray, share: Share) -> int:
-    """How many rows the cluster, as it is now, trains at once."""
+def _slots(ray: Any, share: Share) -> int:
+    """Return how many rows the cluster, as it is now, can train at once."""
     resources = ray.cluster_resources()
     slots = resources.get("CPU", 0) // share.cpus
     if share.gpus:
@@ -238,8 +249,8 @@ def _slots(ray, share: Share) -> int:
     return int(slots)
 
 
-def _result(ray, ref) -> tuple[bool, str]:
-    """Whether a run ended with predictions, and why it could not be tried; empty if it was."""
+def _result(ray: Any, ref: Any) -> tuple[bool, str]:
+    """Return if a run ended with predictions, and why it could not be tried (empty if it was)."""
     try:
         result = ray.get(ref)
         return result["ended"], result["problem"]
