@@ -2,6 +2,7 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from safefiles import UserError
 
@@ -20,7 +21,7 @@ class RunError(UserError):
 class Parser(argparse.ArgumentParser):
     """Refuses a flag by one sentence, without all the flags that there are."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (\S+): (?=')", r"\1 ", message)  # --epochs '1.5': give …
         message = re.sub(
             r"^argument (\S+): invalid (int|float) value: (.*)$",

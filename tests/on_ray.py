@@ -1,10 +1,11 @@
-"""What the tests of rows on Ray share: options, and a script that trains a small table."""
+"""Options and a script that trains a small table, for the tests of rows on Ray."""
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from reproduce.engine.options import Options
 from tests.conftest import REPOSITORY
 
 SMALL = [
@@ -13,21 +14,8 @@ SMALL = [
 ]
 
 
-def options_for(folder: Path, **changes) -> argparse.Namespace:
-    settings = {
-        "on": "ray",
-        "address": None,
-        "gpus_per_row": None,
-        "cpus_per_row": None,
-        "devices_per_row": 1,
-        "only_train": None,
-        "device": "auto",
-        "data_dir": None,
-        "split_file": None,
-        "results_dir": folder / "results",
-        "cache_dir": folder / "cache",
-    }
-    return argparse.Namespace(**settings | changes)
+def options_for(folder: Path, on: str = "ray", **changes: Any) -> Options:
+    return Options(on=on, results_dir=folder / "results", cache_dir=folder / "cache", **changes)
 
 
 def script(folder: Path, *flags: str) -> subprocess.Popen:

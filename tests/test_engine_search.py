@@ -1,6 +1,5 @@
 """--search: every row at every value, the best on validation chosen, and what starts from it."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -14,31 +13,30 @@ import safefiles
 from data import labels
 from evaluation import predictions
 from reproduce import RunError, chen2019, predict
-from reproduce.engine import loop, plan, search, state
-from reproduce.engine.rows import Combined, Data, Row
+from reproduce.engine import runs, search, train
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Combined, Row
 from reproduce.engine.search import Candidate, Chosen
-from tests.test_engine_loop import Config, data, finish, options_for, row  # noqa: F401
+from tests.test_engine_train import (  # noqa: F401
+    Config,
+    data,
+    finish,
+    make_row,
+    options_for,
+)
 
 ROOT = Path(__file__).parents[1]
-CONFIG = chen2019.Config()
+CONFIG = chen2019.Config(weights="none")
 
 
-@pytest.fixture(scope="module")
-def plco() -> Data:
-    frame = pd.DataFrame(0.0, index=range(3), columns=list(labels.PLCO)).assign(
-        **{f"{label} preserve bool": 1.0 for label in labels.PLCO}
-    )
-    return Data(frame, None, {"dataset": "plco"})
+def table_of(*texts: str) -> dict[str, Row | Combined]:
+    options = Options(dataset="plco", search=texts)
+    return {row.name: row for row in search.table(chen2019.rows, CONFIG, options)}
 
 
-def table_of(plco: Data, *texts: str) -> dict[str, Row | Combined]:
-    options = argparse.Namespace(search=texts)
-    return {each.name: each for each in search.table(chen2019.rows, CONFIG, plco, options)}
-
-
-def test_every_row_gets_the_same_values_for_the_same_number_of_epochs(plco):
-    searched = table_of(plco, "learning_rate=3e-5,1e-4,3e-4")
-    plain = {each.name: each for each in chen2019.rows(CONFIG, plco)}
+def test_every_row_gets_the_same_values_for_the_same_number_of_epochs():
+    searched = table_of("learning_rate=3e-5,1e-4,3e-4")
+    plain = {each.name: each for each in chen2019.rows(CONFIG, "plco")}
     for name, original in plain.items():
         chosen = searched[name]
         if original.start_from:  # its own rate is another setting
@@ -54,8 +52,8 @@ def test_every_row_gets_the_same_values_for_the_same_number_of_epochs(plco):
     assert len(searched) == len(plain) + 3 * 6  # six one-stage rows
 
 
-def test_two_stages_are_searched_by_the_rate_of_each(plco):
-    searched = table_of(plco, "learning_rate=1e-4,3e-4", "finetune_learning_rate=1e-5,3e-5")
+def test_two_stages_are_searched_by_the_rate_of_each():
+    searched = table_of("learning_rate=1e-4,3e-4", "finetune_learning_rate=1e-5,3e-5")
     fine = searched["HLUP-finetune"]
     assert isinstance(fine, Chosen)
     assert fine.values == ["finetune_learning_rate=1e-05", "finetune_learning_rate=3e-05"]
@@ -65,15 +63,15 @@ def test_two_stages_are_searched_by_the_rate_of_each(plco):
     assert {searched[each].start_from for each in twin.of} == {"BR-all"}
 
 
-def test_several_settings_are_every_combination(plco):
-    searched = table_of(plco, "learning_rate=1e-4,3e-4,1e-4", "batch_size=16,32")
+def test_several_settings_are_every_combination():
+    searched = table_of("learning_rate=1e-4,3e-4,1e-4", "batch_size=16,32")
     assert len(searched["HLCP"].of) == 4  # a value given twice is one value
     assert searched["HLCP"].values[0] == "learning_rate=0.0001, batch_size=16"
     assert searched["HLUP-finetune"].values == ["batch_size=16", "batch_size=32"]
 
 
-def test_without_search_nothing_changes(plco):
-    assert not any(isinstance(each, Combined) for each in table_of(plco).values())
+def test_without_search_nothing_changes():
+    assert not any(isinstance(each, Combined) for each in table_of().values())
 
 
 @pytest.mark.parametrize(
@@ -99,75 +97,75 @@ def test_what_cannot_be_searched_is_one_sentence(text, sentence):
 
 
 @pytest.fixture
-def train(tmp_path, data, monkeypatch):  # noqa: F811
-    """loop.train of one searched row and its child; `scores`: value -> validation by epoch."""
+def train_search(tmp_path, data, monkeypatch):  # noqa: F811
+    """Return a function that trains one searched row and its child by only writing their files.
 
-    def train_rows(scores: dict[str, list[float]], **options):
-        def fake(run, weights, *_, **__):
+    `scores` gives the validation score of each epoch by value.
+    """
+
+    def of_scores(scores: dict[str, list[float]], **options):
+        def write_files(run, weights, *_):
             own = scores.get(run.row.name, [0.5])
             if own == ["fails"]:
-                raise state.RowFailed("NaN in epoch 1", "Lower --learning-rate.")
-            (run.folder / state.WEIGHTS).write_bytes(run.row.name.encode())
-            state.add_to_record(run.folder, weights=safefiles.sha256(run.folder / state.WEIGHTS))
+                raise runs.RowFailed("NaN in epoch 1", "Lower --learning-rate.")
+            (run.folder / runs.WEIGHTS).write_bytes(run.row.name.encode())
+            runs.add_to_record(run.folder, weights=safefiles.sha256(run.folder / runs.WEIGHTS))
             pd.DataFrame({"val": own}).to_csv(run.folder / "history.csv", index=False)
             if weights is not None:
                 (run.folder / "started-from.txt").write_bytes(weights.read_bytes())
             finish(run, float(np.nan_to_num(own[-1], nan=0.5)))
 
-        from reproduce.engine import fit
-
-        monkeypatch.setattr(fit, "train", fake)
-        monkeypatch.setattr(loop.backend, "start", lambda *_, **__: "cpu")
-        parent = row("HLCP")
+        monkeypatch.setattr(train, "train_row", write_files)
+        monkeypatch.setattr(train.backend, "start", lambda *_, **__: "cpu")
+        parent = make_row("HLCP")
         fields = {name: getattr(parent, name) for name in parent.__dataclass_fields__}
         candidates = [
             Candidate(**fields | {"name": name, "config": Config(), "candidate_of": "HLCP"})
             for name in scores
         ]
-        table = [*candidates, Chosen("HLCP", list(scores), values=list(scores))]
-        table.append(row("fine", start_from="HLCP"))
-        options = options_for(tmp_path, **options)
-        return loop.train("p", lambda *_: table, data, Config(), options)
+        chosen = Chosen("HLCP", list(scores), values=list(scores))
+        table = [*candidates, chosen, make_row("fine", start_from="HLCP")]
+        return train.train_table("p", table, Config(), data, options_for(tmp_path, **options))
 
-    return train_rows
+    return of_scores
 
 
-def test_the_best_epoch_on_validation_is_chosen_and_children_start_from_it(train):
+def test_the_best_epoch_on_validation_is_chosen_and_children_start_from_it(train_search):
     # b ends higher than a, but a was higher in its second epoch, which is the one that it kept
-    chosen, child = train({"a": [0.5, 0.9, 0.6], "b": [0.6, 0.7, 0.8], "c": [0.2, 0.3, 0.4]})
+    chosen, child = train_search({"a": [0.5, 0.9, 0.6], "b": [0.6, 0.7, 0.8], "c": [0.2, 0.3, 0.4]})
     assert chosen.row.name == "HLCP"
-    assert (chosen.folder / state.WEIGHTS).read_bytes() == b"a"
+    assert (chosen.folder / runs.WEIGHTS).read_bytes() == b"a"
     assert (child.folder / "started-from.txt").read_bytes() == b"a"
-    of_a = predictions.load(chosen.folder.parents[1] / "a" / "seed-0" / "predictions.npz")
-    copied = state.load_predictions(chosen.folder, chosen.digest)
+    of_a = predictions.load(next(chosen.folder.parents[1].glob("a/seed-0-*/predictions.npz")))
+    copied = runs.load_predictions(chosen.folder, chosen.digest)
     np.testing.assert_array_equal(copied.probabilities, of_a.probabilities)
     assert copied.meta["row"] == "HLCP"
-    note = state.record(chosen.folder)["chosen"]
+    note = runs.record(chosen.folder)["chosen"]
     assert note == "a, chosen on validation of 3 (a: 0.9000, b: 0.8000, c: 0.4000)"
 
 
-def test_of_equal_scores_the_first_value_is_chosen(train):
-    chosen, _ = train({"a": [0.7], "b": [0.7]})
-    assert (chosen.folder / state.WEIGHTS).read_bytes() == b"a"
+def test_of_equal_scores_the_first_value_is_chosen(train_search):
+    chosen, _ = train_search({"a": [0.7], "b": [0.7]})
+    assert (chosen.folder / runs.WEIGHTS).read_bytes() == b"a"
 
 
-def test_values_that_fail_or_cannot_be_scored_are_left_out(train):
-    chosen, child = train({"a": ["fails"], "b": [np.nan], "c": [np.nan, 0.6]})
+def test_values_that_fail_or_cannot_be_scored_are_left_out(train_search):
+    chosen, child = train_search({"a": ["fails"], "b": [np.nan], "c": [np.nan, 0.6]})
     assert chosen.finished
     assert child.finished
-    assert (chosen.folder / state.WEIGHTS).read_bytes() == b"c"
-    assert "a: failed, b: nan, c: 0.6000" in state.record(chosen.folder)["chosen"]
-    loop.finish([chosen, child])  # no error: a value that fails is a result of the search
+    assert (chosen.folder / runs.WEIGHTS).read_bytes() == b"c"
+    assert "a: failed, b: nan, c: 0.6000" in runs.record(chosen.folder)["chosen"]
+    runs.finish([chosen, child])  # no error: a value that fails is a result of the search
 
 
-def test_a_row_fails_where_every_value_does(train, capsys):
-    runs = train({"a": ["fails"], "b": ["fails"]})
-    assert plan.failed_rows(runs) == {
+def test_a_row_fails_where_every_value_does(train_search, capsys):
+    trained = train_search({"a": ["fails"], "b": ["fails"]})
+    assert runs.failed_rows(trained) == {
         "HLCP": "no value of 2 has a validation score",
         "fine": "needs HLCP",
     }
     assert "Give --search other values (a: failed, b: failed)" in capsys.readouterr().out
-    assert all(run.finished for run in train({"a": [0.5], "b": [0.4]}, retry_failed=True))
+    assert all(run.finished for run in train_search({"a": [0.5], "b": [0.4]}, retry_failed=True))
 
 
 # A whole run
@@ -185,24 +183,29 @@ def results(tmp_path_factory) -> tuple[Path, str]:
     return folder / "results" / "chen2019" / "plco-phantoms", done.stdout
 
 
+def run_of(folder: Path, row: str) -> Path:
+    (run,) = (folder / row).glob("seed-0-*")
+    return run
+
+
 def test_a_whole_search(results):
     folder, printed = results
     best = {}
     for rate in ("1e-05", "0.01"):
-        history = pd.read_csv(folder / f"HLCP-learning_rate-{rate}" / "seed-0" / "history.csv")
+        history = pd.read_csv(run_of(folder, f"HLCP-learning_rate-{rate}") / "history.csv")
         assert len(history) == 2
         best[rate] = history["val"].max()
-    record = json.loads((folder / "HLCP" / "seed-0" / "config.json").read_text())
+    record = json.loads((run_of(folder, "HLCP") / "config.json").read_text())
     winner = max(best, key=best.__getitem__)
     assert record["chosen"].startswith(f"learning_rate={winner}, chosen on validation of 3 (")
     assert "learning_rate=1e+30: failed" in record["chosen"]
     weights = [
-        (folder / name / "seed-0" / "best.weights.h5").read_bytes()
+        (run_of(folder, name) / "best.weights.h5").read_bytes()
         for name in ("HLCP", f"HLCP-learning_rate-{winner}")
     ]
     assert weights[0] == weights[1]
-    assert not (folder / "HLCP-learning_rate-1e-30" / "seed-0" / "predictions.npz").exists()
-    child = json.loads((folder / "HLUP-finetune" / "seed-0" / "config.json").read_text())
+    assert not (run_of(folder, "HLCP-learning_rate-1e-30") / "predictions.npz").exists()
+    child = json.loads((run_of(folder, "HLUP-finetune") / "config.json").read_text())
     assert child["settings"]["from"] == {"HLCP": record["digest"]}
     table = (folder / "table.md").read_text()
     assert f"learning_rate={winner}, chosen on validation of 3" in table
@@ -213,7 +216,7 @@ def test_a_whole_search(results):
 @pytest.mark.parametrize("name", ["HLCP", "HLUP-finetune"])
 def test_a_chosen_run_predicts_new_images_as_it_predicted_its_own(results, name, tmp_path):
     folder, _ = results
-    run = folder / name / "seed-0"
+    run = run_of(folder, name)
     expected = predictions.load(run / "predictions.npz")
     (phantoms,) = (folder.parents[2] / "cache" / "phantoms").glob("plco-*")
     images = [next(phantoms.rglob(f"{Path(image).name}*")) for image in expected.ids[:3]]

@@ -18,7 +18,7 @@ from models import inference
 from reproduce import asadi2025
 from reproduce.asadi2025 import MC, PAPER, Config
 from reproduce.engine import schedules
-from reproduce.engine.rows import Data
+from reproduce.engine.rows import describe
 from reproduce.tables import asadi2025 as tables
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +31,8 @@ def frame_of(released: dict[str, list[float]], split: str = "train") -> pd.DataF
     return table.assign(split=split, image_path=[f"{split}/{n}" for n in range(count)])
 
 
-def rows_of(frame: pd.DataFrame, **settings) -> dict:
-    data = Data(frame, None, {"dataset": "chexpert"})
-    return {row.name: row for row in asadi2025.rows(Config(**settings), data)}
+def rows_of(**settings) -> dict:
+    return {row.name: row for row in asadi2025.rows(Config(**settings), "chexpert")}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,7 +47,7 @@ def test_rate_and_end_are_keras_callbacks(seed):
     for callback in (plateau, ending):
         callback.set_model(model)
         callback.on_train_begin()
-    row, history = rows_of(frame_of({"Edema": [0, 1]}))["BCE"], []
+    row, history = rows_of()["BCE"], []
     for epoch, loss in enumerate(losses):
         rate = row.fit.learning_rate(epoch, history)
         assert rate == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
@@ -61,19 +60,24 @@ def test_rate_and_end_are_keras_callbacks(seed):
     assert sum(schedules.stale(history)) > 3
 
 
-def test_data_driven_penalties_are_of_training_labels_and_recorded():
+def test_penalties_are_computed_from_the_training_labels():
     train = frame_of({"Consolidation": [0, 0, 0, 1], "Pneumonia": [1, 0, 0, 1]})
-    test = frame_of({"Consolidation": [0] * 5, "Pneumonia": [1] * 5}, "test")
-    rows = rows_of(pd.concat([train, test], ignore_index=True))
-    name = "Consolidation > Pneumonia"
-    assert rows[PAPER].settings["penalties"][name] == pytest.approx(0.5 * (1 - 1 / 3), abs=1e-5)
-    assert rows[f"{PAPER} 1.0"].settings["penalties"][name] == pytest.approx(2 / 3, abs=1e-5)
-    assert rows["HBCE fixed 0.1"].settings["penalties"][name] == 0.1
-    assert len(rows["HBCE fixed 0.1"].settings["penalties"]) == 20
+    rows = rows_of()
+
+    def penalty(name: str) -> tuple[float, int]:
+        """Return the weight of Consolidation > Pneumonia, and the number of penalised pairs."""
+        row = rows[name]
+        weights = np.asarray(row.loss(row.task.targets(train).learnt).weights)
+        pair = labels.ASADI.index("Pneumonia"), labels.ASADI.index("Consolidation")
+        return weights[pair], int((weights > 0).sum())
+
+    assert penalty(PAPER)[0] == pytest.approx(0.5 * (1 - 1 / 3), abs=1e-5)
+    assert penalty(f"{PAPER} 1.0")[0] == pytest.approx(2 / 3, abs=1e-5)
+    assert penalty("HBCE fixed 0.1") == (0.1, 20)
 
 
 def test_claims_and_tables_find_their_rows():
-    rows = rows_of(frame_of({"Edema": [0, 1]}))
+    rows = rows_of()
     printed = claims.load_claims("asadi2025")
     assert {*printed["left_row"], *printed["right_row"]} <= rows.keys()
     assert list(rows["BCE on 14 labels"].task.labels) == list(labels.ASADI[:14])
@@ -81,7 +85,7 @@ def test_claims_and_tables_find_their_rows():
 
 def test_augmentation_is_that_of_the_released_loader():
     """Flips both ways, brightness ±.1 and contrast .9 to 1.1; no rotation, zoom or shift."""
-    for row in rows_of(frame_of({"Edema": [0, 1]})).values():
+    for row in rows_of().values():
         assert row.fit.augment == Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1)
 
 
@@ -105,7 +109,7 @@ IMAGES = np.array([[0, 0, 4, 4], [2, 2, 2, 6]], np.float32).reshape(2, 2, 2, 1)
 
 
 def passes_of(model, images, by_image, count=64) -> np.ndarray:
-    return inference.dropout_passes(count, by_image)(model, lambda: [images], 2)[..., 0]
+    return inference.DropoutPasses(count, by_image)(model, lambda: [images], 2)[..., 0]
 
 
 def test_passes_normalise_by_the_trained_statistics_by_hand(small_network):
@@ -139,9 +143,9 @@ def test_passes_as_released_learn_nothing_and_see_no_other_image(small_network):
 
 
 def test_the_setting_touches_the_row_with_passes_alone():
-    rows = rows_of(frame_of({"Edema": [0, 1]}))
-    assert "mc_batchnorm" not in rows[MC].ignores
-    assert all("mc_batchnorm" in row.ignores for name, row in rows.items() if name != MC)
+    before, after = rows_of(), rows_of(mc_batchnorm=True)
+    changed = {name for name, row in before.items() if describe(row) != describe(after[name])}
+    assert changed == {MC}
     assert Config().mc_batchnorm is False
 
 
@@ -163,16 +167,19 @@ def test_a_whole_run_writes_tables_and_figures(results):
     assert (folder / "figure-3.png").read_bytes().startswith(b"\x89PNG")
     assert "drawn phantoms" in (folder / "figure-2.svg").read_text()
     assert "not comparable" in printed
-    recorded = json.loads((folder / "HBCE-data-driven" / "seed-0" / "config.json").read_text())
-    assert recorded["settings"]["form"] == "as_released"
-    assert recorded["settings"]["penalties"]["Abnormal > Opacity"] > 0.4
+    (run,) = folder.glob("HBCE-data-driven/seed-0-*")
+    recorded = json.loads((run / "config.json").read_text())
+    assert recorded["settings"]["loss"]["form"] == "as_released"
+    weights = np.array(json.loads((run / "loss.json").read_text())["weights"])
+    assert weights[labels.ASADI.index("Opacity"), labels.ASADI.index("Abnormal")] > 0.4
 
 
 def test_the_released_penalty_trains_what_bce_trains(results):
     """Its gradient is zero: with equal rates, the weights of every epoch are the same bits."""
     folder, _ = results
     penalised, plain = (
-        pd.read_csv(folder / row / "seed-0" / "history.csv") for row in ("HBCE-data-driven", "BCE")
+        pd.read_csv(next((folder / row).glob("seed-0-*/history.csv")))
+        for row in ("HBCE-data-driven", "BCE")
     )
     assert (penalised["val_loss"] > plain["val_loss"]).any()  # the value has the penalty in it
     effect = pd.read_csv(folder / "effect.csv").set_index("row")
@@ -183,10 +190,10 @@ def test_the_released_penalty_trains_what_bce_trains(results):
 
 def test_dropout_passes_differ_and_their_mean_is_scored(results):
     folder, _ = results
-    dropped = predictions.load(
-        folder / "HBCE-data-driven-MC-dropout" / "seed-0" / "predictions.npz"
+    dropped, plain = (
+        predictions.load(next((folder / row).glob("seed-0-*/predictions.npz")))
+        for row in ("HBCE-data-driven-MC-dropout", "HBCE-data-driven")
     )
-    plain = predictions.load(folder / "HBCE-data-driven" / "seed-0" / "predictions.npz")
     assert dropped.probabilities.shape[0] == 3
     assert dropped.probabilities.std(axis=0).max() > 1e-4
     table = tables.of_passes(dropped, plain).set_index("label")

@@ -15,7 +15,7 @@ import pytest
 from data import label_tree, labels, plco
 from evaluation import probabilities
 from reproduce import chen2019
-from reproduce.engine.rows import Data
+from reproduce.engine.rows import Row, describe
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = chen2019.Config()
@@ -32,9 +32,13 @@ def plco_frame(rows: list[dict[str, float]], deleted: tuple[str, ...] = ()) -> p
     return frame.assign(**preserved)
 
 
-def rows(frame: pd.DataFrame) -> dict:
-    data = Data(frame, None, {"dataset": "plco"})
-    return {row.name: row for row in chen2019.rows(CONFIG, data)}
+def rows(config: chen2019.Config = CONFIG) -> dict:
+    return {row.name: row for row in chen2019.rows(config, "plco")}
+
+
+def loss(row: Row, frame: pd.DataFrame, logits: np.ndarray) -> float:
+    learnt = row.task.targets(frame).learnt
+    return float(row.loss(learnt)(learnt, logits))
 
 
 def column(name: str) -> int:
@@ -42,27 +46,24 @@ def column(name: str) -> int:
 
 
 def test_the_tables_rows_and_what_they_start_from():
-    made = rows(plco_frame([{"Nodule": 1}]))
+    made = rows()
     second_stage = {name for name, row in made.items() if row.start_from == "HLCP"}
     assert second_stage == {
         "HLUP-finetune", "HLUP-finetune (naive)", "HLUP-finetune (rescale)", "HLCP, same budget"
     }  # fmt: skip
     assert len(made["BR-leaf"].task.labels) == 14
-    assert made["BR-leaf"].task.targets.shape == (1, 14)
+    frame = plco_frame([{"Nodule": 1}])
+    assert made["BR-leaf"].task.targets(frame).learnt.shape == (1, 14)
     assert made["HLUP-finetune"].fit.epochs == CONFIG.finetune_epochs
     assert made["HLUP"].fit.learning_rate(0, []) == CONFIG.learning_rate
 
 
 def test_on_one_level_the_tree_teaches_what_flat_training_does():
     frame = plco_frame([{"Nodule": 1}, {}, {"Opacity": 1}])
-    data = Data(frame, None, {"dataset": "plco"})
     for levels, same in ((1, True), (2, False), (4, False)):
-        config = replace(CONFIG, levels=levels)
-        made = {row.name: row for row in chen2019.rows(config, data)}
+        made = rows(replace(CONFIG, levels=levels))
         logits = np.random.default_rng(0).normal(size=(3, 19))
-        flat, along = (
-            float(made[name].loss()(made[name].task.targets, logits)) for name in ("BR-all", "HLCP")
-        )
+        flat, along = (loss(made[name], frame, logits) for name in ("BR-all", "HLCP"))
         assert (flat == pytest.approx(along)) == same
         read = made["HLUP"].readout.probabilities(logits)
         assert np.allclose(read, probabilities.sigmoid(logits)) == same
@@ -75,7 +76,7 @@ def rates(made: dict, row) -> list[float]:
 
 
 def test_every_one_stage_row_has_a_twin_with_the_epochs_and_rates_of_two_stages():
-    made = rows(plco_frame([{"Nodule": 1}]))
+    made = rows()
     two_stages = rates(made, made["HLUP-finetune"])
     assert two_stages == [1e-4] * 10 + [1e-5] * 5
     one_stage = [name for name, row in made.items() if not row.start_from]
@@ -84,10 +85,9 @@ def test_every_one_stage_row_has_a_twin_with_the_epochs_and_rates_of_two_stages(
         twin = made[name + chen2019.TWIN]
         assert twin.start_from == name
         assert rates(made, twin) == two_stages
-        assert twin.task is made[name].task
-        assert twin.loss is made[name].loss
-        assert twin.readout is made[name].readout
-        assert twin.fit.select is made[name].fit.select  # BR-leaf has other columns
+        for part in ("task", "loss", "readout"):
+            assert describe(getattr(twin, part)) == describe(getattr(made[name], part))
+        assert describe(twin.fit.select) == describe(made[name].fit.select)  # BR-leaf: other labels
     assert len(made) == 9 + 6
 
 
@@ -112,7 +112,7 @@ def test_no_dataset_here_is_the_papers_split(dataset, reason):
 
 
 def test_probabilities_follow_the_chain_rule():
-    made = rows(plco_frame([{"Nodule": 1}]))
+    made = rows()
     logits = np.random.default_rng(0).normal(size=(3, 19))
     conditional = probabilities.sigmoid(logits)
     path = [column(n) for n in ("Infiltration", "Opacity", "Pulmonary", "Abnormal")]
@@ -126,25 +126,25 @@ def test_probabilities_follow_the_chain_rule():
 
 def test_deleted_labels_are_unknown_in_training_and_known_in_scores():
     frame = plco_frame([{"Nodule": 1}, {"Mass": 1}], deleted=("Nodule", "Abnormal", "COPD"))
-    row = rows(frame)["HLCP"]
-    assert np.isnan(row.task.targets[:, column("Nodule")]).all()
-    assert np.isnan(row.task.targets[:, column("COPD")]).all()
-    assert not np.isnan(row.task.truth).any()
+    targets = rows()["HLCP"].task.targets(frame)
+    assert np.isnan(targets.learnt[:, column("Nodule")]).all()
+    assert np.isnan(targets.learnt[:, column("COPD")]).all()
+    assert not np.isnan(targets.truth).any()
     # Abnormal was deleted, but a preserved Mass gives it away
-    assert row.task.targets[1, column("Abnormal")] == 1
+    assert targets.learnt[1, column("Abnormal")] == 1
 
 
 def test_the_real_validation_list_is_learnt_as_it_is(shared_data):
     released = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
     with gzip.open(released) as file:
         frame = pd.read_csv(file)
-    row = rows(frame)["HLCP"]
-    np.testing.assert_array_equal(row.task.truth, frame[list(labels.PLCO)].to_numpy())
+    targets = rows()["HLCP"].task.targets(frame)
+    np.testing.assert_array_equal(targets.truth, frame[list(labels.PLCO)].to_numpy())
     deleted = frame[list(plco.PRESERVE)].to_numpy() == 0
     assert deleted.mean() > 0.03
-    assert np.isnan(row.task.targets[deleted]).mean() > 0.5  # the rest is implied by what is below
-    known = ~np.isnan(row.task.targets)
-    np.testing.assert_array_equal(row.task.targets[known], row.task.truth[known])
+    assert np.isnan(targets.learnt[deleted]).mean() > 0.5  # the rest is implied by what is below
+    known = ~np.isnan(targets.learnt)
+    np.testing.assert_array_equal(targets.learnt[known], targets.truth[known])
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_the_demo_prints_both_tables_marked_as_drawn(demo):
 
 def test_every_number_can_be_recomputed_from_the_predictions(demo, tmp_path):
     folder, *_ = demo
-    run = folder / "HLUP-finetune" / "seed-0"
+    (run,) = folder.glob("HLUP-finetune/seed-0-*")
     command = [
         sys.executable, "-m", "reproduce.rescore", "--predictions", str(run / "predictions.npz"),
         "--tree", "plco", "--resamples", "40", "--results-dir", str(tmp_path),
@@ -202,11 +202,12 @@ def test_every_number_can_be_recomputed_from_the_predictions(demo, tmp_path):
 
 def test_a_second_run_trains_nothing(demo):
     folder, _, script = demo
-    before = (folder / "HLCP/seed-0/predictions.npz").stat().st_mtime_ns
+    (predicted,) = folder.glob("HLCP/seed-0-*/predictions.npz")
+    before = predicted.stat().st_mtime_ns
     again = script()
     assert "4 of 4 runs are finished and stay" in again.stdout
     assert "epoch" not in again.stdout
-    assert (folder / "HLCP/seed-0/predictions.npz").stat().st_mtime_ns == before
+    assert predicted.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

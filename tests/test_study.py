@@ -1,4 +1,4 @@
-"""The study: what damages labels, how effects are measured and said, the page, and a whole run."""
+"""Test the study: damaged labels, measured effects, their wording, the page and a whole run."""
 
 import subprocess
 import sys
@@ -12,7 +12,16 @@ from evaluation import figures, predictions
 from evaluation.metrics import Group
 from reproduce.engine.rows import Run
 from reproduce.study import __main__ as study
-from reproduce.study import asadi2025, chen2019, contrasts, measures, page, pham2019, wording
+from reproduce.study import (
+    asadi2025,
+    chen2019,
+    contrasts,
+    measures,
+    mo2019,
+    page,
+    pham2019,
+    wording,
+)
 from tests.conftest import REPOSITORY
 
 
@@ -27,21 +36,21 @@ def plco_frame() -> pd.DataFrame:
 
 
 def deletions(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Of each inner label: the share of positives, and of negatives, whose children are gone."""
+    """Return by inner label the share of positives, and of negatives, whose children are deleted."""
     preserved = frame[list(plco.PRESERVE)].to_numpy() == 1
     truth = frame[list(labels.PLCO)].to_numpy() == 1
-    parents, found = label_tree.parent_matrix(label_tree.PLCO), {}
+    parents, shares = label_tree.parent_matrix(label_tree.PLCO), {}
     for node in label_tree.inner(label_tree.PLCO):
-        gone = ~preserved[:, parents[:, node] > 0]
-        assert (gone.all(axis=1) == gone.any(axis=1)).all()  # children go together
-        there = preserved[:, node]  # else they went with their parent
-        positive, negative = truth[:, node] & there, ~truth[:, node] & there
-        found[labels.PLCO[node]] = (gone[positive].any(axis=1).mean(), gone[negative].any())
-    return found
+        deleted = ~preserved[:, parents[:, node] > 0]
+        assert (deleted.all(axis=1) == deleted.any(axis=1)).all()  # children go together
+        kept = preserved[:, node]  # otherwise they were deleted with their parent
+        positive, negative = truth[:, node] & kept, ~truth[:, node] & kept
+        shares[labels.PLCO[node]] = (deleted[positive].any(axis=1).mean(), deleted[negative].any())
+    return shares
 
 
 def test_labels_are_deleted_as_in_the_released_lists(plco_frame, shared_data):
-    chen2019.delete(0.3, plco_frame)
+    chen2019.delete(plco_frame, 0.3)
     path = shared_data / "plco-official-splits" / "val_set_delete0.3.csv.gz"
     complete = pd.read_csv(path.with_name("val_set_delete0.0.csv.gz")).set_index("img_name")
     released = pd.read_csv(path).set_index("img_name")
@@ -53,14 +62,14 @@ def test_labels_are_deleted_as_in_the_released_lists(plco_frame, shared_data):
         assert share == pytest.approx(ours[name][0], abs=0.04), name
 
 
-def test_deletion_at_the_ends(plco_frame):
+def test_deletion_of_nothing_and_of_everything(plco_frame):
     whole = plco_frame.copy()
-    chen2019.delete(0.0, whole)
+    chen2019.delete(whole, 0.0)
     pd.testing.assert_frame_equal(whole, plco_frame)
-    chen2019.delete(1.0, plco_frame)
+    chen2019.delete(plco_frame, 1.0)
     abnormal = plco_frame["Abnormal"] == 1
     kept = plco_frame[list(plco.PRESERVE)].to_numpy()
-    assert kept[abnormal].sum() == abnormal.sum()  # the root alone
+    assert kept[abnormal].sum() == abnormal.sum()  # only the root
     assert kept[~abnormal].all()
 
 
@@ -76,7 +85,7 @@ def chexpert_frame(images: int = 2000) -> pd.DataFrame:
 def test_uncertain_labels_hide_the_share_of_positives(share):
     frame = chexpert_frame()
     truth = frame.copy()
-    pham2019.make_uncertain(share, frame)
+    pham2019.make_uncertain(frame, share)
     assert (frame[labels.NO_FINDING] == truth[labels.NO_FINDING]).all()
     for label in labels.CHEXPERT[1:]:
         uncertain = frame[label] == -1
@@ -86,17 +95,17 @@ def test_uncertain_labels_hide_the_share_of_positives(share):
         assert (frame[label][~uncertain] == truth[label][~uncertain]).all()
 
 
-def test_broken_parents_stand_over_present_children():
+def test_broken_parents_have_present_children():
     frame = chexpert_frame()
     truth = frame.copy()
-    asadi2025.break_hierarchy(0.3, frame)
+    asadi2025.break_hierarchy(frame, 0.3)
     changed = {label for label in labels.CHEXPERT if (frame[label] != truth[label]).any()}
     assert changed == {labels.NO_FINDING, "Enlarged Cardiomediastinum", "Consolidation"}
     child = truth["Pneumonia"] == 1
     assert (frame["Consolidation"][child] == 0).mean() == pytest.approx(0.3, abs=0.05)
     assert (frame["Consolidation"][~child] == truth["Consolidation"][~child]).all()
     unbroken = truth.copy()
-    asadi2025.break_hierarchy(0.0, unbroken)
+    asadi2025.break_hierarchy(unbroken, 0.0)
     pd.testing.assert_frame_equal(unbroken, truth)
 
 
@@ -104,15 +113,40 @@ def test_damage_never_reaches_the_test_set():
     frame = chexpert_frame(300).assign(split=["train"] * 150 + ["val"] * 50 + ["test"] * 100)
     frame.attrs["dataset"] = "chexpert"
 
-    def nothing_known(part: pd.DataFrame) -> None:
-        part[list(labels.CHEXPERT)] = -1
+    def set_all(part: pd.DataFrame, value: float) -> None:
+        part[list(labels.CHEXPERT)] = value
 
-    damaged = contrasts.damaged(nothing_known)(frame)
+    damaged = contrasts.damage_labels(frame, set_all, -1)
     assert damaged.attrs == frame.attrs
     assert (damaged.loc[damaged["split"] != "test", labels.CHEXPERT] == -1).all().all()
     in_test = damaged["split"] == "test"
     pd.testing.assert_frame_equal(damaged[in_test], frame[in_test])
-    assert (frame[list(labels.CHEXPERT)] != -1).all().all()  # what was given stays
+    assert (frame[list(labels.CHEXPERT)] != -1).all().all()  # the argument is unchanged
+
+
+@pytest.mark.parametrize("name", study.CONTRASTS)
+def test_a_contrast_turns_one_knob_and_wants_rows_that_exist(name):
+    contrast = study.CONTRASTS[name]
+    turned = [contrast.drawn, contrast.damage, contrast.setting]
+    assert sum(bool(each) for each in turned) == 1
+    rows = (contrast.rows or contrast.script.rows)(contrast.config, contrast.dataset)
+    assert {*contrast.wanted} <= {row.name for row in rows}
+    for panel in contrast.panels:
+        hash(panel.measure)  # panels that share a measure compute it once
+
+
+def test_knobs_and_settings_take_the_value():
+    levels, rare = study.CONTRASTS["chen2019-levels"], study.CONTRASTS["chen2019-rare"]
+    assert (levels.config_at(2).levels, rare.config_at(30)) == (2, chen2019.CONFIG)
+    assert (rare.knobs_at(30).odds, levels.knobs_at(2)) == (30, contrasts.TRUE_LABELS)
+
+
+def test_plain_cross_entropy_differs_from_the_baseline_in_its_loss():
+    rows = mo2019.rows(mo2019.CONFIG, "chestxray14")
+    plain = contrasts.row_named(rows, mo2019.PLAIN)
+    weighted = contrasts.row_named(rows, mo2019.script.BASELINE)
+    assert plain.loss is not weighted.loss
+    assert (plain.fit, plain.readout, plain.task) == (weighted.fit, weighted.readout, weighted.task)
 
 
 # Effects
@@ -147,39 +181,40 @@ def two_rows(folder, images=60, seeds=2) -> list[Run]:
 
 def test_an_effect_is_the_paired_difference_of_two_rows(tmp_path):
     runs = two_rows(tmp_path)
+    auc = measures.AUC(Group("mean"))
     panel = measures.Panel(
         "AUC",
-        measures.auc(Group("mean")),
+        auc,
         [
             measures.Effect("lead", "good", "bad"),
             measures.Effect("none", "good", "good"),
             measures.Effect("lost", "good", "failed row"),
         ],
     )
-    lead, none, lost, *own = panel.effects_of(panel.measure(runs, 100))
+    measured = auc(runs, 100)
+    lead, none, lost, *own = panel.table(measured).to_dict("records")
     assert lead["low"] < lead["value"] < lead["high"]
     assert lead["low"] > 0
     assert none["value"] == none["low"] == none["high"] == 0  # the same patients and seeds
     assert np.isnan(lost["value"])
-    score = measures.auc(Group("mean"))(runs, 100)
-    assert lead["value"] == pytest.approx(score["good"].value - score["bad"].value)
+    assert lead["value"] == pytest.approx(measured["good"].value - measured["bad"].value)
     assert [line["effect"] for line in own] == ["bad itself", "good itself", "failed row itself"]
-    assert own[0]["value"] == score["bad"].value
+    assert own[0]["value"] == measured["bad"].value
     assert np.isnan(own[2]["value"])
 
 
-def test_violations_are_counted_by_image(tmp_path):
+def test_violations_are_counted_per_image(tmp_path):
     pairs = np.argwhere(label_tree.parent_matrix(label_tree.ASADI) > 0)
     order = np.linspace(0.9, 0.1, 21)  # the first label is the most probable
     always = np.tile(order, (1, 40, 1)).astype(np.float32)
     expected = sum(child < parent for child, parent in pairs)
     runs = [finished_run(tmp_path, "row", 0, always, np.zeros((40, 21), np.float32))]
-    found = measures.of_images(measures.violations_of_asadi)(runs, 20)["row"]
-    assert found.value == expected
-    np.testing.assert_allclose(found.draws, expected)
+    measured = measures.violations(runs, 20)["row"]
+    assert measured.value == expected
+    np.testing.assert_allclose(measured.draws, expected)
 
 
-def test_errors_are_found_by_what_differs_where_they_are(tmp_path):
+def test_spread_detects_errors_that_entropy_does_not(tmp_path):
     images = 200
     targets = np.ones((images, 21), np.float32)
     wrong = np.arange(images) % 4 == 0
@@ -190,10 +225,10 @@ def test_errors_are_found_by_what_differs_where_they_are(tmp_path):
             tmp_path, "row", 0, np.stack([mean - apart, mean + apart]).astype("f4"), targets
         )
     ]
-    found = measures.finding_errors("row")(runs, 10)
-    assert found["spread"].value == pytest.approx(1)
-    assert found["entropy"].value == pytest.approx(0)
-    assert measures.finding_errors("another")(runs, 10) == {}
+    measured = measures.ErrorDetection("row")(runs, 10)
+    assert measured["spread"].value == pytest.approx(1)
+    assert measured["entropy"].value == pytest.approx(0)
+    assert measures.ErrorDetection("another")(runs, 10) == {}
 
 
 # Words
@@ -208,23 +243,23 @@ def test_verdicts_in_words():
     high, low, noise = (0, 0.02, 0.01, 0.03), (0.5, -0.02, -0.03, -0.01), (1, 0.0, -0.1, 0.1)
     assert wording.verdict(effects_of(noise)) == "within noise at every value"
     assert wording.verdict(effects_of(high, low)) == "higher at 0 and lower at 0.5"
-    said = wording.verdict(effects_of(high, low, noise), "better", "worse")
-    assert said == "better at 0 and worse at 0.5, within noise elsewhere"
+    renamed = wording.verdict(effects_of(high, low, noise), "better", "worse")
+    assert renamed == "better at 0 and worse at 0.5, within noise elsewhere"
     assert wording.trend(effects_of(high, noise)) == (
         "+.020 [+.010, +.030] at 0 to +.000 [-.100, +.100] at 1"
     )
-    assert wording.trend(effects_of((0, np.nan, np.nan, np.nan))) == "unknown, as rows failed"
+    assert wording.trend(effects_of((0, np.nan, np.nan, np.nan))) == "unknown, because rows failed"
 
 
 def all_effects(contrast) -> pd.DataFrame:
-    """As a contrast that ran to its end saves them."""
+    """Return random effects in the shape that a finished contrast saves."""
     rng = np.random.default_rng(0)
     lines = []
-    for point in contrast.points:
+    for knob in contrast.values:
         for panel in contrast.panels:
             for effect in panel.effects:
                 value = rng.normal(0, 0.02)
-                line = {"contrast": contrast.name, "knob": point.value, "panel": panel.title}
+                line = {"contrast": contrast.name, "knob": knob, "panel": panel.title}
                 line |= {"effect": effect.name, "against": effect.against, "value": value}
                 lines.append(line | {"low": value - 0.01, "high": value + 0.01})
     return pd.DataFrame(lines).assign(seeds=page.SEEDS)
@@ -234,13 +269,13 @@ def all_effects(contrast) -> pd.DataFrame:
 def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(name, tmp_path):
     contrast = study.CONTRASTS[name]
     effects = all_effects(contrast)
-    said = contrast.conclude(effects)
-    assert "unknown" not in said
-    assert "nan" not in said
+    conclusion = contrast.conclude(effects)
+    assert "unknown" not in conclusion
+    assert "nan" not in conclusion
     page.save(name, effects, tmp_path)
     written = page.write({name: contrast}, {contrast.paper: {}}, tmp_path, tmp_path / "docs")
     text, figure = written.read_text(), tmp_path / "docs" / "study" / f"{name}.svg"
-    assert said in text
+    assert conclusion in text
     assert f"study/{name}.svg" in text
     assert figures.PHANTOM_WARNING in text
     assert "So far" not in text
@@ -248,15 +283,15 @@ def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(nam
     assert figure.stat().st_size < 60_000
 
 
-def test_fewer_seeds_are_said(tmp_path):
+def test_a_page_with_fewer_seeds_says_so(tmp_path):
     contrast = study.CONTRASTS["chen2019-levels"]
     page.save(contrast.name, all_effects(contrast).assign(seeds=1), tmp_path)
     written = page.write({contrast.name: contrast}, {"chen2019": {}}, tmp_path, tmp_path)
-    assert "So far of 1 of 3 seeds" in written.read_text()
-    assert not page.is_whole(written)
+    assert "So far with 1 of 3 seeds" in written.read_text()
+    assert not page.is_complete(written)
 
 
-def test_what_was_computed_with_other_effects_is_computed_again(tmp_path):
+def test_results_with_other_effects_are_not_used(tmp_path):
     contrast = study.CONTRASTS["pham2019-uncertain"]
     effects = all_effects(contrast)
     page.save(contrast.name, effects[effects["panel"] == contrast.panels[0].title], tmp_path)
@@ -265,7 +300,7 @@ def test_what_was_computed_with_other_effects_is_computed_again(tmp_path):
     assert f"`{contrast.name}`: {page.NOT_YET}" in written.read_text()
 
 
-def test_claims_lead_to_contrasts_that_exist():
+def test_claims_name_contrasts_that_exist():
     from evaluation.claims import load_claims
 
     for paper, by_claim in study.CLAIMS.items():
@@ -278,17 +313,17 @@ def test_claims_lead_to_contrasts_that_exist():
         assert {*by_claim} <= {*load_claims(paper)["claim"]}
 
 
-def test_what_is_not_computed_yet_is_said(tmp_path):
+def test_the_page_names_unfinished_parts(tmp_path):
     text = page.write(study.CONTRASTS, study.CLAIMS, tmp_path, tmp_path).read_text()
     assert text.count(page.NOT_YET) >= 2 * len(study.CONTRASTS)
     assert "no patient is in it" in " ".join(text.split())
 
 
-def test_the_page_in_the_documents_is_whole():
-    assert page.is_whole(REPOSITORY / "docs" / "study.md")
+def test_the_page_in_docs_is_complete():
+    assert page.is_complete(REPOSITORY / "docs" / "study.md")
 
 
-def test_claims_of_the_papers_stand_beside_the_contrast(tmp_path):
+def test_claims_are_explained_by_the_contrast(tmp_path):
     folder = tmp_path / "papers" / "mo2019" / "chestxray14-phantoms"
     folder.mkdir(parents=True)
     line = {"claim": "proposed-beats-baseline", "left_row": "A", "right_row": "B"}
@@ -301,9 +336,9 @@ def test_claims_of_the_papers_stand_beside_the_contrast(tmp_path):
     effects.loc[of_a, ["value", "low", "high"]] = lines
     page.save("mo2019-imbalance", effects, tmp_path)
     text = page.write(study.CONTRASTS, study.CLAIMS, tmp_path, tmp_path).read_text()
-    row = next(line for line in text.splitlines() if "proposed-beats-baseline" in line)
+    row, reason = (line for line in text.splitlines() if "proposed-beats-baseline" in line)
     assert "does not hold (-0.2)" in row
-    assert "A: eq. (2) as printed: higher at 1, within noise elsewhere, of: negatives" in row
+    assert "A: eq. (2) as printed: higher at 1, within noise elsewhere, by negatives" in reason
     assert "| never |" not in text
 
 
@@ -327,7 +362,7 @@ def test_an_unknown_contrast_is_named(tmp_path):
     assert "chen2019-deleted" in result.stderr
 
 
-def test_a_contrast_runs_whole_and_again_without_training(tmp_path):
+def test_a_finished_contrast_is_not_trained_again(tmp_path):
     words = ["--quick", "--only", "pham2019-misaligned", "--results-dir", tmp_path / "results"]
     first = command(*words, "--cache-dir", tmp_path / "cache")
     assert first.returncode == 0, first.stderr
@@ -337,7 +372,7 @@ def test_a_contrast_runs_whole_and_again_without_training(tmp_path):
     assert effects["effect"][effects["against"].isna()].str.endswith(" itself").all()
     written = tmp_path / "results" / "quick" / "docs" / "study.md"
     assert "study/pham2019-misaligned.svg" in written.read_text()
-    assert not page.is_whole(written)  # so the suite's own page stays as it is
+    assert not page.is_complete(written)  # so docs/study.md is not replaced
     again = command(*words, "--cache-dir", tmp_path / "cache")
     assert "4 of 4 runs are finished" in again.stdout or "3 of 3 runs" in again.stdout
     assert "epoch" not in again.stdout

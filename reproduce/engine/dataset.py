@@ -51,8 +51,9 @@ def load(
 
 def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> pd.DataFrame:
     """Return the dataset's frame, as released; of phantoms if no folder is given."""
-    folder = options.data_dir
-    if folder is None:
+    if options.data_dir is not None:
+        folder = Path(options.data_dir)
+    else:
         images, drawn_size = options.phantoms or phantoms, max(size, 128)
         print(
             f"No --data-dir: generating {images:,} phantoms (synthetic radiographs) in the layout "
@@ -68,8 +69,10 @@ def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> p
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
             )
     read_as_released = READERS[options.dataset].read
-    frame = read_as_released(folder, allow_missing=options.allow_missing, **reader_options)
-    frame.attrs["folder"] = str(Path(folder).expanduser().absolute())
+    frame: pd.DataFrame = read_as_released(
+        folder, allow_missing=options.allow_missing, **reader_options
+    )
+    frame.attrs["folder"] = str(folder.expanduser().absolute())
     return frame
 
 
@@ -126,7 +129,8 @@ def decode(
 
 def _bytes_of(frame: pd.DataFrame) -> bytes:
     """Return a frame as CSV; file names may hold bytes that are not UTF-8."""
-    return frame.to_csv(index=False).encode("utf-8", "surrogateescape")
+    text: str = frame.to_csv(index=False)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _template(

@@ -209,6 +209,11 @@ class Options:
     devices_per_row: int = _flag(CLUSTER, 1, "of one host; JAX only", type=_positive, metavar="N")
     only_train: str | None = _flag(CLUSTER, None, argparse.SUPPRESS)  # what a Ray task trains
 
+    @property
+    def cluster(self) -> str:
+        """Return the HOST:PORT of the Ray cluster; empty to start one on this machine."""
+        return (self.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
+
 
 def parse(
     config: type,
@@ -337,7 +342,18 @@ def _refuse_contradictions(
     if options.on == "ray":
         from reproduce.engine.cluster import connection
 
-        connection.check(options)
+        connection.check(options.cluster)
+        _check_gpus(options)
+
+
+def _check_gpus(options: Options) -> None:
+    """Raise a RunError if the GPUs asked for a row contradict the other flags."""
+    if options.device == "cpu" and options.gpus_per_row:
+        raise RunError("--device cpu and --gpus-per-row contradict each other: leave one of them.")
+    if options.gpus_per_row and options.gpus_per_row < options.devices_per_row > 1:
+        raise RunError(
+            f"--devices-per-row {options.devices_per_row} needs as many GPUs: leave --gpus-per-row."
+        )
 
 
 # How a command ends

@@ -160,7 +160,8 @@ def read(run: Rebuilt[Any], path: Path, zoom: int = 1) -> np.ndarray:
     side, top, left = (zoom * pixels for pixels in window)
     if zoom > 1:
         image = read_gray(path, zoom * run.resized)
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
+    cut: np.ndarray = np.ascontiguousarray(image[top : top + side, left : left + side])
+    return cut
 
 
 def seen(run: Rebuilt[Row], image: np.ndarray, zoom: int = 1) -> np.ndarray:
@@ -261,7 +262,8 @@ def heatmaps(
     enlarged = [
         [[cv2.resize(heat, grid) for heat in image] for image in maps] for maps in of_networks
     ]
-    return np.mean(enlarged, axis=0)
+    mean: np.ndarray = np.mean(enlarged, axis=0)
+    return mean
 
 
 def passes_of(mc: int | None, tta: int | None, tta_augment: augment.Augment) -> Passes | None:

@@ -206,8 +206,11 @@ def describe(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         described = {"type": type(value).__name__}
         for field in dataclasses.fields(value):
-            if field.compare and getattr(value, field.name) != field.default:
-                described[field.name] = describe(getattr(value, field.name))
+            if not field.compare:
+                continue
+            part = describe(getattr(value, field.name))
+            if field.default is dataclasses.MISSING or part != describe(field.default):
+                described[field.name] = part
         return described
     if inspect.isfunction(value) and "<" not in value.__qualname__:
         return value.__qualname__
@@ -252,7 +255,8 @@ class Data:
 
     def of_set(self, name: str) -> np.ndarray:
         """Return (images,) bool: the images of a set."""
-        return (self.frame["split"] == name).to_numpy()
+        in_set: np.ndarray = (self.frame["split"] == name).to_numpy()
+        return in_set
 
     def seen_by(self, row: Row | Combined) -> "Data":
         """Return the images that a row sees: these, or the same cut at the centre."""

@@ -8,6 +8,7 @@ results/chen2019/plco/HLCP/seed-0-1a2b3c4d/
     config.json          settings, how to rebuild the network, and the machine of every session
     state.npz            every variable after the last whole epoch; deleted at the end
     epoch-N.weights.h5   of the best epoch so far, in the end best.weights.h5
+    loss.json            the loss, with the weights computed from the training labels
     history.csv          one line per epoch
     predictions.npz      of the test set: the run is finished if this file exists
     predictions-NAME.npz of a further test set; validation.npz of the validation set; log.txt
@@ -79,6 +80,7 @@ def plan(
             digest = hashlib.sha256(_canonical(settings).encode()).hexdigest()[:12]
             name = re.sub(r"[^\w.+-]+", "-", row.name).strip("-")
             own = folder / name / f"seed-{seed}-{digest[:8]}"
+            _set_aside_damaged_record(own)
             runs[row.name, seed] = Run(row, seed, own, settings, digest, digests[row.name])
     _name_other_folders(list(runs.values()))
     return list(runs.values())
@@ -151,6 +153,15 @@ def _name_other_folders(runs: Sequence[Run[Any]]) -> None:
         )
 
 
+def _set_aside_damaged_record(folder: Path) -> None:
+    """Rename a config.json that cannot be read; the run in the folder is checked by its digest."""
+    try:
+        record(folder)
+    except RunError as error:
+        aside = set_aside(folder / RECORD)
+        print(f"{str(error).partition(':')[0]}. It is now {aside.name}.", flush=True)
+
+
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return in words which settings differ."""
     old, new = dict(_flat(before)), dict(_flat(now))
@@ -190,7 +201,7 @@ def record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if "version" not in content:
+        if isinstance(content, dict) and "settings" in content and "version" not in content:
             raise RunError(
                 f"{path} was made by an earlier version: train that row again, which gives it a "
                 "new folder and leaves this one as it is."
@@ -391,7 +402,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-# Weights and the template
+# The loss, the weights and the template
+
+
+def save_loss(run: Run[Any], name: str, config: dict[str, Any]) -> None:
+    """Write the loss that a row is trained by, with what was computed from its labels."""
+    text = json.dumps({"loss": name, **config}, default=lambda value: np.asarray(value).tolist())
+    safefiles.write(run.folder / "loss.json", text)
 
 
 def save_weights(

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def train_table(
         from reproduce.engine.cluster import tasks
 
         record_chunks(job, due)
-        tasks.train_all(job, due)
+        tasks.train_all(paper, due, job.parents_of, options, job.left)
         wait_for_files(job, due)
     else:
         train_due(job, due)
@@ -229,6 +229,7 @@ def train_row(
     model = networks.build(row, options.fast)
     loss = row.loss(targets.learnt[data.of_set("train")])
     networks.compile_for(model, fit, weights, loss, options)
+    runs.save_loss(run, type(loss).__name__, loss.get_config())
     record = runs.record(run.folder) or {}
     trained = runs.is_trained(run, record)
     history, best = ([], {}) if trained else networks.resume(model, run)
@@ -327,7 +328,7 @@ def predict(
     row = run.row
     indices = data.pixels.indices(data.frame["image_path"][data.of_set(name)])
 
-    def batches(**draw: Any) -> Iterator[np.ndarray]:
+    def batches(**draw: Any) -> Any:
         return pipeline.ordered_batches(
             data.pixels,
             indices,

@@ -11,13 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reproduce import RunError
 from reproduce.engine import backend
-
-if TYPE_CHECKING:  # options.py imports this module
-    from reproduce.engine.options import Options
 
 INSTALL = f"run '{sys.executable} -m pip install -r requirements-cluster.txt', or leave out --on"
 ADVICE = (
@@ -26,23 +23,12 @@ ADVICE = (
 )
 
 
-def check(options: "Options") -> None:
+def check(where: str) -> None:
     """Raise a RunError if Ray is not installed, or if no cluster answers at the address."""
     if importlib.util.find_spec("ray") is None:
         raise RunError(f"--on ray needs Ray, which is not installed here: {INSTALL} ray.")
-    if given_address := address(options):
-        _check_address(given_address)
-    if options.device == "cpu" and options.gpus_per_row:
-        raise RunError("--device cpu and --gpus-per-row contradict each other: leave one of them.")
-    if options.gpus_per_row and options.gpus_per_row < options.devices_per_row > 1:
-        raise RunError(
-            f"--devices-per-row {options.devices_per_row} needs as many GPUs: leave --gpus-per-row."
-        )
-
-
-def address(options: "Options") -> str:
-    """Return the HOST:PORT of the cluster to use; empty to start one on this machine."""
-    return (options.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
+    if where:
+        _check_address(where)
 
 
 def _check_address(where: str) -> None:

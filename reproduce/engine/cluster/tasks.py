@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import safefiles
 from models import backbones
@@ -24,9 +24,6 @@ from reproduce.engine.options import Options
 from reproduce.engine.rows import Combined, Run
 from reproduce.engine.search import Chosen
 from reproduce.engine.time_left import TimeLeft
-
-if TYPE_CHECKING:  # train.py imports this module
-    from reproduce.engine.train import Job
 
 RETRIES = 5  # of a run whose worker, process or host was lost
 BACKEND = "tensorflow"  # the one that is imported before a row's process is forked
@@ -43,11 +40,13 @@ class Share(NamedTuple):
     cpus: float
 
 
-def train_all(job: "Job", due: Sequence[Run[Any]]) -> None:
+def train_all(
+    paper: str, due: Sequence[Run[Any]], parents: Parents, options: Options, left: TimeLeft
+) -> None:
     """Train or combine every run that is due; raise a RunError if some could not be tried."""
     if due:
-        with connection.connected(connection.address(job.options)) as ray:
-            train_on(ray, job.paper, due, job.parents_of, job.options, job.left)
+        with connection.connected(options.cluster) as ray:
+            train_on(ray, paper, due, parents, options, left)
 
 
 def train_on(
@@ -137,10 +136,11 @@ def _share(nodes: list[dict[str, Any]], options: Options) -> Share:
 
 def _job(paper: str, options: Options, share: Share, probe: Path) -> dict[str, Any]:
     """Return what every task of this command gets; folders are absolute paths."""
-    folders = {"--results-dir": options.results_dir, "--cache-dir": options.cache_dir}
     given = {"--data-dir": options.data_dir, "--split-file": options.split_file}
-    folders |= {flag: path for flag, path in given.items() if path}
-    absolute = {flag: str(Path(path).expanduser().absolute()) for flag, path in folders.items()}
+    folders = given | {"--results-dir": options.results_dir, "--cache-dir": options.cache_dir}
+    absolute = {
+        flag: str(Path(path).expanduser().absolute()) for flag, path in folders.items() if path
+    }
     flags = [text for pair in absolute.items() for text in pair]
     if options.device == "auto" and (share.gpus or options.gpus_per_row == 0):
         flags += ["--device", "gpu" if share.gpus else "cpu"]  # never another device silently

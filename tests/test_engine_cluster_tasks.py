@@ -9,15 +9,29 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from reproduce.engine.screen import Screen
 
 import safefiles
-from data.progress import TimeLeft
 from reproduce import RunError
-from reproduce.engine import cluster, loop, spread, state, worker
-from reproduce.engine.rows import Combined, Fit, Row, Run, Task, parents
+from reproduce.engine import runs as run_files
+from reproduce.engine import schedules, train
+from reproduce.engine.cluster import connection, tasks, worker
+from reproduce.engine.cluster.screen import Screen
+from reproduce.engine.rows import (
+    Combined,
+    Data,
+    Fit,
+    Network,
+    Row,
+    Run,
+    Targets,
+    Task,
+    bce,
+    parents,
+)
 from reproduce.engine.search import Chosen
+from reproduce.engine.time_left import TimeLeft
 from tests.conftest import REPOSITORY
 from tests.on_ray import options_for, script
 
@@ -27,11 +41,15 @@ def needs_ray():
     pytest.importorskip("ray", reason="Ray is not installed: requirements-cluster.txt")
 
 
+def zeros(frame: pd.DataFrame) -> Targets:
+    targets = np.zeros((len(frame), 1), np.float32)
+    return Targets(targets, targets)
+
+
 def row(name: str, epochs: int = 1, backbone: str = "tiny", start_from: str = "") -> Row:
-    targets = np.zeros((1, 1), np.float32)
-    task, fit = Task(["x"], targets, targets), Fit(epochs, lambda epoch, history: 0.0)
-    network = {"backbone": backbone}
-    return Row(name, task, lambda: None, fit, start_from=start_from, network=network)
+    fit = Fit(epochs, schedules.Constant(0.0), 16)
+    network = Network(backbone, 32, "none")
+    return Row(name, Task(("x",), zeros), bce, fit, network, start_from=start_from)
 
 
 def runs_of(rows: list, folder: Path) -> dict[str, Run]:
@@ -68,7 +86,7 @@ def nodes(*resources: dict) -> list[dict]:
     ],
 )
 def test_a_row_gets_a_gpu_and_its_part_of_the_cores(tmp_path, hosts, changes, expected):
-    assert spread._share(nodes(*hosts), options_for(tmp_path, **changes)) == expected
+    assert tasks._share(nodes(*hosts), options_for(tmp_path, **changes)) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,7 +100,7 @@ def test_a_row_gets_a_gpu_and_its_part_of_the_cores(tmp_path, hosts, changes, ex
 )
 def test_more_than_the_cluster_has_is_refused(tmp_path, hosts, changes, sentence):
     with pytest.raises(RunError, match=sentence):
-        spread._share(nodes(*hosts), options_for(tmp_path, **changes))
+        tasks._share(nodes(*hosts), options_for(tmp_path, **changes))
 
 
 def test_long_chains_begin_first_and_parents_before_children(tmp_path):
@@ -96,7 +114,7 @@ def test_long_chains_begin_first_and_parents_before_children(tmp_path):
         Combined("both", ["again", "short"]),
     ]
     runs = runs_of(rows, tmp_path)
-    ordered = spread.longest_first(list(runs.values()), parents_among(runs))
+    ordered = tasks.longest_first(list(runs.values()), parents_among(runs))
     names = [run.row.name for run in ordered]
     assert names == ["large", "first", "long", "second", "short", "again", "both"]
 
@@ -106,7 +124,7 @@ def test_workers_get_flags_folders_and_threads_that_decide_results(tmp_path, mon
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(sys, "argv", ["x", "--data-dir", "data", "--on", "ray"])
     options = options_for(tmp_path, data_dir="data")
-    job = spread._job("chen2019", options, spread.Share(1, 4), tmp_path / "probe")
+    job = tasks._job("chen2019", options, tasks.Share(1, 4), tmp_path / "probe")
     assert job["module"] == "reproduce.chen2019"
     assert job["flags"][:4] == ["--data-dir", "data", "--on", "ray"]
     assert job["flags"][-3:] == ["--device", "gpu", "--on=here"]
@@ -116,7 +134,7 @@ def test_workers_get_flags_folders_and_threads_that_decide_results(tmp_path, mon
 
 
 def test_unshared_results_are_one_sentence(tmp_path):
-    with spread._probe(tmp_path / "results") as probe:
+    with tasks._probe(tmp_path / "results") as probe:
         assert worker.not_visible([str(probe)]) == []
         missing = worker.not_visible([str(tmp_path / "elsewhere" / probe.name)])
     assert not probe.exists()
@@ -144,13 +162,13 @@ def test_the_screen_shows_what_runs_log_and_the_time_left_in_all(tmp_path, capsy
 
 @pytest.fixture
 def one_cluster(needs_ray):
-    with cluster.connected("", cpus=2) as ray:
+    with connection.connected("", cpus=2) as ray:
         yield ray
 
 
 def test_a_host_that_does_not_see_the_folders_is_named(tmp_path, one_cluster):
     with pytest.raises(RunError, match=rf"does not see {tmp_path}/nowhere as this host does"):
-        spread._check_hosts(one_cluster, {"needed": [str(tmp_path), f"{tmp_path}/nowhere"]})
+        tasks._check_hosts(one_cluster, {"needed": [str(tmp_path), f"{tmp_path}/nowhere"]})
 
 
 def test_a_failed_row_fails_its_dependants_alone(tmp_path, one_cluster):
@@ -174,7 +192,7 @@ def test_a_failed_row_fails_its_dependants_alone(tmp_path, one_cluster):
 
     options = options_for(tmp_path)
     due = list(runs.values())
-    spread.train_on(
+    tasks.train_on(
         one_cluster, "chen2019", due, parents_among(runs), options, TimeLeft(4), task=task
     )
     order = (tmp_path / "order").read_text().splitlines()
@@ -200,8 +218,8 @@ def test_a_lost_worker_is_replaced_and_a_problem_is_named(tmp_path, one_cluster)
         return {"ended": True, "problem": ""}
 
     due, left = list(runs.values()), TimeLeft(2)
-    with pytest.raises(RunError, match=r"^has no disk, seed 0: The disk is full\. What is"):
-        spread.train_on(
+    with pytest.raises(RunError, match=r"^has no disk, seed 0: The disk is full\. Finished runs"):
+        tasks.train_on(
             one_cluster, "chen2019", due, lambda run: [], options_for(tmp_path), left, task=task
         )
     assert (tmp_path / "tries").read_text() == "xx"
@@ -210,16 +228,17 @@ def test_a_lost_worker_is_replaced_and_a_problem_is_named(tmp_path, one_cluster)
 def test_a_table_is_not_written_without_the_results_of_its_rows(tmp_path, monkeypatch):
     runs = runs_of([row("seen"), row("failed"), row("unseen")], tmp_path)
     by_name = {(run.row.name, run.seed): run for run in runs.values()}
-    work = loop.Work("chen2019", by_name, None, None, None, TimeLeft(0))
+    data, options = Data(pd.DataFrame(), None, {}), options_for(tmp_path)
+    job = train.Job("chen2019", by_name, None, data, options, TimeLeft(0))
     for run in runs.values():
         run.folder.mkdir()
     runs["seen"].folder.joinpath("predictions.npz").touch()
-    state.record_failure(runs["failed"], state.RowFailed("NaN", "Lower it."))
-    loop._wait_for_files(work, [runs["seen"], runs["failed"]])
-    monkeypatch.setattr(loop, "LATE", 0)
-    monkeypatch.setattr(loop, "PAUSE", 0)
+    run_files.record_failure(runs["failed"], run_files.RowFailed("NaN", "Lower it."))
+    train.wait_for_files(job, [runs["seen"], runs["failed"]])
+    monkeypatch.setattr(train, "LATE", 0)
+    monkeypatch.setattr(train, "PAUSE", 0)
     with pytest.raises(RunError, match="does not see the results of unseen, seed 0"):
-        loop._wait_for_files(work, list(runs.values()))
+        train.wait_for_files(job, list(runs.values()))
 
 
 def predictions(folder: Path) -> dict[str, bytes]:
@@ -268,7 +287,7 @@ def test_ctrl_c_stops_all_workers_and_the_rest_equals_a_serial_run(tmp_path, nee
     first.send_signal(sent)
     rest = first.stdout.read()
     assert first.wait(60) == code, rest
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
     assert "Traceback" not in rest
     assert locks_held(tmp_path / "ray") == []
     again = script(tmp_path / "ray", *rows, "--on", "ray", "--cpus-per-row", "1")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.engine import worker
+from reproduce.engine.cluster import worker
 from tests.conftest import REPOSITORY
 
 
@@ -36,7 +36,8 @@ def job(tmp_path, monkeypatch):
     """What a task gets to train a row of the script row.py, which a test writes."""
     monkeypatch.setattr(worker, "_forking", None)
     monkeypatch.setenv("LEFT_OVER", "of this process")
-    (tmp_path / "reproduce").symlink_to(REPOSITORY / "reproduce")
+    for name in ("reproduce", "safefiles.py"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
     about = {"row": "a", "seed": 0, "digest": "abc", "cpus": 1, "import_first": False}
     folders = {"root": str(tmp_path), "folder": str(tmp_path), "needed": []}
     yield about | folders | {"module": "row", "flags": ["--on=here"], "variables": {"TF_X": "1"}}
@@ -104,7 +105,7 @@ def test_the_process_of_a_row_dies_with_its_task(tmp_path, job):
         "open('pids', 'w').write(f'{os.getpid()} {os.getppid()}\\n')\n"
         "time.sleep(600)\n"
     )
-    start = f"from reproduce.engine import worker\nworker.train({job!r})"
+    start = f"from reproduce.engine.cluster import worker\nworker.train({job!r})"
     task = subprocess.Popen([sys.executable, "-c", start], cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text().endswith("\n"):

@@ -1,6 +1,5 @@
 """Training one row: resumed bit for bit, stopped on a NaN loss, read out in other ways."""
 
-import argparse
 import dataclasses
 import math
 
@@ -8,35 +7,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import losses
 from data import labels, plco, splits
 from data.augment import Augment
 from data.phantom import drawing
-from data.progress import TimeLeft
 from evaluation import predictions
 from evaluation.predictions import Predictions
 from models import inference
 from reproduce import RunError
-from reproduce.engine import backend, dataset, state
-from reproduce.engine import fit as engine_fit
-from reproduce.engine.rows import Data, Fit, Readout, Row, Run, Task
+from reproduce.engine import backend, dataset, runs, train
+from reproduce.engine.options import Options
+from reproduce.engine.rows import (
+    Data,
+    Fit,
+    Network,
+    Readout,
+    Row,
+    Run,
+    Targets,
+    Task,
+    bce,
+)
+from reproduce.engine.time_left import TimeLeft
 
-BATCH = 16
-TINY, FLAT = {"backbone": "tiny"}, Readout()
-CONFIG = argparse.Namespace(size=32, weights="none", precision="float32", batch_size=BATCH)
+BATCH, FLAT = 16, Readout()
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory):
-    return argparse.Namespace(
-        cache_dir=tmp_path_factory.mktemp("cache"),
-        skip_corrupt=False,
-        fast=True,
-        jit=None,
-        deterministic=False,
-        devices_per_row=1,
-        steps_per_execution=None,
-    )
+def options(tmp_path_factory) -> Options:
+    return Options(cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -49,35 +47,36 @@ def data(options) -> Data:
     return dataset.decode(options, splits.as_released(frame), attrs, "", 36, None)
 
 
-@pytest.fixture
-def config():
-    return CONFIG
-
-
-def row(data, readout=FLAT, **changes) -> Row:
-    targets = data.frame[list(labels.PLCO)].to_numpy(np.float32)
-    task = Task(labels.PLCO, targets, truth=targets)
-    fit = Fit(3, falling_rate, augment=Augment(random_crop=True, flip=True))
-    fit = dataclasses.replace(fit, **changes)
-    return Row("BR-all", task, losses.masking.MaskedBCE, fit, readout, network=TINY)
+def released(frame: pd.DataFrame) -> Targets:
+    targets = frame[list(labels.PLCO)].to_numpy(np.float32)
+    return Targets(targets, targets)
 
 
 def falling_rate(epoch, history):
     return 1e-3 / (1 + epoch)
 
 
-def train(folder, data, config, options, weights=None, **changes) -> Predictions:
+def make_row(readout: Readout, **changes) -> Row:
+    fit = Fit(3, falling_rate, BATCH, augment=Augment(random_crop=True, flip=True))
+    fit = dataclasses.replace(fit, **changes)
+    return Row(
+        "BR-all", Task(labels.PLCO, released), bce, fit, Network("tiny", 32, "none"), readout
+    )
+
+
+def train_in(folder, data, options, weights=None, readout=FLAT, **changes) -> Predictions:
+    """Train the row with these changes in a folder; return its predictions."""
     folder.mkdir(exist_ok=True)
-    run, left = Run(row(data, **changes), 0, folder, {}, digest="of-the-settings"), TimeLeft(3)
-    record = state.begin(run, data, "cpu", recipe={})
-    engine_fit.train(run, weights, data, config, options, record=record, left=left)
+    run = Run(make_row(readout, **changes), 0, folder, {}, digest="of-the-settings")
+    runs.begin(run, data, "cpu", script={})
+    train.train_row(run, weights, data, options, TimeLeft(3))
     return predictions.load(folder / "predictions.npz")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data, options):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, train(folder, data, CONFIG, options)
+    return folder, train_in(folder, data, options)
 
 
 def test_every_test_image_is_predicted_in_order(undisturbed, data):
@@ -93,7 +92,7 @@ def test_every_test_image_is_predicted_in_order(undisturbed, data):
 
 @pytest.mark.parametrize("finished", [1, 2])
 def test_a_stopped_run_ends_with_the_same_predictions(
-    tmp_path, undisturbed, data, config, options, finished
+    tmp_path, undisturbed, data, options, finished
 ):
     def stop(epoch, history):
         if epoch == finished:
@@ -101,18 +100,18 @@ def test_a_stopped_run_ends_with_the_same_predictions(
         return 1e-3 / (1 + epoch)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, data, config, options, learning_rate=stop)
+        train_in(tmp_path, data, options, learning_rate=stop)
     assert (tmp_path / "state.npz").exists()
-    resumed = train(tmp_path, data, config, options)
+    resumed = train_in(tmp_path, data, options)
     np.testing.assert_array_equal(resumed.probabilities, undisturbed[1].probabilities)
 
 
-def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, options):
+def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, options):
     def rate(epoch, history):
         return 1e-3 if epoch == 0 else math.inf
 
     with pytest.raises(RunError, match=r"NaN in epoch 2.* lower --learning-rate"):
-        train(tmp_path, data, config, options, learning_rate=rate)
+        train_in(tmp_path, data, options, learning_rate=rate)
     names = (tmp_path / "bad-batch.txt").read_text().split()
     trained = data.frame[data.frame["split"] == "train"]["image_path"]
     assert len(names) == BATCH
@@ -122,13 +121,13 @@ def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, config, 
 
 @pytest.mark.parametrize("several_steps", [2, 4])
 def test_several_steps_an_execution_give_the_same_bytes(
-    tmp_path, undisturbed, data, config, options, several_steps
+    tmp_path, undisturbed, data, options, several_steps
 ):
     folder, one_by_one = undisturbed
     steps = (data.frame["split"] == "train").sum() // BATCH
     assert steps % several_steps  # so that the last execution has fewer
-    options = argparse.Namespace(**vars(options) | {"steps_per_execution": several_steps})
-    several = train(tmp_path, data, config, options)
+    options = dataclasses.replace(options, steps_per_execution=several_steps)
+    several = train_in(tmp_path, data, options)
     np.testing.assert_array_equal(several.probabilities, one_by_one.probabilities)
     epochs = [
         pd.read_csv(each / "history.csv").drop(columns="seconds") for each in (folder, tmp_path)
@@ -136,39 +135,39 @@ def test_several_steps_an_execution_give_the_same_bytes(
     pd.testing.assert_frame_equal(*epochs, check_exact=True)
 
 
-def test_a_nan_among_several_steps_names_the_images_of_all(tmp_path, data, config, options):
-    options = argparse.Namespace(**vars(options) | {"steps_per_execution": 2})
+def test_a_nan_among_several_steps_names_the_images_of_all(tmp_path, data, options):
+    options = dataclasses.replace(options, steps_per_execution=2)
     with pytest.raises(RunError, match="NaN in epoch 1"):
-        train(tmp_path, data, config, options, learning_rate=lambda epoch, history: math.inf)
+        train_in(tmp_path, data, options, learning_rate=lambda epoch, history: math.inf)
     # the first step's loss is that of the first weights, and the second's is NaN
     assert len((tmp_path / "bad-batch.txt").read_text().split()) == 2 * BATCH
 
 
-def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, config, options):
+def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, options):
     def first_is_best(truth, probabilities, loss):
         calls.append(probabilities)
         return -len(calls)
 
     calls = []
-    two_epochs = train(tmp_path, data, config, options, select=first_is_best, epochs=2)
-    one_epoch = train(tmp_path / "one", data, config, options, epochs=1)
+    two_epochs = train_in(tmp_path, data, options, select=first_is_best, epochs=2)
+    one_epoch = train_in(tmp_path / "one", data, options, epochs=1)
     np.testing.assert_array_equal(two_epochs.probabilities, one_epoch.probabilities)
 
 
-def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, config, options):
+def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, options):
     folder, once = undisturbed
     weights = folder / "best.weights.h5"
-    same = train(tmp_path / "same", data, config, options, weights, epochs=0)
+    same = train_in(tmp_path / "same", data, options, weights, epochs=0)
     np.testing.assert_array_equal(same.probabilities, once.probabilities)
-    passes = inference.augmented_passes(Augment(flip=True, degrees=7, scale=0.02), 3)
+    passes = inference.AugmentedPasses(Augment(flip=True, degrees=7, scale=0.02), 3)
     readout = Readout(passes=passes)
-    drawn = train(tmp_path / "drawn", data, config, options, weights, epochs=0, readout=readout)
+    drawn = train_in(tmp_path / "drawn", data, options, weights, epochs=0, readout=readout)
     assert drawn.probabilities.shape == (3, *once.probabilities.shape[1:])
     assert not np.array_equal(drawn.probabilities[0], drawn.probabilities[1])
 
 
-def test_training_ends_early_where_the_row_says_so(tmp_path, data, config, options):
-    train(tmp_path, data, config, options, stop=lambda history: len(history) == 1)
+def test_training_ends_early_where_the_row_says_so(tmp_path, data, options):
+    train_in(tmp_path, data, options, stop=lambda history: len(history) == 1)
     assert (tmp_path / "history.csv").read_text().count("\n") == 2
 
 
@@ -179,11 +178,11 @@ def test_a_gpu_that_is_not_there_is_one_sentence():
         backend.start("gpu")
 
 
-def test_a_row_that_collapsed_says_so_in_its_line(tmp_path, data, config, options, capsys):
+def test_a_row_that_collapsed_says_so_in_its_line(tmp_path, data, options, capsys):
     def alike(logits):
         return np.full(logits.shape, 0.3)
 
-    train(tmp_path, data, config, options, epochs=1, readout=Readout(alike))
+    train_in(tmp_path, data, options, epochs=1, readout=Readout(alike))
     line = "collapsed: (nearly) the same probabilities for every image of test"
     assert f"BR-all, seed 0: {line}" in capsys.readouterr().out
     assert line in (tmp_path / "log.txt").read_text()

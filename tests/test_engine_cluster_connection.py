@@ -10,41 +10,35 @@ import time
 import pytest
 
 from reproduce import RunError
-from reproduce.engine import cluster
+from reproduce.engine import options as engine_options
+from reproduce.engine.cluster import connection
 from tests.conftest import REPOSITORY
 from tests.on_ray import options_for, script
 
 
 def without_ray(monkeypatch):
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda name: None)
 
 
 def with_ray(monkeypatch):
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: "found")
+    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda name: "found")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
     without_ray(monkeypatch)
     with pytest.raises(RunError, match=r"pip install -r requirements-cluster\.txt"):
-        cluster.check(options_for(tmp_path))
-
-
-@pytest.mark.parametrize("flag", ["address", "gpus_per_row", "cpus_per_row"])
-def test_flags_of_a_cluster_need_one(tmp_path, flag):
-    with pytest.raises(RunError, match=f"--{flag.replace('_', '-')} .* add --on ray"):
-        cluster.check(options_for(tmp_path, on="here", **{flag: 1}))
-    cluster.check(options_for(tmp_path, on="here", **{flag: 1}, only_train="abc"))  # in a worker
+        connection.check(options_for(tmp_path).cluster)
 
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:port", "127.0.0.1:9", "a:99999"])
 def test_address_where_nothing_answers(tmp_path, monkeypatch, address):
     with_ray(monkeypatch)
     with pytest.raises(RunError, match=f"No Ray cluster answers at '{address}'"):
-        cluster.check(options_for(tmp_path, address=address))
+        connection.check(options_for(tmp_path, address=address).cluster)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(RunError, match="No Ray cluster answers"):
-        cluster.check(options_for(tmp_path))
+        connection.check(options_for(tmp_path).cluster)
 
 
 @pytest.fixture
@@ -65,15 +59,17 @@ def listening():
 def test_address_where_something_else_listens(tmp_path, monkeypatch, listening, what):
     with_ray(monkeypatch)
     began = time.monotonic()
-    with pytest.raises(RunError, match=r"^What listens at '127.* is not Ray.* --address HOST:PORT"):
-        cluster.check(options_for(tmp_path, address=f"127.0.0.1:{listening[what]}"))
+    with pytest.raises(RunError, match=r"^The service at '127.* is not Ray.* --address HOST:PORT"):
+        connection.check(options_for(tmp_path, address=f"127.0.0.1:{listening[what]}").cluster)
     assert time.monotonic() - began < 30
 
 
 def test_cpu_and_gpus_contradict_each_other(tmp_path, monkeypatch):
     with_ray(monkeypatch)
     with pytest.raises(RunError, match="contradict"):
-        cluster.check(options_for(tmp_path, device="cpu", gpus_per_row=1.0))
+        engine_options._refuse_contradictions(
+            options_for(tmp_path, device="cpu", gpus_per_row=1.0), {}, {}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +94,7 @@ def test_another_version_of_ray_is_named(address_of_a_cluster, monkeypatch):
     wanted = (
         r"cannot be used \(Version mismatch: .* Ray: 2\.0\.1 .* the same versions of Python and"
     )
-    with pytest.raises(RunError, match=wanted), cluster.connected(address_of_a_cluster):
+    with pytest.raises(RunError, match=wanted), connection.connected(address_of_a_cluster):
         pass
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from reproduce import RunError
-from reproduce.engine import flags
+from reproduce.engine import options as engine_options
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class WithoutOrigin:
 
 def parsed(monkeypatch, *words: str):
     monkeypatch.setattr("sys.argv", ["chen2019", *words])
-    return flags.arguments(Config, {"epochs": 2}, "A paper.", ["plco", "chexpert"])
+    return engine_options.parse(Config, {"epochs": 2}, "A paper.", ["plco", "chexpert"])
 
 
 def test_no_data_means_the_demo_and_data_the_paper(monkeypatch):
@@ -55,7 +55,7 @@ def test_every_field_is_a_flag_and_beats_the_preset(monkeypatch):
 
 def test_several_devices_a_row_are_checked_before_anything_is_read(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    monkeypatch.setattr(flags.backend, "check_choice", lambda: None)
+    monkeypatch.setattr(engine_options.backend, "check_choice", lambda: None)
     assert parsed(monkeypatch, "--devices-per-row", "4")[1].devices_per_row == 4
     with pytest.raises(RunError, match="Batches of 32 images cannot be divided among 3 devices"):
         parsed(monkeypatch, "--devices-per-row", "3")
@@ -86,22 +86,34 @@ def test_help_shows_each_setting_with_its_origin(monkeypatch, capsys):
 
 def test_inherited_settings_are_flags_too(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x", "--member", "b", "--epochs", "4"])
-    config, _ = flags.arguments(Inherited, {}, "A paper.", ["plco"])
+    config, _ = engine_options.parse(Inherited, {}, "A paper.", ["plco"])
     assert config == Inherited(epochs=2 + 2, member="b")
 
 
 def test_a_setting_without_an_origin_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x"])
     with pytest.raises(TypeError, match=r"Config.rate needs a comment .* its origin"):
-        flags.arguments(WithoutOrigin, {}, "A paper.", ["plco"])
+        engine_options.parse(WithoutOrigin, {}, "A paper.", ["plco"])
+
+
+@pytest.mark.parametrize("flag", ["address", "gpus-per-row", "cpus-per-row"])
+def test_flags_of_a_cluster_need_one(monkeypatch, flag):
+    with pytest.raises(RunError, match=f"--{flag} .* add --on ray"):
+        parsed(monkeypatch, f"--{flag}", "1")
+    parsed(monkeypatch, f"--{flag}", "1", "--only-train", "abc")  # a task of a cluster
+
+
+def test_every_option_has_a_flag_and_its_default(monkeypatch):
+    _, options = parsed(monkeypatch)
+    assert options == engine_options.Options(dataset="plco", preset="demo")
 
 
 def test_errors_of_the_user_are_one_sentence(capsys):
-    with pytest.raises(SystemExit) as end, flags.one_sentence():
+    with pytest.raises(SystemExit) as end, engine_options.one_sentence():
         raise RunError("Do this instead.")
     assert (end.value.code, capsys.readouterr().err) == (2, "\nDo this instead.\n")
-    with pytest.raises(SystemExit) as end, flags.one_sentence():
+    with pytest.raises(SystemExit) as end, engine_options.one_sentence():
         raise KeyboardInterrupt
     assert end.value.code == 130
-    with pytest.raises(ZeroDivisionError), flags.one_sentence():
+    with pytest.raises(ZeroDivisionError), engine_options.one_sentence():
         _ = 1 / 0  # a fault of ours is no sentence of theirs
