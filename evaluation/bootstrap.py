@@ -1,10 +1,10 @@
-"""Confidence intervals by resampling patients, and paired differences between two models.
+"""Compute confidence intervals by resampling patients, and paired differences of two models.
 
-Every patient is drawn with replacement, with all of his images. Scores are sorted once: a resample
-only changes how often each patient counts, so a block of resamples is one sparse product that sums
-patients' weights per rank, and AUC and AP follow from cumulative sums (ties included, exactly).
-The draws depend on (patients, resamples, seed) alone, so two models scored with the same ones are
-paired.
+Patients are drawn with replacement, each with all of their images. Scores are sorted once: a
+resample only changes how often each patient counts. A block of resamples is one sparse product that
+sums the patients' weights per rank, and the metrics follow exactly from cumulative sums, ties
+included. The draws depend only on (patients, resamples, seed), so two models that are scored with
+the same three are paired.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +14,10 @@ import pandas as pd
 from scipy import sparse
 
 from evaluation import EvaluationError, Names, metrics
-from evaluation.metrics import Group, Scores
+from evaluation.metrics import METRICS, Group, Scores, WeightedRanking
 
 LEVEL = 0.95
-BLOCK = 16  # resamples at once: their weights of one patient fill a cache line or two
+BLOCK = 16  # resamples per block: the weights of one patient fill one or two cache lines
 
 
 def scores(
@@ -28,7 +28,10 @@ def scores(
     seed: int = 0,
     block: int = BLOCK,
 ) -> Scores:
-    """`metrics.score` of every resample, arrays (resamples, labels); None: image = patient."""
+    """Return `metrics.score` for every resample; its arrays are (resamples, labels).
+
+    Without `patients`, every image is its own patient.
+    """
     targets, probabilities = metrics.checked(targets, probabilities)
     patient = _patient_index(patients, len(targets))
     ranks = [
@@ -39,7 +42,9 @@ def scores(
     for weights in _weights(patient, resamples, seed, block):  # (patients, block)
         by_label = [_score_label(label_ranks, weights) for label_ranks in ranks]
         by_block.append((*np.moveaxis(np.array(by_label), 0, -1), images_of @ weights))
-    return Scores(*(np.concatenate(parts) for parts in zip(*by_block, strict=True)))
+    columns = [np.concatenate(parts) for parts in zip(*by_block, strict=True)]
+    *values, positives, negatives, images = columns
+    return Scores(dict(zip(METRICS, values, strict=True)), positives, negatives, images)
 
 
 def each(
@@ -48,7 +53,7 @@ def each(
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """Any statistic of image row numbers, for the same draws as `scores`: (resamples, ...)."""
+    """Return a statistic of the drawn image indices for the draws of `scores`: (resamples, ...)."""
     patient = _patient_index(patients, len(patients))
     every = np.arange(len(patient))
     drawn = (
@@ -60,7 +65,7 @@ def each(
 def totals(
     values: np.ndarray, patients: Names | None = None, resamples: int = 1000, seed: int = 0
 ) -> np.ndarray:
-    """Sums over the images (first axis) of every resample, for the same draws as `scores`."""
+    """Return the sum over images (first axis) in every resample, for the draws of `scores`."""
     values = np.asarray(values, float)
     patient = _patient_index(patients, len(values))
     by_patient = np.zeros((int(patient.max()) + 1, int(np.prod(values.shape[1:]))))
@@ -70,7 +75,7 @@ def totals(
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of the resamples (first axis) that have a value; else NaN."""
+    """Return the percentile interval of the resamples that have a value; NaN if none has."""
     known = np.asarray(values)[~np.isnan(values)]
     if not len(known):
         return np.nan, np.nan
@@ -87,7 +92,7 @@ def table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every label and group with its interval: group, metric, value, low, high and counts."""
+    """Return one line per label or group and metric: value, low, high, counts and a note."""
     measured = measure(
         targets, probabilities, labels, patients, groups, resamples=resamples, seed=seed
     )
@@ -104,7 +109,7 @@ def measure(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """`table` without its intervals, and the resampled values of its rows: (rows, resamples)."""
+    """Return `table` without intervals, and the resampled values of its rows: (rows, resamples)."""
     scored = _Scored(targets, probabilities, labels, patients, resamples, seed)
     rows, resampled = [], []
     for group, metric in _rows(labels, groups):
@@ -116,7 +121,7 @@ def measure(
 
 
 def with_intervals(measured: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
-    """A table of values with `low` and `high` from the resampled values of each row."""
+    """Return the table of values with `low` and `high` from the resampled values of each row."""
     low, high = np.array([interval(row_draws) for row_draws in draws]).reshape(-1, 2).T
     split = measured.columns.get_loc("value") + 1
     before, after = measured.columns[:split], measured.columns[split:]
@@ -134,7 +139,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Paired differences, second minus first, on the same images and the same resamples."""
+    """Return paired differences, second minus first, on the same images and resamples."""
     one = _Scored(targets, first, labels, patients, resamples, seed)
     two = _Scored(targets, second, labels, patients, resamples, seed)
     rows = []
@@ -148,13 +153,13 @@ def compare(
 
 
 def _rows(labels: Names, groups: Sequence[Group]) -> list[tuple[Group, str]]:
-    """Labels are groups of one."""
+    """Return every (group, metric) of a table, single labels first as groups of one."""
     every = [*(Group(label, (label,)) for label in labels), *groups]
     return [(group, metric) for group in every for metric in group.metrics]
 
 
 class _Scored:
-    """One model's scores and resampled scores, once for each view that a group asks for."""
+    """One model's scores and resampled scores, computed once per view of the groups."""
 
     def __init__(self, targets, probabilities, labels, patients, resamples, seed):
         self.targets, self.probabilities = metrics.checked(targets, probabilities)
@@ -166,7 +171,7 @@ class _Scored:
         self.resamples, self.seed, self.views = resamples, seed, {}
 
     def view(self, group: Group) -> tuple[np.ndarray, Scores, Scores | None]:
-        group.columns(self.labels)  # a missing label is named before it is looked up
+        group.columns(self.labels)  # raises if a label of the group is missing
         if group.view not in self.views:
             targets, probabilities = group.arrays(self.targets, self.probabilities, self.labels)
             draws = None
@@ -186,15 +191,15 @@ class _Scored:
         return {"positives": int(positives), "images": int(known.any(axis=1).sum())}
 
     def note(self, group: Group, metric: str) -> str:
-        """Which labels are undefined, and in how many resamples more of them were."""
+        """Say which labels are undefined, and in how many resamples further labels were."""
         columns = group.columns(self.labels)
         _, point, draws = self.view(group)
-        undefined = np.isnan(point.metric(metric)[columns])
+        undefined = np.isnan(point.values[metric][columns])
         names = [self.labels[column] for column in np.array(columns)[undefined]]
         notes = [f"one class only: {', '.join(names)}"] if names else []
         if draws and not undefined.all():
             defined = np.array(columns)[~undefined]
-            dropped = np.isnan(draws.metric(metric)[:, defined]).any(axis=1).sum()
+            dropped = np.isnan(draws.values[metric][:, defined]).any(axis=1).sum()
             if dropped:
                 notes.append(
                     f"{dropped} of {self.resamples} resamples had one class only, and do not count"
@@ -203,7 +208,7 @@ class _Scored:
 
 
 def _patient_index(patients: Names | None, images: int) -> np.ndarray:
-    """The row of each image's patient among the sorted patients."""
+    """Return the index of each image's patient among the sorted patients."""
     ids = np.arange(images) if patients is None else np.asarray(patients, str)
     if len(ids) != images:
         raise EvaluationError(f"{len(ids)} patient ids were given for {images} images")
@@ -216,7 +221,7 @@ def _patient_index(patients: Names | None, images: int) -> np.ndarray:
 
 
 def _weights(patient: np.ndarray, resamples: int, seed: int, block: int) -> Iterator[np.ndarray]:
-    """How often each patient is drawn: (patients, up to `block`) for one block after another."""
+    """Yield how often each patient is drawn, (patients, block) for one block after another."""
     count = int(patient.max()) + 1
     generator = np.random.default_rng(seed)
     for start in range(0, resamples, block):
@@ -228,10 +233,11 @@ def _weights(patient: np.ndarray, resamples: int, seed: int, block: int) -> Iter
 
 
 def _ranks(target: np.ndarray, score: np.ndarray, patient: np.ndarray) -> tuple:
-    """Sparse sums of patients' weights at the positives' distinct scores, highest first.
+    """Return matrices that sum patients' weights at the positives' distinct scores, highest first.
 
-    Positives with that score; negatives with it or above it but below the previous one (a last
-    row has the rest); and, where there are any, negatives that tie with it.
+    The first sums the positives with that score. The second sums the negatives with that score or
+    above it, but below the previous one; its last row has all remaining negatives. The third sums
+    the negatives that tie with the score, and is None if there are none.
     """
     positive, negative = target == 1, target == 0
     thresholds, rank = np.unique(-score[positive], return_inverse=True)
@@ -250,22 +256,19 @@ def _sums(rows: np.ndarray, columns: np.ndarray, *shape: int) -> sparse.csr_arra
 
 
 def _score_label(ranks: tuple, weights: np.ndarray) -> np.ndarray:
-    """AUC, AP, positives and negatives of one label in a block: (4, block)."""
+    """Return every metric and both counts of one label: (metrics + 2, block)."""
     positive_sums, negative_sums, tied_sums = ranks
-    positive = positive_sums @ weights  # (scores, block)
-    true = np.cumsum(positive, axis=0)  # positives at or above each score
-    false = np.cumsum(negative_sums @ weights, axis=0)  # negatives likewise, and all of them
-    positives, negatives = positive.sum(axis=0), false[-1].copy()
-    false = false[:-1]
-    auc = positives * negatives - np.einsum("sb,sb->b", positive, false)
-    if tied_sums is not None:
-        auc += np.einsum("sb,sb->b", positive, tied_sums @ weights) / 2
-    false += true
-    np.maximum(false, 1, out=false)  # 0 only where nothing was drawn, and nothing is added
-    true /= false
-    ap = np.einsum("sb,sb->b", positive, true)
+    positives_here = positive_sums @ weights  # (scores, block)
+    false_alarms = np.cumsum(negative_sums @ weights, axis=0)  # the last row counts all negatives
+    ranking = WeightedRanking(
+        positives_here=positives_here,
+        negatives_here=None if tied_sums is None else tied_sums @ weights,
+        true_alarms=np.cumsum(positives_here, axis=0),
+        false_alarms=false_alarms[:-1],
+        positives=positives_here.sum(axis=0),
+        negatives=false_alarms[-1],
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        auc, ap = auc / (positives * negatives), ap / positives
-    one_class = (positives == 0) | (negatives == 0)
-    auc[one_class] = ap[one_class] = np.nan
-    return np.stack([auc, ap, positives, negatives])
+        values = np.stack([metric.weighted(ranking) for metric in METRICS.values()])
+    values[:, (ranking.positives == 0) | (ranking.negatives == 0)] = np.nan
+    return np.stack([*values, ranking.positives, ranking.negatives])

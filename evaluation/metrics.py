@@ -1,10 +1,13 @@
-"""Exact AUROC and average precision for many labels at once, and the groups the papers average.
+"""Compute AUROC and average precision of many labels at once, and the averages the papers report.
 
-Arrays are (images, labels): targets 0, 1 or NaN (unknown, left out of that label), and scores
-that need only be finite and ordered. A label with one class only has no AUC and no AP: NaN.
+Arrays are (images, labels). Targets are 0, 1 or NaN (unknown; left out of that label). Scores need
+only be finite and ordered. A label of which one class is missing has the value NaN.
+
+To add a metric, add one entry to METRICS: its form for one scoring and its form for a block of
+bootstrap resamples. `score`, `bootstrap.scores` and every table read it from there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,60 +15,136 @@ import numpy as np
 
 from evaluation import EvaluationError
 
-METRICS = ("AUC", "AP")
 COLLAPSED = 0.01  # of the logit: odds that differ by less than 1 % from image to image
 ANY = "any label"  # as a group's condition: images in which at least one label is positive
 
 
-class Scores(NamedTuple):
-    """What the groups are made of; arrays may have a leading axis of bootstrap resamples."""
+class Ranking(NamedTuple):
+    """Where one label's positives rank among its negatives; one entry per positive, rising score.
 
-    auc: np.ndarray  # (..., labels)
-    ap: np.ndarray  # (..., labels)
+    A score counts only where a positive has it, so two sorts and three look-ups are enough.
+    """
+
+    negatives_below: np.ndarray
+    negatives_not_above: np.ndarray  # below, or with the same score
+    true_alarms: np.ndarray  # positives at or above the score
+    false_alarms: np.ndarray  # negatives at or above the score
+    positives: int
+    negatives: int
+
+
+class WeightedRanking(NamedTuple):
+    """`Ranking` for a block of resamples: arrays (scores, block), from the highest score down.
+
+    A row belongs to one distinct score of the positives, and each image counts with its weight.
+    """
+
+    positives_here: np.ndarray  # positives with this score
+    negatives_here: np.ndarray | None  # negatives with this score; None without ties
+    true_alarms: np.ndarray  # positives at or above the score
+    false_alarms: np.ndarray  # negatives at or above the score
+    positives: np.ndarray  # (block,)
+    negatives: np.ndarray  # (block,)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of one label that depends on the ranking of its images alone."""
+
+    exact: Callable[[Ranking], float]
+    weighted: Callable[[WeightedRanking], np.ndarray]  # (block,) values
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+
+def _auc(ranking: Ranking) -> float:
+    ordered_pairs = ranking.negatives_below.sum() + ranking.negatives_not_above.sum()
+    return ordered_pairs / (2 * ranking.positives * ranking.negatives)  # a tie counts half
+
+
+def _weighted_auc(ranking: WeightedRanking) -> np.ndarray:
+    pairs = ranking.positives * ranking.negatives
+    ordered = pairs - np.einsum("sb,sb->b", ranking.positives_here, ranking.false_alarms)
+    if ranking.negatives_here is not None:
+        ordered += np.einsum("sb,sb->b", ranking.positives_here, ranking.negatives_here) / 2
+    return ordered / pairs
+
+
+def _average_precision(ranking: Ranking) -> float:
+    return np.mean(ranking.true_alarms / (ranking.true_alarms + ranking.false_alarms))
+
+
+def _weighted_average_precision(ranking: WeightedRanking) -> np.ndarray:
+    alarms = ranking.false_alarms + ranking.true_alarms
+    np.maximum(alarms, 1, out=alarms)  # 0 only where nothing was drawn; adds nothing to the sum
+    precision = np.divide(ranking.true_alarms, alarms, out=alarms)
+    return np.einsum("sb,sb->b", ranking.positives_here, precision) / ranking.positives
+
+
+METRICS = {
+    "AUC": Metric(_auc, _weighted_auc),
+    "AP": Metric(_average_precision, _weighted_average_precision),
+}
+
+
+class Scores(NamedTuple):
+    """The metrics and counts of every label; arrays may have a leading axis of resamples."""
+
+    values: dict[str, np.ndarray]  # name of the metric -> (..., labels)
     positives: np.ndarray  # (..., labels)
     negatives: np.ndarray  # (..., labels)
     images: np.ndarray  # (...,) also counts images without a known label
 
-    def metric(self, name: str) -> np.ndarray:
-        return {"AUC": self.auc, "AP": self.ap}[name]
+    @property
+    def auc(self) -> np.ndarray:
+        return self.values["AUC"]
+
+    @property
+    def ap(self) -> np.ndarray:
+        return self.values["AP"]
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray) -> Scores:
-    """AUC, AP and counts of every label."""
+    """Return every metric and the counts of each label."""
     targets, probabilities = checked(targets, probabilities)
-    # A score counts only where a positive has it, so two sorts and three look-ups are enough.
     by_label = [
         _score_label(np.sort(column[target == 1]), np.sort(column[target == 0]))
         for target, column in zip(targets.T, probabilities.T, strict=True)
     ]
-    auc, ap, positives, negatives = np.array(by_label, float).reshape(-1, 4).T
-    return Scores(auc, ap, positives, negatives, np.array(len(targets), float))
+    columns = np.array(by_label, float).reshape(-1, len(METRICS) + 2).T
+    *values, positives, negatives = columns
+    images = np.array(len(targets), float)
+    return Scores(dict(zip(METRICS, values, strict=True)), positives, negatives, images)
 
 
-def _score_label(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float, int, int]:
-    """AUC, AP and counts from the sorted scores of both classes."""
-    if not len(positive) or not len(negative):
-        return np.nan, np.nan, len(positive), len(negative)
-    below = np.searchsorted(negative, positive, "left")  # negatives under each positive
-    not_above = np.searchsorted(negative, positive, "right")
-    auc = (below.sum() + not_above.sum()) / (2 * len(positive) * len(negative))  # a tie is half
-    true = len(positive) - np.searchsorted(positive, positive, "left")  # positives at or above
-    false = len(negative) - below
-    return float(auc), float(np.mean(true / (true + false))), len(positive), len(negative)
+def _score_label(positive: np.ndarray, negative: np.ndarray) -> list[float]:
+    """Return every metric and both counts from the sorted scores of both classes."""
+    counts = [len(positive), len(negative)]
+    if not all(counts):
+        return [np.nan] * len(METRICS) + counts
+    below = np.searchsorted(negative, positive, "left")
+    ranking = Ranking(
+        negatives_below=below,
+        negatives_not_above=np.searchsorted(negative, positive, "right"),
+        true_alarms=len(positive) - np.searchsorted(positive, positive, "left"),
+        false_alarms=len(negative) - below,
+        positives=len(positive),
+        negatives=len(negative),
+    )
+    return [float(metric.exact(ranking)) for metric in METRICS.values()] + counts
 
 
 def auroc(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The exact area under the ROC curve of each label, ties counted half."""
+    """Return the exact area under the ROC curve of each label; ties count half."""
     return score(targets, probabilities).auc
 
 
 def average_precision(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The mean over a label's positives of the precision at their score (no interpolation)."""
+    """Return the mean precision at the scores of each label's positives, without interpolation."""
     return score(targets, probabilities).ap
 
 
 def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays that can be scored, or an EvaluationError."""
+    """Return both as arrays that can be scored; raise EvaluationError if they cannot."""
     targets, probabilities = np.asarray(targets), np.asarray(probabilities)
     if targets.ndim != 2 or targets.shape != probabilities.shape:
         raise EvaluationError(
@@ -80,13 +159,13 @@ def checked(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
         )
     if not ((targets == 0) | (targets == 1) | np.isnan(targets)).all():
         raise EvaluationError(
-            "targets to score against must be 0, 1 or NaN; settle uncertain labels first"
+            "targets must be 0, 1 or NaN; apply a policy for uncertain labels first"
         )
     return targets, probabilities
 
 
 def roc_curve(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of false and true alarms at or above each distinct score, from (0, 0) upwards."""
+    """Return the counts of false and true alarms at or above each distinct score, from (0, 0)."""
     known = ~np.isnan(target)
     thresholds, rank = np.unique(-score[known], return_inverse=True)
     alarms = (
@@ -97,7 +176,7 @@ def roc_curve(target: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def operating_points(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each label's (1 - specificity, sensitivity) of a reader who decided 0 or 1."""
+    """Return (1 - specificity, sensitivity) per label of a reader who decided 0 or 1."""
     false = np.where(targets == 0, decisions, np.nan)
     true = np.where(targets == 1, decisions, np.nan)
     return macro_mean(false.T), macro_mean(true.T)
@@ -106,12 +185,12 @@ def operating_points(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.nda
 def under_curve(
     targets: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
 ) -> np.ndarray:
-    """1 where a reader's operating point lies below the model's ROC curve: (readers, labels).
+    """Return 1 where a reader's operating point lies below the model's ROC curve, else 0.
 
-    `decisions` are (readers, images, labels), 0 or 1. Below means strictly under the line through
-    the curve's points, or beaten by one of them: as many hits with fewer false alarms. So a point
-    that the model only equals counts 0, as does one above; NaN where there is no curve. Whole
-    counts are compared: no rounding decides.
+    `decisions` are (readers, images, labels), 0 or 1; the result is (readers, labels), NaN where
+    there is no curve. A point is below if it lies strictly under the line through the curve's
+    points, or if a point of the curve has as many hits with fewer false alarms. A point on the
+    curve counts 0. Integer counts are compared, so rounding has no influence.
     """
     targets, probabilities = checked(targets, probabilities)
     for reader_decisions in decisions:
@@ -123,7 +202,7 @@ def under_curve(
             continue
         for reader, decision in enumerate(decisions[..., label]):
             false_alarms, hits = (int(decision[target == value].sum()) for value in (0, 1))
-            left = int(np.searchsorted(false, false_alarms, "right")) - 1  # the highest point there
+            left = int(np.searchsorted(false, false_alarms, "right")) - 1  # last point there
             right = min(left + 1, len(false) - 1)
             width = max(false[right] - false[left], 1)  # 1 at the curve's end, which is flat
             rise = (false_alarms - false[left]) * (true[right] - true[left])
@@ -133,12 +212,12 @@ def under_curve(
 
 
 def collapsed(probabilities: np.ndarray) -> bool:
-    """Whether a network gives (nearly) every image the same probabilities, for every label.
+    """Return True if a network gives nearly the same probabilities to all images, for every label.
 
-    `probabilities` are (images, labels), or (members, images, labels) of which the mean counts.
-    Nearly: leaving out the lowest and the highest 1 % of the images, no label's logit varies by
-    0.01 or more, so that the odds differ by less than 1 %. A rare label's small probabilities
-    are not a collapse: they differ by factors.
+    `probabilities` are (images, labels), or (members, images, labels), of which the mean is used.
+    A network has collapsed if no label's logit varies by 0.01 or more (so the odds differ by less
+    than 1 %), leaving out the lowest and the highest 1 % of the images. The small probabilities of
+    a rare label are not a collapse, because they differ by factors.
     """
     probabilities = np.asarray(probabilities, float)
     mean = probabilities.reshape(-1, *probabilities.shape[-2:]).mean(axis=0)
@@ -150,12 +229,12 @@ def collapsed(probabilities: np.ndarray) -> bool:
 
 
 def macro_mean(values: np.ndarray) -> np.ndarray:
-    """The mean over labels (last axis) that have a value; NaN where none has."""
+    """Return the mean over the labels (last axis) that have a value; NaN if none has."""
     return weighted_mean(values, np.ones_like(values))
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted mean over labels (last axis) that have a value; NaN where none has."""
+    """Return the weighted mean over the labels (last axis) that have a value; NaN if none has."""
     weights = np.where(np.isnan(values), 0, weights)
     total = weights.sum(axis=-1)
     summed = (np.nan_to_num(values) * weights).sum(axis=-1)
@@ -163,35 +242,35 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def prevalence_sum(values: np.ndarray, positives: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Ge's W-AUC as printed: sum of (n_c / N) AUC_c, not normalised, so at most the sum of n_c/N.
+    """Return Ge's W-AUC as printed: the sum of (n_c / N) AUC_c, not divided by the sum of n_c / N.
 
-    NaN where any label has no value: leaving one out would lower a sum, unlike a mean.
+    It is NaN if any label has no value: leaving a label out of a sum would lower it.
     """
     return (values * positives).sum(axis=-1) / images
 
 
 def given(targets: np.ndarray, label: int | slice) -> np.ndarray:
-    """Targets of the images in which `label`, or one of them, is positive; all others unknown."""
+    """Return the targets with NaN for images in which none of the given labels is positive."""
     positive = (targets[:, np.atleast_1d(np.arange(targets.shape[1])[label])] == 1).any(axis=1)
     return np.where(positive[:, None], targets, np.nan)
 
 
 def diseased_negatives(targets: np.ndarray) -> np.ndarray:
-    """Ge's D: a negative counts only in images with another finding."""
+    """Return the targets of Ge's D-AUC: negatives count only in images with another finding."""
     diseased = (targets == 1).any(axis=1, keepdims=True)
     return np.where((targets == 1) | diseased, targets, np.nan)
 
 
 def normal_negatives(targets: np.ndarray) -> np.ndarray:
-    """Ge's N: a negative counts only in images where every label is known to be negative."""
+    """Return the targets of Ge's N-AUC: negatives count only where all labels are negative."""
     normal = (targets == 0).all(axis=1, keepdims=True)
     return np.where((targets == 1) | normal, targets, np.nan)
 
 
 def normal_share(auc: np.ndarray, diseased: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """The share of normal images among negatives that AUC, D-AUC and N-AUC imply: (AUC-D)/(N-D).
+    """Return the share of normal images among the negatives, (AUC - D) / (N - D).
 
-    Each AUC is a mixture over both kinds of negatives, so this reveals which split was scored:
+    Each AUC is a mixture over both kinds of negatives, so the share reveals which split was scored:
     about .58 in a random patient split of ChestX-ray14, about .44 in its official test list.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,7 +279,7 @@ def normal_share(auc: np.ndarray, diseased: np.ndarray, normal: np.ndarray) -> n
 
 
 def actual_normal_share(targets: np.ndarray) -> np.ndarray:
-    """The share of images without any finding among each label's negatives."""
+    """Return the share of images without any finding among each label's negatives."""
     normal = (targets == 0).all(axis=1)
     negatives = (targets == 0).sum(axis=0)
     return np.divide(
@@ -210,7 +289,7 @@ def actual_normal_share(targets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Group:
-    """One averaged number of a paper: which labels, which images, and how they are weighted."""
+    """One average that a paper reports: its labels, its images and how they are weighted."""
 
     name: str
     labels: Sequence[str] | None = None  # None: all of them
@@ -218,18 +297,18 @@ class Group:
     negatives: Literal["all", "diseased", "normal"] = "all"
     given: str | None = None  # only images in which this label, or ANY, is positive
     conditional: bool = False  # score by P(label | given) instead of P(label)
-    metrics: Sequence[str] = METRICS
+    metrics: Sequence[str] = tuple(METRICS)
 
     def value(self, scores: Scores, names: Sequence[str], metric: str) -> np.ndarray:
-        """The group's number, for one scoring (a scalar) or for every resample."""
+        """Return the group's average of a metric: a scalar, or one value per resample."""
         columns = self.columns(names)
-        values, positives = scores.metric(metric)[..., columns], scores.positives[..., columns]
+        values, positives = scores.values[metric][..., columns], scores.positives[..., columns]
         if self.mean == "prevalence sum":
             return prevalence_sum(values, positives, scores.images)
         return macro_mean(values) if self.mean == "macro" else weighted_mean(values, positives)
 
     def columns(self, names: Sequence[str]) -> list[int]:
-        """The indices of the group's labels, without the one it is conditioned upon."""
+        """Return the indices of the group's labels, without the label it is conditioned on."""
         wanted = tuple(names) if self.labels is None else tuple(self.labels)
         condition = [self.given] if self.given not in (None, ANY) else []
         missing = sorted({*wanted, *condition} - {*names})
@@ -239,24 +318,24 @@ class Group:
 
     @property
     def view(self) -> tuple:
-        """What is scored; groups with equal views share one scoring."""
+        """Return the key of what is scored; groups with equal keys share one scoring."""
         return self.given, self.conditional, self.negatives
 
     def arrays(self, targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> tuple:
-        """The targets and scores that the group's images and negatives leave."""
+        """Return targets and scores restricted to the group's images and negatives."""
         restrict = {"diseased": diseased_negatives, "normal": normal_negatives}
         if self.negatives != "all":
             targets = restrict[self.negatives](targets)
         if self.given is not None:
-            every = slice(None)
-            targets = given(targets, every if self.given == ANY else names.index(self.given))
+            condition = slice(None) if self.given == ANY else names.index(self.given)
+            targets = given(targets, condition)
             if self.conditional:
                 probabilities = conditioned(probabilities, names.index(self.given))
         return targets, probabilities
 
 
 def conditioned(probabilities: np.ndarray, label: int) -> np.ndarray:
-    """P(each label | `label`) where all of them imply `label`: their ratio, 0 where it is 0/0."""
+    """Return P(each label | `label`), where every label implies `label`; 0 where it is 0/0."""
     probabilities = np.asarray(probabilities, float)
     condition = probabilities[:, [label]]
     return np.divide(
@@ -277,7 +356,7 @@ GE = (
 
 
 def chen(leaves: Sequence[str], inner: Sequence[str], root: str = "Abnormal") -> tuple[Group, ...]:
-    """Chen's four columns, and the conditional reading of the last."""
+    """Return Chen's groups: three averages, and the conditional reading of the last one."""
     return (
         Group("leaf", leaves),
         Group("high-level", inner),
