@@ -8,4 +8,4 @@ Names = Sequence[str] | np.ndarray  # of labels, images or patients
 
 
 class EvaluationError(UserError):
-    """Predictions, truth or published numbers cannot be scored; the message says what to do."""
+    """Predictions, targets or published numbers cannot be scored; the message says what to do."""

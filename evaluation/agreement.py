@@ -1,4 +1,4 @@
-"""How far two readings of the same images agree: Cohen's kappa with intervals over patients."""
+"""Measure the agreement of two readings of the same images: Cohen's kappa with intervals."""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ CELLS = ("both", "first only", "second only", "neither")
 
 
 def cells(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """0 or 1 for each image, label and cell of the 2x2 table (images, labels, cells).
+    """Return 1 for the cell of the 2x2 table that an image is in, else 0: (images, labels, cells).
 
-    Images that either reading leaves open (NaN) are in no cell.
+    An image with NaN in either reading is in no cell.
     """
     first, second = metrics.checked(first, np.nan_to_num(second))[0], np.asarray(second, float)
     metrics.checked(second, np.nan_to_num(first))
@@ -21,9 +21,9 @@ def cells(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def kappa(counts: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of 2x2 counts (..., 4): 1 is full agreement, 0 that of chance.
+    """Return Cohen's kappa of 2x2 counts (..., 4): 1 is full agreement, 0 is that of chance.
 
-    NaN where chance alone agrees fully: both readings call every image the same.
+    It is NaN if both readings give all images the same value, since chance then agrees fully.
     """
     both, first, second, neither = np.moveaxis(np.asarray(counts, float), -1, 0)
     images = both + first + second + neither
@@ -42,7 +42,7 @@ def table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Each label's 2x2 counts and kappa with its interval."""
+    """Return one line per label: its 2x2 counts and kappa with its interval over patients."""
     each = cells(first, second)
     counts, draws = each.sum(axis=0), kappa(bootstrap.totals(each, patients, resamples, seed))
     ends = np.array([bootstrap.interval(column) for column in draws.T]).reshape(-1, 2)

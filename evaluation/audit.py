@@ -1,7 +1,7 @@
-"""What in the published tables does not fit, found by computing from the printed numbers alone.
+"""Find inconsistencies in the published tables from the published numbers alone.
 
-Run it by `python -m evaluation.published audit`. Each check takes the numbers of one paper, as
-`published.load` gives them, and yields findings; none knows a paper, a table or a value.
+Run it with `python -m evaluation.published audit`. Each check takes the numbers of one paper, as
+`published.load` returns them, and yields findings. No check refers to a particular paper.
 """
 
 import itertools
@@ -14,32 +14,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation import claims
+from evaluation import claims, metrics
 from evaluation.claims import Cells, by_table, comparisons, gain_readings
-from evaluation.published import CELL, FOLDER, QUOTED, is_average, load, papers
+from evaluation.published import CELL, FOLDER, QUOTED, decimals, is_average, load, papers
 
 ROW = ["row", "metric", "split"]
-FRACTIONS = ("AUC", "AP")  # metrics that cannot leave [0, 1]
-ROUNDING = 1e-9  # of the arithmetic, not of the paper
-OUTLIER = 6.0  # times the robust standard deviation of the residuals
+ROUNDING = 1e-9  # rounding error of our arithmetic, not of the paper
+OUTLIER = 6.0  # in robust standard deviations of the residuals
 
 
 def audit(printed: pd.DataFrame) -> Iterator[dict]:
-    """Every finding on the printed numbers of one paper."""
+    """Yield every finding on the published numbers of one paper."""
     for check in (out_of_range, wrong_mean, given_twice, odd_mixture, two_names, padded_digits):
         for finding in check(printed):
             yield {"kind": check.__name__.replace("_", " "), **finding}
 
 
 def out_of_range(printed: pd.DataFrame) -> Iterator[dict]:
-    """Areas and precisions outside [0, 1]."""
-    bounded = printed["metric"].isin(FRACTIONS)
-    for cell in printed[bounded & ~printed["number"].between(0, 1)].to_dict("records"):
-        yield _finding(cell, "0 to 1", f"{cell['metric']} cannot be so large or small")
+    """Yield values outside the bounds of their metric."""
+    for name, metric in metrics.METRICS.items():
+        low, high = metric.bounds
+        outside = (printed["metric"] == name) & ~printed["number"].between(low, high)
+        for cell in printed[outside].to_dict("records"):
+            yield _finding(cell, f"{low:g} to {high:g}", f"{name} cannot be so large or small")
 
 
 def recomputable_means(printed: pd.DataFrame) -> Iterator[tuple[dict, list[dict]]]:
-    """Each printed mean with the printed labels that it averages."""
+    """Yield each published mean with the published labels that it averages."""
     rows: dict[tuple, dict] = {}
     labels: dict[tuple, dict] = {}
     for cell in printed.to_dict("records"):
@@ -54,7 +55,7 @@ def recomputable_means(printed: pd.DataFrame) -> Iterator[tuple[dict, list[dict]
 
 
 def wrong_mean(printed: pd.DataFrame) -> Iterator[dict]:
-    """Printed means that the printed labels do not give when averaged and rounded."""
+    """Yield published means that differ from the rounded mean of the published labels."""
     for mean, parts in recomputable_means(printed):
         computed, unit = np.mean([cell["number"] for cell in parts]), _unit(mean["value"])
         off = abs(computed - mean["number"])
@@ -66,11 +67,11 @@ def wrong_mean(printed: pd.DataFrame) -> Iterator[dict]:
             if off <= slack + ROUNDING
             else f"off by {off:.2g}: no rounding of the {len(parts)} labels explains it"
         )
-        yield _finding(mean, f"{computed:.{_decimals(mean['value']) + 1}f}", detail)
+        yield _finding(mean, f"{computed:.{decimals(mean['value']) + 1}f}", detail)
 
 
 def given_twice(printed: pd.DataFrame) -> Iterator[dict]:
-    """One cell printed in several places with different values."""
+    """Yield cells that are published in several places with different values."""
     cell = [*CELL, "dataset", "split"]
     repeated = printed[printed.duplicated(cell, keep=False)]
     for _, cells in repeated.groupby(cell, sort=False):
@@ -86,7 +87,7 @@ def given_twice(printed: pd.DataFrame) -> Iterator[dict]:
 
 
 def _fits_its_mean(cell: dict, printed: pd.DataFrame) -> bool:
-    """Whether the row's printed mean recomputes when the cell holds this value."""
+    """Return True if this cell's value agrees with the published mean of its row."""
     same_row = printed[[*ROW]].eq([cell[name] for name in ROW]).all(axis=1)
     for mean, parts in recomputable_means(printed[same_row]):
         if cell["column"] in {part["column"] for part in parts}:
@@ -97,11 +98,11 @@ def _fits_its_mean(cell: dict, printed: pd.DataFrame) -> bool:
 
 
 def odd_mixture(printed: pd.DataFrame) -> Iterator[dict]:
-    """AUCs that break mean = a D + b N + c, which the other rows of their table obey.
+    """Yield AUCs that violate mean = a D + b N + c, which the other rows of their table obey.
 
     A label's negatives are images with another finding (D) or with none (N), so its AUC is a
-    mixture of both. The fit is the least median of squares over all triples of rows, which
-    up to half of the rows cannot mislead.
+    mixture of both. The fit is the least median of squares over all triples of rows, which is
+    robust to outliers in up to half of the rows.
     """
     for _, table in printed[printed["metric"] == "AUC"].groupby("table", sort=False):
         wide = table.pivot_table(index="row", columns="column", values="number", sort=False)
@@ -113,15 +114,15 @@ def odd_mixture(printed: pd.DataFrame) -> Iterator[dict]:
             for rows in itertools.combinations(range(len(auc)), 3)
         ]
         best = min(fits, key=lambda fit: np.median((auc - terms @ fit) ** 2))
-        spread = 1.4826 * np.median(np.abs(auc - terms @ best))
+        deviation = 1.4826 * np.median(np.abs(auc - terms @ best))
         cells = table[table["column"] == "mean"].set_index("row").loc[wide.index]
-        threshold = max(OUTLIER * spread, 5 * cells["value"].map(_unit).max())
+        threshold = max(OUTLIER * deviation, 5 * cells["value"].map(_unit).max())
         inlier = np.abs(auc - terms @ best) <= threshold
         fit = np.linalg.lstsq(terms[inlier], auc[inlier], rcond=None)[0]
         typical = np.abs(auc - terms @ fit)[inlier].max()
         for row in np.flatnonzero(~inlier):
             cell = cells.reset_index().iloc[row].to_dict()
-            computed = f"{terms[row] @ fit:.{_decimals(cell['value'])}f}"
+            computed = f"{terms[row] @ fit:.{decimals(cell['value'])}f}"
             detail = [
                 f"D and N of its row give {computed}; the other {inlier.sum()} rows fit to "
                 f"{typical:.5f}, this one is off by {abs(auc[row] - terms[row] @ fit):.4f}",
@@ -131,9 +132,9 @@ def odd_mixture(printed: pd.DataFrame) -> Iterator[dict]:
 
 
 def two_names(printed: pd.DataFrame) -> Iterator[dict]:
-    """One average printed in two tables under two names, so that one name must be loose.
+    """Yield averages that are published in two tables under two names.
 
-    Two different rows count where the value has four decimals: fewer agree by chance.
+    Two different rows count only if the value has four decimals; fewer can agree by chance.
     """
     averages = printed[printed["column"].map(is_average)].to_dict("records")
     for first, other in itertools.combinations(averages, 2):
@@ -143,7 +144,7 @@ def two_names(printed: pd.DataFrame) -> Iterator[dict]:
         if first["row"] == other["row"] and first["column"] != other["column"]:
             names = f"{first['column']!r} in {first['table']}, {other['column']!r} here"
         elif first["row"] != other["row"] and first["column"] == other["column"]:
-            if _decimals(first["value"]) < 4:
+            if decimals(first["value"]) < 4:
                 continue
             names = f"{first['row']!r} in {first['table']}, {other['row']!r} here"
         else:
@@ -152,19 +153,22 @@ def two_names(printed: pd.DataFrame) -> Iterator[dict]:
 
 
 def padded_digits(printed: pd.DataFrame) -> Iterator[dict]:
-    """Rows whose labels all end in zero: known to fewer digits than are printed."""
+    """Yield rows whose labels all end in zero, so they are known to fewer digits than printed."""
     labels = printed[~printed["column"].map(is_average)]
     for _, row in labels.groupby(["table", "row", "metric"], sort=False):
-        known = row["value"].str.rstrip("0").map(_decimals).max()
-        decimals = row["value"].map(_decimals).min()
-        if len(row) >= 5 and known < decimals:
-            cell = row.iloc[0].to_dict() | {"column": f"all {len(row)} labels"}
-            detail = f"every value ends in {'0' * (decimals - known)}"
-            yield _finding(cell | {"value": f"{decimals} decimals"}, f"{known} decimals", detail)
+        known = row["value"].str.rstrip("0").map(decimals).max()
+        printed_digits = row["value"].map(decimals).min()
+        if len(row) >= 5 and known < printed_digits:
+            cell = row.iloc[0].to_dict() | {
+                "column": f"all {len(row)} labels",
+                "value": f"{printed_digits} decimals",
+            }
+            detail = f"every value ends in {'0' * (printed_digits - known)}"
+            yield _finding(cell, f"{known} decimals", detail)
 
 
 def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[dict]:
-    """Claims that the paper's own numbers do not bear out, or not in every reading."""
+    """Yield claims that the paper's own numbers contradict, or support in some readings only."""
     tables = by_table(printed)
     for line in checked.to_dict("records"):
         finding = {
@@ -184,20 +188,22 @@ def claims_that_fail(printed: pd.DataFrame, checked: pd.DataFrame) -> Iterator[d
 
 
 def _percentage(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
-    """A claimed gain in percent that is not both points of the metric and a relative gain."""
+    """Yield a gain in percent unless it fits both as points of the metric and as a ratio."""
     claimed, readings = line["amount"].rstrip("%"), gain_readings(line, tables)
     if np.isnan([*readings.values()]).any():
-        return  # of several columns, or of a row without numbers
+        return  # several columns, or a row without numbers
     slack = _unit(claimed) / 2 + ROUNDING
     fitting = [name for name, value in readings.items() if abs(value - float(claimed)) <= slack]
     if len(fitting) < 2:
         shown = ", ".join(f"{value:.2f} {name}" for name, value in readings.items())
-        detail = f"fits as {fitting[0]} only" if fitting else "fits neither as points nor relative"
+        detail = "fits neither as points nor relative"
+        if fitting:
+            detail = f"fits as {fitting[0]} only"
         yield {"kind": "percentage", **finding, "computed": shown, "detail": detail}
 
 
 def _mean_only(line: dict, finding: dict, tables: dict[str, Cells]) -> Iterator[dict]:
-    """A gain in the mean that single labels do not share."""
+    """Yield a gain in the mean if single labels do not share it."""
     labels = [cell for cell in comparisons(line | {"column": "*"}, tables) if cell.margin < 0]
     if labels:
         one = "|" not in line["right_row"] and line["right_row"] not in ("*", QUOTED)
@@ -213,16 +219,13 @@ def _finding(cell: dict, computed: str, detail: str) -> dict:
     return {"where": where, "printed": cell["value"], "computed": computed, "detail": detail}
 
 
-def _decimals(value: str) -> int:
-    return len(value.partition(".")[2])
-
-
 def _unit(value: str) -> float:
-    return 10.0 ** -_decimals(value)
+    """Return one unit of the last decimal of a printed number."""
+    return 10.0 ** -decimals(value)
 
 
 def _slip(first: dict, second: dict) -> str:
-    """How a typist would get from one printed value to the other, if in one slip."""
+    """Describe the typing error that turns one printed value into the other; empty if none does."""
     one, two = first["value"], second["value"]
     positions = [i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]]
     if len(one) != len(two) or len(positions) > 2:
@@ -237,7 +240,7 @@ def _slip(first: dict, second: dict) -> str:
 
 
 def report(names: list[str] | None = None, folder: Path = FOLDER) -> dict:
-    """Findings of all papers, with what was looked at."""
+    """Return the findings of the papers, and counts of what was checked."""
     findings, looked_at = [], {}
     for paper in names or papers(folder):
         printed, checked = load(paper, folder), claims.check(paper, folder=folder)
@@ -260,7 +263,7 @@ def as_json(result: dict) -> str:
 
 
 def as_text(result: dict, width: int | None = None) -> str:
-    """The report for a terminal of this width."""
+    """Return the report as text for a terminal of this width."""
     width = width or max(60, shutil.get_terminal_size((100, 24)).columns)
     parts = []
     for paper, counts in result["papers"].items():
@@ -272,7 +275,7 @@ def as_text(result: dict, width: int | None = None) -> str:
 
 
 def _columns(findings: list[dict], width: int) -> Iterator[str]:
-    """Kind, cell, printed and computed value in columns, the detail below them."""
+    """Yield lines with kind, cell, printed and computed value in columns, and the detail below."""
     heads = ("kind", "where", "printed", "computed")
     lines = [{name: name for name in heads} | {"detail": ""}, *findings] if findings else []
     widths = {name: max((len(line[name]) for line in lines), default=0) for name in heads}

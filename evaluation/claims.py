@@ -1,6 +1,6 @@
-"""The papers' claims about their numbers, each checked on their numbers and on ours.
+"""Check the papers' claims about their numbers, on their numbers and on ours.
 
-`results/published/claims.csv` holds one claimed comparison a line.
+`results/published/claims.csv` holds one claimed comparison per line.
 """
 
 import itertools
@@ -34,7 +34,7 @@ RELATIONS = (">", ">=", "=", "<=", "<")
 
 
 def load_claims(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
-    """A paper's directional claims, one comparison a line (docs/published.md has the columns)."""
+    """Return a paper's claims, one comparison per line (docs/published.md lists the columns)."""
     frames = []
     for path in claim_files(folder):
         frame = read_csv(path, CLAIM_COLUMNS)
@@ -47,7 +47,7 @@ def load_claims(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
 
 
 def _problem(line: dict) -> str:
-    """What cannot be judged in a line of a claims file; empty where all can."""
+    """Return why a line of a claims file cannot be judged; empty if it can."""
     if line["relation"] not in RELATIONS:
         return f"{line['claim']} has the unknown relation {line['relation']!r}"
     if line["scope"] not in SCOPES:
@@ -56,7 +56,7 @@ def _problem(line: dict) -> str:
     if line["scope"] == "count" or amount:
         number = pd.to_numeric(amount, errors="coerce")
         if not number >= 0 or (line["scope"] == "count" and number != int(number)):
-            return f"{line['claim']} has the amount {line['amount']!r}, which is no number"
+            return f"{line['claim']} has the amount {line['amount']!r}, which is not a number"
     return ""
 
 
@@ -64,12 +64,12 @@ Cells = dict[tuple[str, str, str], float]  # (row, column, metric) -> value
 
 
 class ClaimedDifference(NamedTuple):
-    """One cell of one row set against the same cell of another."""
+    """The difference between the same cell of two rows."""
 
     column: str
     metric: str
     right_row: str
-    margin: float  # left minus right; NaN where either is unknown
+    margin: float  # left minus right; NaN if either is unknown
 
 
 def check(
@@ -81,17 +81,21 @@ def check(
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
 ) -> pd.DataFrame:
-    """Each claimed comparison judged by the paper's own numbers and by ours.
+    """Judge each claimed comparison by the paper's own numbers and by ours.
 
-    `values`: row, column (or group), metric, value. `differences`: left_row, right_row, column
-    (or group), metric, low, high: the paired-bootstrap interval of left minus right. `failed`:
-    rows that ended without predictions, and why. `judged`: claim -> `ours`, `margin`, `our_note`
-    of those that a paper's own table judges (scope `tree`).
+    Args:
+        values: Our numbers: row, column (or group), metric, value.
+        differences: The paired-bootstrap interval of left minus right: left_row, right_row, column
+            (or group), metric, low, high.
+        failed: Rows that ended without predictions, with the reason.
+        judged: `ours`, `margin` and `our_note` per claim that a paper's own table judges (scope
+            `tree`).
 
-    `published` is "holds", "does not hold" or "no numbers". `ours` is "holds" where the relation
-    is true in the whole interval, "does not hold" where it is true nowhere in it, else "within
-    noise"; or "not run", or "failed: REASON". `size` judges a printed gain ("by 2 %") in the same
-    way: that ours is at least as large. Margins are left minus right.
+    Returns:
+        The claims with verdicts. `published` is "holds", "does not hold" or "no numbers". `ours` is
+        "holds" if the relation is true in the whole interval, "does not hold" if it is true nowhere
+        in it, else "within noise"; or "not run", or "failed: REASON". `size` judges in the same way
+        whether our gain is at least the printed one ("by 2 %"). Margins are left minus right.
     """
     printed = load(paper, folder)
     tables, quoted = by_table(printed), _quoted_rows(printed)
@@ -110,7 +114,7 @@ def check(
 
 
 def _quoted_rows(printed: pd.DataFrame) -> set[str]:
-    """Rows of which every number is taken from another paper: they cannot be run here."""
+    """Return the rows whose numbers are all taken from another paper; they cannot be run here."""
     quoted = printed["note"].str.startswith(QUOTED).groupby(printed["row"]).all()
     return {*quoted.index[quoted]}
 
@@ -118,7 +122,7 @@ def _quoted_rows(printed: pd.DataFrame) -> set[str]:
 def _not_judged(
     line: dict, tables: dict[str, Cells], ours: Cells, failed: dict[str, str], quoted: set[str]
 ) -> dict | None:
-    """The verdict of a claim on rows that failed or cannot be run; None where ours decide."""
+    """Return the verdict of a claim on rows that failed or cannot be run, or None."""
     needed = [line["left_row"], *_rows_against(line, tables)]
     if line["right_row"] == "*":
         needed = [row for row in needed if row not in quoted]
@@ -134,13 +138,13 @@ def _not_judged(
 
 
 def by_table(printed: pd.DataFrame) -> dict[str, Cells]:
-    """The numbers of each printed table, and under `quoted` those that are not the paper's own."""
+    """Return the numbers of each published table, and under `quoted` those of other papers."""
     tables = {name: _cells(table) for name, table in printed.groupby("table", sort=False)}
     return {**tables, QUOTED: _cells(printed[printed["note"].str.startswith(QUOTED)])}
 
 
 def _cells(frame: pd.DataFrame) -> Cells:
-    """The numbers by their cell; the first where a cell is given twice."""
+    """Return the numbers by cell; of repeated cells, the first counts."""
     cells: Cells = {}
     for *cell, number in frame[[*CELL, "number"]].itertuples(index=False):
         cells.setdefault(tuple(cell), number)
@@ -148,12 +152,12 @@ def _cells(frame: pd.DataFrame) -> Cells:
 
 
 def comparisons(line: dict, tables: dict[str, Cells]) -> list[ClaimedDifference]:
-    """What a claim compares, in the numbers of the tables that it names."""
+    """Return the differences that a claim is about, in the tables that it names."""
     return _compare_cells(line, named_cells(line, tables), _rows_against(line, tables))
 
 
 def _our_comparisons(line: dict, tables: dict[str, Cells], mine: Cells) -> list[ClaimedDifference]:
-    """The same in our values; none where a row that the claim needs was not run."""
+    """Return the differences in our values; none if a row that the claim needs was not run."""
     against = _rows_against(line, tables)
     if line["right_row"] == "*":
         quoted = {row for row, *_ in tables[QUOTED]}
@@ -163,7 +167,7 @@ def _our_comparisons(line: dict, tables: dict[str, Cells], mine: Cells) -> list[
 
 
 def named_cells(line: dict, tables: dict[str, Cells]) -> Cells:
-    """The cells of the tables that a claim names; the first of them wins."""
+    """Return the cells of the tables that a claim names; the first table takes precedence."""
     cells: Cells = {}
     for name in line["table"].split("|"):
         cells |= {cell: value for cell, value in tables.get(name, {}).items() if cell not in cells}
@@ -171,7 +175,7 @@ def named_cells(line: dict, tables: dict[str, Cells]) -> Cells:
 
 
 def _rows_against(line: dict, tables: dict[str, Cells]) -> list[str]:
-    """The rows that a claim compares with: by name, `quoted`, or `*` for every other."""
+    """Return the right-hand rows of a claim: by name, `quoted`, or `*` for all other rows."""
     if line["right_row"] not in ("*", QUOTED):
         return line["right_row"].split("|")
     cells = named_cells(line, tables)
@@ -195,7 +199,7 @@ def _compare_cells(line: dict, cells: Cells, against: list[str]) -> list[Claimed
         for column, metric, right in itertools.product(columns, line["metric"].split("|"), against)
     ]
     if line["column"] == "*" or line["right_row"] in ("*", QUOTED):
-        # "every other" row or label: those that the table leaves empty are not compared
+        # "every other" row or label: cells that the table leaves empty are not compared
         return [cell for cell in differences if not np.isnan(cell.margin)]
     return differences
 
@@ -205,7 +209,7 @@ def _margins(cells: list[ClaimedDifference]) -> np.ndarray:
 
 
 def _meets(line: dict, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the relation is true of every margin between low and high, and where of any."""
+    """Return where the relation holds for all margins between low and high, and where for any."""
     relation = line["relation"]
     slack = float(line["amount"] or 0) if relation in ("=", "<=", ">=") else 0.0
     match relation:
@@ -223,7 +227,7 @@ def _meets(line: dict, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _rank(line: dict, cells: list[ClaimedDifference]) -> int:
-    """The rank of the named column among all labels by gain, 1 for the largest."""
+    """Return the rank of the named column by gain among all labels; 1 is the largest."""
     gains = {cell.column: cell.margin for cell in cells}
     return 1 + sum(gain > gains.get(line["column"], np.nan) for gain in gains.values())
 
@@ -252,7 +256,7 @@ def _margin_text(line: dict, cells: list[ClaimedDifference], meets: np.ndarray) 
 
 
 def _intervals(differences: pd.DataFrame | None) -> dict[tuple, tuple[float, float]]:
-    """(left, right, column, metric) -> the interval of left minus right, for both directions."""
+    """Map (left, right, column, metric) to the interval of left minus right, in both directions."""
     if differences is None:
         return {}
     if "column" not in differences:
@@ -290,7 +294,7 @@ def _word(holds: bool, may_hold: bool) -> str:
 
 
 def _interval_ends(line: dict, cells: list[ClaimedDifference], intervals: dict) -> np.ndarray:
-    """Low and high of each comparison: (2, cells), NaN where there is no interval."""
+    """Return low and high of each comparison, (2, cells); NaN where there is no interval."""
     unknown = (np.nan, np.nan)
     keys = [(line["left_row"], cell.right_row, cell.column, cell.metric) for cell in cells]
     return np.array([intervals.get(key, unknown) for key in keys]).reshape(-1, 2).T
@@ -300,7 +304,7 @@ def _interval_ends(line: dict, cells: list[ClaimedDifference], intervals: dict) 
 
 
 def gain_readings(line: dict, tables: dict[str, Cells]) -> dict[str, float]:
-    """A printed gain as the paper's own numbers have it: in points of the metric, and relative."""
+    """Return a gain in the paper's own numbers: in points of the metric, and relative."""
     cell = line["column"], line["metric"]
     cells = named_cells(line, tables)
     left, right = (cells.get((line[row], *cell), np.nan) for row in ("left_row", "right_row"))
@@ -315,11 +319,11 @@ def _our_size(
     tables: dict[str, Cells],
     ours: Cells,
 ) -> str:
-    """Whether our gain is at least the printed one, rounded as it is printed.
+    """Judge whether our gain is at least the printed one, rounded as printed.
 
-    "2 %" is read as points or as a relative gain, whichever the paper's own numbers are closer to;
-    a relative one is of our value of the right row. Empty where no gain is printed or ours is not
-    known.
+    "2 %" is read as points or as a relative gain, whichever is closer to the paper's own numbers. A
+    relative gain refers to our value of the right row. The result is empty if no gain is printed or
+    ours is unknown.
     """
     claimed, readings = line["amount"].removesuffix("%"), gain_readings(line, tables)
     margins = _margins(cells)

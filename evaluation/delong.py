@@ -1,8 +1,8 @@
-"""DeLong's test (DeLong et al. 1988) for two models on the same images, in O(n log n) a label.
+"""Compute DeLong's test (DeLong et al. 1988) for two models on the same images.
 
-Sun and Xu (2014): what an image adds to the AUC is its share of beaten images of the other class,
-which sorted scores give at once. Images count as independent; where patients have several images,
-read the bootstrap over patients instead.
+It takes O(n log n) per label (Sun and Xu 2014): an image contributes to the AUC the share of images
+of the other class that it is ranked correctly against, which follows from sorted scores. The test
+treats images as independent. If patients have several images, use the bootstrap over patients.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from evaluation import Names, metrics
 
 
 class AucDifference(NamedTuple):
-    """Second minus first, an array over labels each; NaN where the test is undefined."""
+    """Arrays over labels, second minus first; NaN where the test is undefined."""
 
     first: np.ndarray
     second: np.ndarray
@@ -31,10 +31,10 @@ class AucDifference(NamedTuple):
 def compare(
     targets: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95
 ) -> AucDifference:
-    """The test of every label. Needs two positives and two negatives.
+    """Test every label that has at least two positives and two negatives.
 
-    Equal ranks give p = 1. Where a difference has no variance at all (both models separate the
-    classes perfectly, or not at all), normal theory says nothing: z, p and interval are NaN.
+    Equal ranks give p = 1. If a difference has no variance (both models separate the classes
+    perfectly, or not at all), normal theory does not apply: z, p and the interval are NaN.
     """
     auc, variance = _auc_and_variance(targets, np.stack([first, second]))
     difference = auc[1] - auc[0]
@@ -58,16 +58,16 @@ def compare(
 def interval(
     targets: np.ndarray, probabilities: np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """AUC, low and high of every label of one model, clipped to [0, 1]."""
+    """Return AUC, low and high per label of one model, clipped to [0, 1]."""
     auc, variance = _auc_and_variance(targets, np.asarray(probabilities)[None])
     margin = ndtri((1 + level) / 2) * np.sqrt(variance)
     return auc[0], np.clip(auc[0] - margin, 0, 1), np.clip(auc[0] + margin, 0, 1)
 
 
 def _auc_and_variance(targets: np.ndarray, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC (models, labels), and the variance of the last model's minus the first's (labels,).
+    """Return the AUCs (models, labels) and a variance per label.
 
-    Of a single model, the variance is that of its AUC.
+    For two models it is the variance of the difference of AUCs, for one model that of its AUC.
     """
     for probabilities in models:
         targets, _ = metrics.checked(targets, probabilities)
@@ -79,7 +79,7 @@ def _auc_and_variance(targets: np.ndarray, models: np.ndarray) -> tuple[np.ndarr
         if positive.all() or not positive.any():
             continue
         shares = [_shares(score[known], positive) for score in models[..., label]]
-        auc[:, label] = [of_positive_images.mean() for of_positive_images, _ in shares]
+        auc[:, label] = [positive_shares.mean() for positive_shares, _ in shares]
         parts = [
             last - first if len(models) == 2 else last
             for first, last in zip(shares[0], shares[-1], strict=True)
@@ -90,13 +90,13 @@ def _auc_and_variance(targets: np.ndarray, models: np.ndarray) -> tuple[np.ndarr
 
 
 def _shares(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of the other class that each positive, each negative is ranked rightly against."""
+    """Return, per positive and per negative, the share of the other class ranked correctly."""
     order = np.argsort(score)
     rising, hit = score[order], positive[order]
-    starts = np.concatenate([[0], np.flatnonzero(rising[1:] != rising[:-1]) + 1])  # of equal scores
+    starts = np.concatenate([[0], np.flatnonzero(rising[1:] != rising[:-1]) + 1])  # of tied scores
     ends = np.append(starts[1:], len(score))
     hits = np.concatenate([[0], np.cumsum(hit)])
-    positives = (hits[starts] + hits[ends]) / 2  # below, and half of those that tie
+    positives = (hits[starts] + hits[ends]) / 2  # all below and half of the ties
     negatives = (starts + ends) / 2 - positives
     right = np.where(
         hit,
@@ -109,12 +109,12 @@ def _shares(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjusted p-values (family-wise error); NaN is not a test, and stays."""
+    """Return Holm's adjusted p-values (family-wise error); NaN is not a test and stays NaN."""
     return _adjusted(p, lambda rising, n: np.maximum.accumulate(rising * np.arange(n, 0, -1)))
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's adjusted p-values (false discovery rate); NaN stays."""
+    """Return Benjamini and Hochberg's adjusted p-values (false discovery rate); NaN stays."""
 
     def step_up(rising: np.ndarray, n: int) -> np.ndarray:
         return np.minimum.accumulate((rising * n / np.arange(1, n + 1))[::-1])[::-1]
@@ -134,7 +134,7 @@ def _adjusted(p: np.ndarray, adjust: Callable[[np.ndarray, int], np.ndarray]) ->
 def table(
     targets: np.ndarray, first: np.ndarray, second: np.ndarray, labels: Names
 ) -> pd.DataFrame:
-    """One line for each label, with its p-value and the adjusted ones."""
+    """Return one line per label, with its p-value and the adjusted ones."""
     compared = compare(targets, first, second)
     frame = pd.DataFrame({"label": list(labels), **compared._asdict()})
     return frame.assign(p_holm=holm(compared.p), p_bh=benjamini_hochberg(compared.p))

@@ -1,6 +1,7 @@
-"""Figures as SVG: the same data give the same bytes. Matplotlib's Figure only, so no global state.
+"""Draw the papers' figures as SVG; the same data give the same bytes.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; shapes say the same again.
+Only Matplotlib's Figure is used, so there is no global state. The colours are those of Okabe and
+Ito, which colour-blind readers can distinguish; shapes repeat the distinction.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import safefiles
-from evaluation import Names, metrics
+from evaluation import Names, metrics, tables
 from evaluation.predictions import Predictions
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
@@ -23,12 +24,12 @@ PANEL = 2.3  # inches
 SIGNIFICANT = 0.05
 FEW = 10  # images in a bin of a reliability diagram
 
-# A decorator: labels and file names are shown as they are, `$` and `_` start no formula.
+# A decorator: `$` and `_` in labels and file names are shown as they are and start no formula.
 literal_text = matplotlib.rc_context({"text.parse_math": False})
 
 
 def printable(text: str) -> str:
-    """A file name with bytes that are no UTF-8 shows "?" for them."""
+    """Return a file name with "?" for bytes that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -43,35 +44,49 @@ def roc_curves(
     title: str = "",
     phantom: bool = False,
 ) -> Path:
-    """One panel a label; `readers` are decisions (images, labels), drawn as operating points.
+    """Draw one panel per label with its ROC curve.
 
-    A reader's point is filled where it lies below the curve.
+    `readers` are decisions (images, labels), drawn as operating points. A point is filled if it
+    lies below the curve.
     """
     columns = min(5 if len(labels) <= 10 else 7, len(labels))
-    rows = -(-len(labels) // columns)
-    figure = Figure((PANEL * columns, PANEL * rows + 1.0), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, panels = _grid_of_panels(len(labels), columns)
     auc = metrics.auroc(targets, probabilities)
-    for panel in panels[len(labels) :]:
-        panel.set_axis_off()
-    for label, (name, panel) in enumerate(zip(labels, panels, strict=False)):
-        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+    for label, (name, panel) in enumerate(zip(labels, panels, strict=True)):
+        _unit_square(panel)
         false, true = metrics.roc_curve(targets[:, label], probabilities[:, label])
         if np.isnan(auc[label]):
             panel.text(0.5, 0.5, "one class only", ha="center", va="center", color=GREY)
         else:
             panel.plot(false / false[-1], true / true[-1], color=BLUE, linewidth=1.3)
-        value = "n/a" if np.isnan(auc[label]) else f"{auc[label]:.3f}".replace("0.", ".", 1)
-        panel.set_title(f"{name}\nAUC {value}", fontsize=8)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        panel.tick_params(labelsize=7)
+        panel.set_title(f"{name}\nAUC {tables.number(auc[label])}", fontsize=8)
         if label % columns == 0:
             panel.set_ylabel("sensitivity", fontsize=7)
         if label + columns >= len(labels):
             panel.set_xlabel("1 − specificity", fontsize=7)
     _draw_readers(figure, panels, targets, probabilities, readers or {})
     return save(figure, path, title, phantom)
+
+
+def _grid_of_panels(
+    count: int, columns: int, size: tuple[float, float] = (PANEL, PANEL), legend: float = 1.0
+) -> tuple:
+    """Return a figure and its panels; `size` of a panel and height of the legend in inches."""
+    rows = -(-count // columns)
+    width, height = size[0] * columns, size[1] * rows + legend
+    figure = Figure((width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels[:count]
+
+
+def _unit_square(panel) -> None:
+    """Prepare a square panel from 0 to 1 with its diagonal."""
+    panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+    panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    panel.tick_params(labelsize=7)
 
 
 def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.ndarray]) -> None:
@@ -82,7 +97,7 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
         zip(readers.values(), itertools.cycle(READER_STYLES), strict=False)
     ):
         false, true = metrics.operating_points(targets, decisions)
-        for label, panel in enumerate(panels[: targets.shape[1]]):
+        for label, panel in enumerate(panels):
             face = colour if under[reader, label] == 1 else "white"
             style = {"markersize": 5, "markeredgecolor": colour, "markerfacecolor": face}
             panel.plot(false[label], true[label], marker, zorder=3, clip_on=False, **style)
@@ -95,7 +110,7 @@ def _draw_readers(figure, panels, targets, probabilities, readers: dict[str, np.
 
 
 def _legend(figure: Figure, handles: Sequence, names: Names, **style):
-    """A legend below the panels. Matplotlib would leave out names that begin with `_`."""
+    """Draw a legend below the panels; names may begin with `_`, which Matplotlib would skip."""
     stand_ins = [f"name {position}" for position in range(len(names))]
     legend = figure.legend(handles, stand_ins, loc="outside lower center", **style)
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -107,31 +122,23 @@ def _legend(figure: Figure, handles: Sequence, names: Names, **style):
 def roc_by_row(
     path: str | Path, rows: dict[str, Predictions], title: str = "", phantom: bool = False
 ) -> Path:
-    """Mo's Figure 1: one panel a network, with the curves of all its labels and their mean AUC."""
-    columns = min(3, len(rows))
-    lines = -(-len(rows) // columns)
-    figure = Figure((3.2 * columns, 3.4 * lines + 1.4), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    """Draw Mo's Figure 1: one panel per network with the ROC curves of all labels."""
+    figure, panels = _grid_of_panels(len(rows), min(3, len(rows)), size=(3.2, 3.4), legend=1.4)
     colours = matplotlib.color_sequences["tab20"]
-    for panel in panels[len(rows) :]:
-        panel.set_axis_off()
     for panel, letter, (name, predictions) in zip(panels, "abcdefghi", rows.items(), strict=False):
-        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+        _unit_square(panel)
         for label, colour in zip(
             range(len(predictions.labels)), itertools.cycle(colours), strict=False
         ):
             false, true = metrics.roc_curve(
                 predictions.targets[:, label], predictions.mean[:, label]
             )
-            curve: tuple = ([], [])  # of a label with one class only, which still has its legend
+            curve: tuple = ([], [])  # a label with one class only still has its legend
             if false[-1] and true[-1]:
                 curve = (false / false[-1], true / true[-1])
             panel.plot(*curve, color=colour, linewidth=1)
         mean = metrics.macro_mean(metrics.auroc(predictions.targets, predictions.mean))
-        panel.set_title(f"({letter}) {name}\nmean AUC {mean:.3f}".replace(" 0.", " ."), fontsize=8)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        panel.tick_params(labelsize=7)
+        panel.set_title(f"({letter}) {name}\nmean AUC {tables.number(float(mean))}", fontsize=8)
         panel.set_xlabel("1 − specificity", fontsize=7)
         panel.set_ylabel("sensitivity", fontsize=7)
     curves = panels[0].lines[1:]  # without the diagonal
@@ -148,7 +155,7 @@ def examples(
     title: str = "",
     phantom: bool = False,
 ) -> Path:
-    """Images (H, W) above the same with a heatmap (H, W, 3); a caption's first line is bold."""
+    """Draw images (H, W) above their heatmaps (H, W, 3); the first line of a caption is bold."""
     lines = max(caption.count("\n") for caption in captions)
     figure = Figure((PANEL * len(images), 2 * PANEL + 0.9 + 0.12 * lines), layout="constrained")
     panels = figure.subplots(2, len(images), squeeze=False)
@@ -176,7 +183,7 @@ def auc_comparison(
     phantom: bool = False,
     p: str = "p",
 ) -> Path:
-    """Chen's Figure 3: AUC by label of two models, from `delong.table`.
+    """Draw Chen's Figure 3: the AUC per label of two models, from `delong.table`.
 
     Labels that differ significantly (column `p` below .05) are bold with larger markers; a dashed
     line separates the high-level labels.
@@ -211,21 +218,17 @@ def auc_comparison(
 def reliability(
     path: str | Path, bins: pd.DataFrame, title: str = "", phantom: bool = False
 ) -> Path:
-    """Reliability diagrams, a panel a label: observed share against mean probability.
+    """Draw one reliability diagram per label: observed share against mean probability.
 
-    `bins`: group, variant, observed, predicted, images. Markers grow with the images of a bin; a
-    bin of few images says little, so it is hollow and no line leads to it.
+    `bins` has the columns group, variant, observed, predicted and images. Markers grow with the
+    number of images. A bin of few images is unreliable, so its marker is hollow and not connected.
     """
     labels, variants = bins["group"].unique(), bins["variant"].unique()
-    columns = min(4, len(labels))  # more could not be read on a small screen
-    rows = -(-len(labels) // columns)
-    figure = Figure((PANEL * columns, PANEL * rows + 1.0), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(labels) :]:
-        panel.set_axis_off()
+    columns = min(4, len(labels))  # more are unreadable on a small screen
+    figure, panels = _grid_of_panels(len(labels), columns)
     styles = dict(zip(variants, (("o", BLUE), ("s", ORANGE)), strict=False))
-    for place, (name, panel) in enumerate(zip(labels, panels, strict=False)):
-        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":")
+    for position, (name, panel) in enumerate(zip(labels, panels, strict=True)):
+        _unit_square(panel)
         for variant, (marker, colour) in styles.items():
             drawn = bins[(bins["group"] == name) & (bins["variant"] == variant)]
             sizes = 6 + 6 * np.log10(drawn["images"].to_numpy(float))
@@ -235,12 +238,9 @@ def reliability(
             points = drawn["predicted"], drawn["observed"], sizes, faces
             panel.scatter(*points, marker=marker, edgecolors=colour, linewidths=0.8, zorder=2)
         panel.set_title(name, fontsize=8)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        panel.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        panel.tick_params(labelsize=7)
-        if place % columns == 0:
+        if position % columns == 0:
             panel.set_ylabel("observed share", fontsize=7)
-        if place + columns >= len(labels):
+        if position + columns >= len(labels):
             panel.set_xlabel("mean probability", fontsize=7)
     handles = [
         matplotlib.lines.Line2D([], [], marker=marker, color=colour)
@@ -255,9 +255,10 @@ def reliability(
 def subgroups(
     path: str | Path, values: pd.DataFrame, title: str = "", phantom: bool = False
 ) -> Path:
-    """AUC, false negative and false positive rate of each subgroup, means over labels.
+    """Draw AUC, false negative and false positive rate of each subgroup, as means over labels.
 
-    `values`: by, subgroup, group (only "mean" is drawn), metric, value, low, high, images.
+    `values` has the columns by, subgroup, group (only "mean" is drawn), metric, value, low, high
+    and images.
     """
     mean = values[values["group"] == "mean"]
     names = mean.drop_duplicates(["by", "subgroup"])
@@ -268,10 +269,10 @@ def subgroups(
     colours = dict(zip(names["by"].unique(), itertools.cycle((BLUE, ORANGE, GREEN)), strict=False))
     for panel, metric in zip(panels, drawn, strict=True):
         lines = mean[mean["metric"] == metric]
-        for place, line in enumerate(lines.itertuples()):
+        for position, line in enumerate(lines.itertuples()):
             style = {"color": colours[line.by], "linewidth": 1.3}
-            panel.plot([line.low, line.high], [place, place], **style)
-            panel.plot(line.value, place, "o", markersize=4, color=colours[line.by])
+            panel.plot([line.low, line.high], [position, position], **style)
+            panel.plot(line.value, position, "o", markersize=4, color=colours[line.by])
         panel.set_title(f"{_MEASURES.get(metric, metric)}, mean over labels", fontsize=8)
         panel.tick_params(axis="x", labelsize=7)
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -285,16 +286,15 @@ _P_NAMES = {"p_holm": "p after Holm", "p_bh": "p after Benjamini–Hochberg"}
 
 
 def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
+    """Write a figure as SVG, with a warning across it if its images are phantoms."""
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
         size = min(26, 4 * figure.get_figwidth())
-        figure.text(
-            0.5, 0.5, PHANTOM_WARNING, fontsize=size, color=ORANGE, alpha=0.25, rotation=20,
-            ha="center", va="center", zorder=10,
-        )  # fmt: skip
+        style = {"fontsize": size, "color": ORANGE, "alpha": 0.25, "rotation": 20, "zorder": 10}
+        figure.text(0.5, 0.5, PHANTOM_WARNING, ha="center", va="center", **style)
     if title:
         figure.suptitle(printable(title), fontsize=9, color=ORANGE if phantom else "black")
-    # Ids from a salt and no date, else every file differs; text as text stays searchable.
+    # A fixed salt for ids and no date make files reproducible; text stays searchable.
     repeatable = matplotlib.rc_context({"svg.hashsalt": "figures", "svg.fonttype": "none"})
     with repeatable, safefiles.whole(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})

@@ -4,11 +4,11 @@ import cv2
 import matplotlib
 import numpy as np
 
-CLIP = 0.5  # share of the largest activation below which nothing is shown (Asadi 2025, Figure 3)
+CLIP = 0.5  # share of the maximum below which nothing is shown (Asadi 2025, Figure 3)
 
 
 def peak(heat: np.ndarray) -> tuple[float, float] | None:
-    """(x, y) of a map's largest value as fractions of the image; None where all is 0."""
+    """Return (x, y) of the maximum as fractions of the image; None if the map is 0 everywhere."""
     if not heat.max() > 0:
         return None
     row, column = np.unravel_index(heat.argmax(), heat.shape)
@@ -17,16 +17,17 @@ def peak(heat: np.ndarray) -> tuple[float, float] | None:
 
 
 def scaled(heat: np.ndarray, size: int, clip: float = CLIP) -> np.ndarray:
-    """(size, size) in [0, 1]: a map enlarged, as a share of its maximum, and 0 below `clip`."""
+    """Return the map enlarged to (size, size), as a share of its maximum, and 0 below `clip`."""
     large = cv2.resize(heat.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     share = np.clip(large / max(float(large.max()), 1e-12), 0, 1)
     return np.where(share < clip, 0, share)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, clip: float = CLIP, steps: int = 5) -> np.ndarray:
-    """(H, H, 3) uint8: a gray image under its map, in `steps` colours that end where it is clipped.
+    """Return a gray image under its map as (H, H, 3) uint8.
 
-    The colours are segmented, as in the paper: the eye reads a step, but no exact value, anyway.
+    The map has `steps` discrete colours, as in the paper, because exact values cannot be read from
+    an overlay. Values below `clip` are transparent.
     """
     gray = np.repeat(image.reshape(*image.shape[:2], 1).astype(np.float32), 3, axis=2)
     share = scaled(heat, len(image), clip)

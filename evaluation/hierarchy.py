@@ -1,7 +1,8 @@
-"""Hierarchies at prediction time: the chain rule, and how far predictions break parent >= child.
+"""Apply hierarchies to predictions: the chain rule, and violations of parent >= child.
 
-`parents` and `ancestors` are (labels, labels) 0/1 arrays: [m, p] is 1 where p is a parent, or m
-itself or an ancestor, of m. Probabilities are (..., labels), so a leading member axis may stay.
+`parents` and `ancestors` are (labels, labels) arrays of 0 and 1. parents[m, p] is 1 if p is a
+parent of m; ancestors[m, a] is 1 if a is m itself or one of its ancestors. Probabilities are
+(..., labels), so they may have a leading axis of members.
 """
 
 import numpy as np
@@ -9,9 +10,19 @@ import pandas as pd
 
 from evaluation import EvaluationError, Names
 
+COLUMNS = (
+    "parent",
+    "child",
+    "images",
+    "contradictions",
+    "exceeding",
+    "mean_excess",
+    "largest_excess",
+)
+
 
 def path_product(conditional: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
-    """P(m) as the product of P(a | its parents) over m and its ancestors, in float64."""
+    """Return P(m), the product of P(a | parents of a) over m and its ancestors, in float64."""
     conditional = np.asarray(conditional, float)
     _check_square(conditional, ancestors)
     if not ((conditional >= 0) & (conditional <= 1)).all():
@@ -25,11 +36,11 @@ def path_product(conditional: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
 def violations(
     probabilities: np.ndarray, parents: np.ndarray, labels: Names, threshold: float = 0.5
 ) -> pd.DataFrame:
-    """One line for each parent and child, over images (N, labels).
+    """Return one line per parent and child for probabilities (images, labels).
 
-    `contradictions` counts images that call the child present (above the threshold) and the parent
-    absent; `exceeding` those with P(child) > P(parent), where `mean_excess` and `largest_excess`
-    are of P(child) - P(parent).
+    `contradictions` counts the images whose child is above the threshold while the parent is not.
+    `exceeding` counts the images with P(child) > P(parent); `mean_excess` and `largest_excess` are
+    of P(child) - P(parent) over these images.
     """
     probabilities = np.asarray(probabilities)
     _check_square(probabilities, parents)
@@ -49,18 +60,7 @@ def violations(
                 "largest_excess": excess.max(initial=0),
             }
         )
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-_COLUMNS = (
-    "parent",
-    "child",
-    "images",
-    "contradictions",
-    "exceeding",
-    "mean_excess",
-    "largest_excess",
-)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _check_square(probabilities: np.ndarray, matrix: np.ndarray) -> None:

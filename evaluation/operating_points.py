@@ -1,8 +1,8 @@
-"""Thresholds that turn probabilities into present or absent, and what they give on other images.
+"""Choose thresholds for probabilities, and measure them on other images.
 
-A label is called present where its probability is at least its threshold. Choose thresholds on
-validation images and apply them to test images: on the images that chose them they look better
-than they are. Arrays are (images, labels); targets are 0, 1 or NaN (unknown, left out).
+A label is called present if its probability is at least its threshold. Choose thresholds on
+validation images and apply them to test images: on the images that they were chosen on, the results
+are too good. Arrays are (images, labels); targets are 0, 1 or NaN (unknown; left out).
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ COUNTS = ("TP", "FP", "FN", "TN")
 
 
 class Rule(NamedTuple):
-    """How a threshold is chosen: Youden's, or the best at a fixed sensitivity or specificity."""
+    """Youden's rule, or the best threshold with a given sensitivity or specificity."""
 
     fixed: str  # youden, sensitivity, specificity
     at_least: float = 0.0
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
 
 
 def parse(text: str) -> Rule:
-    """A rule from `youden`, `sensitivity=0.9` or `specificity=0.9`; EvaluationError otherwise."""
+    """Parse `youden`, `sensitivity=0.9` or `specificity=0.9`; raise EvaluationError otherwise."""
     name, equals, value = text.partition("=")
     if name == YOUDEN and not equals:
         return Rule(YOUDEN)
@@ -41,16 +41,16 @@ def parse(text: str) -> Rule:
         at_least = 0.0
     if name not in ("sensitivity", "specificity") or not 0 < at_least <= 1:
         raise EvaluationError(
-            f"{text!r} is no operating point: write youden, sensitivity=0.9 or specificity=0.9."
+            f"{text!r} is no operating point: use youden, sensitivity=0.9 or specificity=0.9."
         )
     return Rule(name, at_least)
 
 
 def choose(targets: np.ndarray, probabilities: np.ndarray, rule: Rule) -> np.ndarray:
-    """A threshold for each label; NaN where a label has one class only.
+    """Return one threshold per label; NaN where a label has one class only.
 
-    Of equally good thresholds the highest is taken, which gives the fewest false alarms. Infinity
-    means that no threshold reaches the specificity: nothing is called present.
+    Of equally good thresholds the highest is chosen, which gives the fewest false alarms. Infinity
+    means that no threshold reaches the specificity, so nothing is called present.
     """
     targets, probabilities = metrics.checked(targets, probabilities)
     thresholds = np.full(targets.shape[1], np.nan)
@@ -63,7 +63,7 @@ def choose(targets: np.ndarray, probabilities: np.ndarray, rule: Rule) -> np.nda
         sensitivity, specificity = true / true[-1], 1 - false / false[-1]
         if rule.fixed == YOUDEN:
             allowed = np.ones(len(distinct), bool)
-            # whole counts: rounding must not decide between equal sums
+            # integers, so that rounding cannot decide between equal sums
             worth = true * false[-1] - false * true[-1]
         elif rule.fixed == "sensitivity":
             allowed, worth = sensitivity >= rule.at_least - 1e-12, -false
@@ -75,7 +75,7 @@ def choose(targets: np.ndarray, probabilities: np.ndarray, rule: Rule) -> np.nda
 
 
 def outcomes(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """0 or 1 for each image, label and kind of outcome: (images, labels, TP FP FN TN)."""
+    """Return 1 for the outcome of an image and label, else 0: (images, labels, TP FP FN TN)."""
     targets, probabilities = metrics.checked(targets, probabilities)
     present = probabilities >= np.asarray(thresholds)
     known = ~np.isnan(thresholds)
@@ -85,7 +85,7 @@ def outcomes(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndar
 
 
 def measures(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """The measures of counts (..., TP FP FN TN); NaN where a measure divides by zero."""
+    """Return the measures of counts (..., TP FP FN TN); NaN where a denominator is zero."""
     true, false, missed, rejected = np.moveaxis(np.asarray(counts, float), -1, 0)
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -112,9 +112,9 @@ def table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Each label's measures at its threshold with intervals over patients, in long form.
+    """Return one line per label and measure, with intervals over patients.
 
-    group, metric, value, low, high, threshold, then the counts TP, FP, FN and TN.
+    The columns are group, metric, value, low, high, threshold, TP, FP, FN and TN.
     """
     each = outcomes(targets, probabilities, thresholds)
     counts = each.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Pictures of single predictions as PNG: Grad-CAM overlays, probabilities and the label tree."""
+"""Draw single predictions as PNG: Grad-CAM overlays, probabilities and the label tree."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ INK, FAINT = "#222222", "#777777"
 
 
 def percent(probability: float, spread: float | None = None) -> str:
-    """A probability, and what members or passes differ by, as whole percents."""
+    """Return a probability as a whole percentage, with the deviation over members if given."""
     text = f"{100 * probability:.0f} %"
     return text if spread is None else f"{100 * probability:.0f} ± {100 * spread:.0f} %"
 
@@ -36,9 +36,9 @@ def activations(
     columns: int = 7,
     title: str = "",
 ) -> Path:
-    """Asadi's Figure 3: a tile a label with its Grad-CAM, probability and uncertainty.
+    """Draw Asadi's Figure 3: one tile per label with Grad-CAM, probability and uncertainty.
 
-    `image` (H, H), `heat` (labels, h, w); the names of `true` labels are bold.
+    `image` is (H, H) and `heat` (labels, h, w). The names of `true` labels are bold.
     """
     rows = -(-len(labels) // columns)
     figure = Figure((1.75 * columns, 2.06 * rows + 0.35), layout="constrained")
@@ -71,9 +71,9 @@ def prediction(
     title: str = "",
     note: str = "",
 ) -> Path:
-    """One image's page: the picture, its likeliest labels, where they come from, the label tree.
+    """Draw one image with its likeliest labels, their Grad-CAM maps and the label tree.
 
-    `image` (H, H); `heat` (shown, h, w) are the maps of the `shown` labels; `parents` (labels,
+    `image` is (H, H). `heat` (shown, h, w) has the maps of the `shown` labels. `parents` (labels,
     labels) is 1 at [child, parent].
     """
     figure = Figure((12, 7.6), layout="constrained")
@@ -109,7 +109,7 @@ def _picture(tile, pixels: np.ndarray) -> None:
 
 
 def _bars(tile, labels, probabilities: np.ndarray, spread: np.ndarray | None, most: int = 10):
-    """The likeliest labels, the first on top, with whiskers of one standard deviation."""
+    """Draw bars of the likeliest labels, with whiskers of one standard deviation."""
     likeliest = np.argsort(-probabilities, kind="stable")[:most]
     positions = np.arange(len(likeliest))
     values = probabilities[likeliest]
@@ -129,16 +129,21 @@ def _bars(tile, labels, probabilities: np.ndarray, spread: np.ndarray | None, mo
 
 
 def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
-    """The hierarchy as an indented list, each label on a ground of its probability's colour."""
+    """Draw the hierarchy as an indented list; the colour of each box shows the probability."""
     lines = outline(parents)
     height = max(len(lines), 14)
     for position, (label, level) in enumerate(lines):
         left = 0.04 * level
         box = matplotlib.patches.FancyBboxPatch(
-            (left, position + 0.09), 0.035, 0.82 - 0.18,
-            boxstyle="round,pad=0.004", mutation_aspect=height,
-            facecolor=COLOURS(probabilities[label]), edgecolor="#999999", linewidth=0.4,
-        )  # fmt: skip
+            (left, position + 0.09),
+            width=0.035,
+            height=0.82 - 0.18,
+            boxstyle="round,pad=0.004",
+            mutation_aspect=height,
+            facecolor=COLOURS(probabilities[label]),
+            edgecolor="#999999",
+            linewidth=0.4,
+        )
         tile.add_patch(box)
         label_spread = None if spread is None else spread[label]
         weight = "bold" if probabilities[label] >= 0.5 else "normal"
@@ -153,18 +158,21 @@ def _tree(tile, labels, probabilities, spread, parents: np.ndarray) -> None:
 
 
 def outline(parents: np.ndarray) -> list[tuple[int, int]]:
-    """(label, level) in the order of an indented list; of several parents, the deepest counts."""
+    """Return (label, level) in the order of an indented list; the deepest parent counts."""
     count = len(parents)
     level = np.zeros(count, int)
-    for _ in range(count):  # the longest way down to every label
+    for _ in range(count):  # the longest path to every label
         for child, parent in np.argwhere(parents > 0):
             level[child] = max(level[child], level[parent] + 1)
-    above = [max(np.flatnonzero(of), key=lambda p: level[p], default=-1) for of in parents > 0]
+    above = [
+        max(np.flatnonzero(own_parents), key=lambda parent: level[parent], default=-1)
+        for own_parents in parents > 0
+    ]
     lines: list[tuple[int, int]] = []
 
     def walk(parent: int, depth: int) -> None:
         children = [label for label in range(count) if above[label] == parent]
-        # what leads further comes last, so that a list of leaves is not torn apart
+        # labels with children come last, so that the leaves stay together
         for label in sorted(children, key=lambda label: label in above):
             lines.append((label, depth))
             walk(label, depth + 1)

@@ -1,11 +1,11 @@
-"""The file `predictions.npz`: the boundary between networks and numbers.
+"""Read and write `predictions.npz`, the boundary between networks and numbers.
 
-It holds ids, patients, labels, targets (0, 1 or NaN) and probabilities with a leading axis of
+The file contains ids, patients, labels, targets (0, 1 or NaN), probabilities with a leading axis of
 members (ensemble, test-time draws or Monte-Carlo passes; one for a plain network), and a digest of
-all of them. A file that is damaged, incomplete or contradicts itself is an EvaluationError.
+all of them. Damaged, incomplete or inconsistent files raise EvaluationError.
 
-Probabilities are float64: they differ wherever float32 logits do, up to logits of about 24. Float32
-probabilities would tie neighbours from 3 on and all be 1 above 17.
+Probabilities are float64, so that they differ wherever float32 logits differ, up to logits of about
+24. As float32, neighbouring logits would tie from 3 on, and all would be 1 above 17.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ import numpy as np
 import safefiles
 from evaluation import EvaluationError, Names
 
-VALIDATION = "validation.npz"  # the same of a run's validation images, which choose thresholds
-DIGEST = "digest"  # the array of a file that holds `content_digest` of the others
-WHAT_TO_DO = "If a run wrote it, delete it and run the same command again"
+VALIDATION = "validation.npz"  # predictions on a run's validation images, for thresholds
+DIGEST = "digest"  # name of the array with `content_digest` of all others
+WHAT_TO_DO = "If a run wrote it, delete it and rerun the command"
 
 
 class Predictions(NamedTuple):
@@ -36,12 +36,12 @@ class Predictions(NamedTuple):
 
     @property
     def mean(self) -> np.ndarray:
-        """(images, labels): the mean over members, which is what is scored."""
+        """Return the mean over members, (images, labels), which is scored."""
         return self.probabilities.mean(axis=0)
 
 
 def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.mean) -> Predictions:
-    """One prediction for each unit, such as a study: the mean of its images', or another pool."""
+    """Return one prediction per unit, such as a study: the mean (or `pool`) of its images."""
     names, first, unit = np.unique(np.asarray(units, str), return_index=True, return_inverse=True)
     truth = predictions.targets
     if not np.array_equal(truth, truth[first][unit], equal_nan=True):
@@ -57,7 +57,7 @@ def pooled(predictions: Predictions, units: Sequence[str], pool: Callable = np.m
 
 
 def save(path: str | Path, predictions: Predictions) -> None:
-    """Write a predictions file, whole or not at all; refuses what `load` would refuse."""
+    """Write a predictions file atomically; raise EvaluationError if `load` would refuse it."""
     arrays: dict[str, Any] = {
         "ids": np.asarray([str(each) for each in predictions.ids]),
         "patients": np.asarray([str(each) for each in predictions.patients]),
@@ -74,10 +74,10 @@ def save(path: str | Path, predictions: Predictions) -> None:
 
 
 def load(path: str | Path, *, require_digest: bool = False) -> Predictions:
-    """A predictions file, or an EvaluationError that says what is wrong with it.
+    """Read a predictions file; raise EvaluationError if anything is wrong with it.
 
-    A digest in the file is always compared with the content. `require_digest` also refuses files
-    without one: the engine asks for it, while scoring reads older and foreign files too.
+    A digest in the file is always checked. `require_digest` also refuses files without one: the
+    engine sets it, while scoring reads older and foreign files too.
     """
     arrays = _read(Path(path))
     if DIGEST not in arrays and require_digest:
@@ -97,7 +97,7 @@ def load(path: str | Path, *, require_digest: bool = False) -> Predictions:
 
 
 def content_digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the arrays of a predictions file and their types, without their compression."""
+    """Return the SHA-256 of the arrays of a predictions file and their types, uncompressed."""
     total = hashlib.sha256()
     for name in Predictions._fields:
         array = np.ascontiguousarray(arrays[name])
@@ -107,9 +107,9 @@ def content_digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def truth_digest(ids: Names, targets: np.ndarray, labels: Names) -> str:
-    """SHA-256 of what predictions are scored against: which images, which labels, which targets.
+    """Return the SHA-256 of what predictions are scored against: images, labels and targets.
 
-    The order of the images does not matter, that of the labels does.
+    The order of the labels matters; that of the images does not.
     """
     images, targets = np.asarray([str(each) for each in ids]), np.asarray(targets, np.float32)
     order = np.argsort(images, kind="stable")
@@ -123,7 +123,7 @@ def _refusal(path: str | Path, problem: str) -> EvaluationError:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, each checked against its CRC before NumPy looks at it."""
+    """Return the arrays of a file; each is checked against its CRC before NumPy reads it."""
     if not path.exists():
         raise EvaluationError(f"There is no predictions file {path}; check the path.")
     if not path.is_file():
@@ -148,7 +148,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:
-    """Why arrays cannot be predictions; empty where they can."""
+    """Return why the arrays are not valid predictions; empty if they are."""
     return _wrong_types(arrays) or _wrong_shapes(arrays) or _wrong_values(arrays)
 
 
@@ -175,7 +175,7 @@ def _wrong_shapes(arrays: dict[str, np.ndarray]) -> str:
     images, labels = len(arrays["ids"]), len(arrays["labels"])
     members = len(arrays["probabilities"])
     if not (images and labels and members):
-        return f"it has {images} images, {labels} labels and {members} members, none may be 0"
+        return f"it has {images} images, {labels} labels and {members} members; none may be 0"
     expected = {
         "patients": (images,),
         "targets": (images, labels),
@@ -194,7 +194,7 @@ def _wrong_values(arrays: dict[str, np.ndarray]) -> str:
     for name in ("ids", "labels"):
         values, counts = np.unique(arrays[name], return_counts=True)
         if len(twice := values[counts > 1]):
-            return f"its {name} hold {str(twice[0])!r} more than once"
+            return f"its {name} contain {str(twice[0])!r} more than once"
     targets, probabilities = arrays["targets"].astype(float), arrays["probabilities"]
     odd = ~((targets == 0) | (targets == 1) | np.isnan(targets))
     if odd.any():
@@ -208,5 +208,5 @@ def _wrong_values(arrays: dict[str, np.ndarray]) -> str:
     try:
         meta = json.loads(str(arrays["meta"]))
     except (ValueError, RecursionError) as error:
-        return f"its meta are not JSON ({error})"
-    return "" if isinstance(meta, dict) else "its meta are not a JSON object"
+        return f"its meta is not JSON ({error})"
+    return "" if isinstance(meta, dict) else "its meta is not a JSON object"

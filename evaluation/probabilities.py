@@ -4,11 +4,11 @@ import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of classes that exclude one another."""
+    """Return the probabilities of mutually exclusive classes."""
     exponentials = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits; computed in float64, because float32 makes ties above 17."""
+    """Return the probabilities of logits; float32 would tie all logits above 17."""
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))

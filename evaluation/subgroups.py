@@ -1,9 +1,9 @@
-"""A model's numbers by sex, age band or view, and the gaps between these groups.
+"""Compare a model's results between groups of images: by sex, age band or view.
 
-AUC of each label, and false negative and false positive rates at its operating point. Every group
-is resampled with the same patients, so gaps are paired where a patient has images in both groups
-(two views). Each gap has a p-value from its bootstrap deviation and one adjusted by Holm's method
-for all gaps of the table: with many labels and groups some gaps look large by chance.
+The results are the AUC of each label, and its false negative and false positive rates at its
+operating point. All groups use the same resamples of patients, so gaps are paired if a patient has
+images in both groups (two views). Each gap has a p-value from its bootstrap deviation, and one
+adjusted by Holm's method for all gaps of the table, because some of many gaps are large by chance.
 """
 
 import itertools
@@ -18,21 +18,21 @@ from evaluation import EvaluationError, Names, bootstrap, delong, metrics, opera
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60-79"), (80, "80 and over"))
-OLDEST = 120  # years; some label files hold ages such as 411
+OLDEST = 120  # years; some label files contain ages such as 411
 AVERAGE = "mean"
 RATES = ("FNR", "FPR")
-FEWEST = 10  # positives (for AUC and FNR) and negatives (for AUC and FPR) in a group to be tested
+FEWEST = 10  # positives (AUC, FNR) and negatives (AUC, FPR) that a group needs for a test
 
 
 class Subgroups(NamedTuple):
-    """One line a group, label and metric; and one a pair of groups, label and metric."""
+    """Results per group, label and metric, and gaps per pair of groups, label and metric."""
 
     values: pd.DataFrame  # by, subgroup, group, metric, value, low, high, positives, images
     gaps: pd.DataFrame  # by, first, second, group, metric, difference, low, high, p, p_holm
 
 
 def age_bands(ages: Sequence) -> np.ndarray:
-    """The age band of each image; ages may be numbers or texts such as 058Y."""
+    """Return the age band of each image; ages may be numbers or texts such as 058Y."""
     texts = pd.Series([str(age).strip() for age in ages])
     years = pd.to_numeric(texts.str.removesuffix("Y").str.removesuffix("y"), errors="coerce")
     known = years.between(0, OLDEST).to_numpy()
@@ -42,22 +42,22 @@ def age_bands(ages: Sequence) -> np.ndarray:
 
 
 def sexes(values: Sequence) -> np.ndarray:
-    """female, male or unknown, from F, M, Female, Male or any other text."""
+    """Return female, male or unknown for texts such as F, M, Female and Male."""
     names = {"f": "female", "female": "female", "m": "male", "male": "male"}
     return np.array([names.get(str(value).strip().casefold(), UNKNOWN) for value in values])
 
 
 def views(values: Sequence) -> np.ndarray:
-    """The view as written (PA, AP, Frontal AP), or unknown where it is blank."""
+    """Return the view as written (PA, AP, Frontal AP), or unknown if it is blank."""
     texts = [str(value).strip() for value in values]
     return np.array([UNKNOWN if text in ("", "nan", "None") else text for text in texts])
 
 
-ATTRIBUTES = {"sex": sexes, "age": age_bands, "view": views}  # name -> values to subgroups
+ATTRIBUTES = {"sex": sexes, "age": age_bands, "view": views}  # name -> groups of its values
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The attributes in a text such as `sex,age`; EvaluationError where one is unknown."""
+    """Parse attributes such as `sex,age`; raise EvaluationError if one is unknown."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     if unknown := [name for name in names if name not in ATTRIBUTES]:
         raise EvaluationError(f"--by {unknown[0]!r} is unknown; use {', '.join(ATTRIBUTES)}.")
@@ -75,7 +75,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Subgroups:
-    """Every group of every attribute in `by` (attribute -> the group of each image)."""
+    """Compare the groups of every attribute in `by`, which maps it to the group of each image."""
     values, gaps = [], []
     for attribute, group_of in by.items():
         if len(group_of) != len(targets):
@@ -104,11 +104,12 @@ def compare(
             gaps += _gap_rows(pair, labels, measured[first], measured[second], tested)
     columns = ["by", "first", "second", "group", "metric", "difference", "low", "high", "p"]
     frame = pd.DataFrame(gaps, columns=columns)
-    return Subgroups(pd.DataFrame(values), frame.assign(p_holm=_holm(frame)))
+    p_holm = delong.holm(frame["p"].to_numpy(float))
+    return Subgroups(pd.DataFrame(values), frame.assign(p_holm=p_holm))
 
 
 def _measure(targets, probabilities, thresholds, patients, *, resamples: int, seed: int):
-    """({metric: (labels + mean,)}, {metric: (resamples, labels + mean)}) of one group's images."""
+    """Return {metric: (labels + mean,)} and {metric: (resamples, labels + mean)} of one group."""
     each = operating_points.outcomes(targets, probabilities, thresholds)
     rates = operating_points.measures(each.sum(axis=0))
     drawn = operating_points.measures(bootstrap.totals(each, patients, resamples, seed))
@@ -117,7 +118,7 @@ def _measure(targets, probabilities, thresholds, patients, *, resamples: int, se
     scored = bootstrap.scores(targets, probabilities, patients, resamples, seed)
     draws = {"AUC": scored.auc} | {name: drawn[name] for name in RATES}
     for name, value in point.items():
-        # the mean of every resample is over the labels that the group's own mean is over
+        # average the same labels in every resample as in the group's own mean
         draws[name] = np.where(np.isnan(value), np.nan, draws[name])
     return tuple(
         {name: _with_mean(value) for name, value in part.items()} for part in (point, draws)
@@ -142,16 +143,16 @@ def _rows(group: dict, labels, point: dict, draws: dict, targets: np.ndarray) ->
 
 
 def _enough(targets: np.ndarray) -> np.ndarray:
-    """Whether a group has enough cases to test a gap: (AUC, FNR, FPR; labels)."""
+    """Return per metric (AUC, FNR, FPR) and label if a group has enough cases for a test."""
     positives, negatives = ((targets == value).sum(axis=0) >= FEWEST for value in (1, 0))
     return np.stack([positives & negatives, positives, negatives])
 
 
 def _gap_rows(pair: dict, labels, first: tuple, second: tuple, tested: np.ndarray) -> list[dict]:
-    """Second minus first. The mean is over the labels that both groups have.
+    """Return the gaps, second minus first; their mean is over the labels that both groups have.
 
-    Gaps of labels with few cases are listed with their interval, but not tested: resampling three
-    cases says little.
+    Gaps of labels with few cases have an interval but no p-value, because resampling a few cases is
+    unreliable.
     """
     rows = []
     for metric, enough in zip(first[0], tested, strict=True):
@@ -171,12 +172,8 @@ def _gap_rows(pair: dict, labels, first: tuple, second: tuple, tested: np.ndarra
     return rows
 
 
-def _holm(gaps: pd.DataFrame) -> np.ndarray:
-    return delong.holm(gaps["p"].to_numpy(float))
-
-
 def multiplicity(gaps: pd.DataFrame) -> str:
-    """How many gaps were tested, and how many chance alone would make look significant."""
+    """Say how many gaps were tested, and how many would be significant by chance alone."""
     tests = int(gaps["p"].notna().sum())
     small, adjusted = (int((gaps[column] < 0.05).sum()) for column in ("p", "p_holm"))
     return (

@@ -1,4 +1,4 @@
-"""Tables of our numbers beside the published ones, as Markdown, terminal text or CSV."""
+"""Format tables of our numbers next to the published ones, as Markdown, terminal text or CSV."""
 
 import itertools
 import textwrap
@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 import safefiles
-from evaluation.published import FAILED, RELEASED, verdict_kind
+from evaluation.published import FAILED, RELEASED, decimals, verdict_kind
 
-WIDTH = 100
-MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is printed with its columns down the page
-HEADING = 9  # a heading is wrapped to the width of its column, but not below this
-DECIMALS = 3  # of numbers without a printed counterpart
+WIDTH = 100  # characters of a terminal line
+MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is transposed
+HEADING = 9  # the least width of a column, in characters
+DECIMALS = 3  # decimals of numbers without a published counterpart
 MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")
-LONGEST_REASON = 40  # characters of "failed: REASON" that fit beside the name of a row
+LONGEST_REASON = 40  # characters of "failed: REASON" that fit next to the name of a row
 NOT_COMPARABLE = "not comparable ("
 HOW_CLAIMS_ARE_JUDGED = (
     "Ours: a claim *holds* where it is true in the whole 95 % interval of the difference between "
@@ -25,23 +25,30 @@ HOW_CLAIMS_ARE_JUDGED = (
 )
 
 
-def number(value: float, decimals: int = DECIMALS) -> str:
-    """A value to so many decimals, without a leading zero: `.873`; NaN is n/a."""
-    if pd.isna(value):
-        return MISSING
-    text = f"{value:.{decimals}f}"
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+def without_leading_zero(text: str) -> str:
+    """Return a formatted number as the papers print it: `.873`, `-.02` or `+.02`."""
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def number(value: float, digits: int = DECIMALS) -> str:
+    """Return a value with this many decimals and no leading zero, `.873`; NaN is `n/a`."""
+    return MISSING if pd.isna(value) else without_leading_zero(f"{value:.{digits}f}")
+
+
+def with_interval(value: float, low: float, high: float, digits: int = DECIMALS) -> str:
+    """Return `.873 [.861, .884]`, or the value alone if its interval is unknown."""
+    if pd.isna(low) or pd.isna(high):
+        return number(value, digits)
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def interval(value: float, low: float, high: float, decimals: int = DECIMALS) -> str:
-    """`.873 [.861, .884]`; without the brackets where no interval is known."""
-    if pd.isna(low) or pd.isna(high):
-        return number(value, decimals)
-    return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
+    """Return `with_interval`; kept until all callers use the new name."""
+    return with_interval(value, low, high, decimals)
 
 
 def as_printed(side_by_side: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each printed table in the paper's shape: under a published row, ours and the verdicts."""
+    """Return each table in the paper's shape: a published row, then our row and the verdicts."""
     tables = side_by_side.groupby("table", sort=False)
     return {_title(name, cells): _printed(cells) for name, cells in tables}
 
@@ -52,13 +59,13 @@ def _title(name: str, cells: pd.DataFrame) -> str:
 
 
 def _printed(cells: pd.DataFrame) -> pd.DataFrame:
-    decimals = cells["printed"].dropna().map(_decimals).max()
-    decimals = DECIMALS if pd.isna(decimals) else decimals  # of our cells that were not printed
+    digits = cells["printed"].dropna().map(decimals).max()
+    digits = DECIMALS if pd.isna(digits) else digits  # for our cells without a published number
     cells = cells.assign(
         heading=cells["column"] + (" " + cells["metric"] if cells["metric"].nunique() > 1 else ""),
-        printed=[_as_printed(value) for value in cells["printed"]],
-        ours=[_our_cell(cell, decimals) for cell in cells.to_dict("records")],
-        verdict=cells["verdict"].map(verdict_kind),  # the reason stands above the table
+        printed=cells["printed"].fillna("").map(without_leading_zero),
+        ours=[_our_cell(cell, digits) for cell in cells.to_dict("records")],
+        verdict=cells["verdict"].map(verdict_kind),  # the reason is printed above the table
         failed=cells["verdict"].where(cells["verdict"].str.startswith(FAILED), ""),
     )
     rows = list(cells["row"].unique())
@@ -78,13 +85,13 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
                 "published" if ran else "quoted" if words == {"quoted"} else "published, not run"
             )
             lines[row, shown] = printed.loc[row]
-        told = words - {"undefined"}  # those cells say so themselves: n/a
-        if told == {"failed"}:
+        verdict_words = words - {"undefined"}  # an undefined cell already shows n/a
+        if verdict_words == {"failed"}:
             lines[row, f"ours, {_shortened(reasons[row])}"] = ours.loc[row]
-        elif told == {RELEASED}:
+        elif verdict_words == {RELEASED}:
             lines[row, "not ours"] = ours.loc[row]
-        elif told in ({"not comparable"}, {"not published"}):
-            lines[row, f"ours, {told.pop()}"] = ours.loc[row]
+        elif verdict_words in ({"not comparable"}, {"not published"}):
+            lines[row, f"ours, {verdict_words.pop()}"] = ours.loc[row]
         elif ran:
             lines[row, "ours"] = ours.loc[row]
             lines[row, "verdict"] = verdicts.loc[row]
@@ -92,47 +99,38 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
     return wide if len(columns) > MANY_COLUMNS else wide.T
 
 
-def _as_printed(value: str) -> str:
-    return "" if pd.isna(value) else value.replace("0.", ".", 1) if value[:2] == "0." else value
-
-
 def _shortened(reason: str) -> str:
     short = len(reason) <= LONGEST_REASON
     return reason if short else reason[: LONGEST_REASON - 1].rstrip() + "…"
 
 
-def _our_cell(cell: dict, decimals: int) -> str:
+def _our_cell(cell: dict, digits: int) -> str:
     if cell["verdict"] in NOT_RUN or cell["verdict"].startswith(FAILED):
         return ""
     if not pd.isna(cell["printed"]):
-        decimals = _decimals(cell["printed"])
-    return interval(cell["ours"], cell["low"], cell["high"], decimals)
-
-
-def _decimals(printed: str) -> int:
-    return len(printed.partition(".")[2])
+        digits = decimals(cell["printed"])
+    return with_interval(cell["ours"], cell["low"], cell["high"], digits)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A side-by-side frame table by table under its headings; any other frame as it is."""
+    """Return a frame as Markdown; a side-by-side frame is split into the papers' tables."""
     if not _is_side_by_side(table):
         return "\n".join(_markdown_lines(table)) + "\n"
     parts = [f"**{warning}**\n" for warning in warnings(table)]
     for name, printed in as_printed(table).items():
         parts += [f"### {name}\n", "\n".join(_markdown_lines(printed)) + "\n"]
-    parts += (
-        ["\n".join(f"- {line}" for line in footnotes(table)) + "\n"] if footnotes(table) else []
-    )
+    if notes := footnotes(table):
+        parts.append("\n".join(f"- {line}" for line in notes) + "\n")
     return "\n".join(parts)
 
 
 def titled(title: str, text: str) -> str:
-    """A text under its title, for a terminal."""
+    """Return a text under its underlined title."""
     return f"{title}\n{'-' * len(title)}\n{text}"
 
 
 def to_text(table: pd.DataFrame, width: int = WIDTH) -> str:
-    """The same for a terminal: aligned, wide tables continued in further blocks of columns."""
+    """Return a frame as aligned text; wide tables continue in further blocks of columns."""
     if not _is_side_by_side(table):
         return "\n\n".join(_text_blocks(table, width)) + "\n"
     parts = [f"*** {warning} ***" for warning in warnings(table)]
@@ -143,12 +141,12 @@ def to_text(table: pd.DataFrame, width: int = WIDTH) -> str:
 
 
 def to_csv(table: pd.DataFrame, path: str | Path) -> Path:
-    """The frame as CSV, whole or not at all."""
+    """Write a frame as CSV, atomically."""
     return _write(path, table.to_csv(index=False))
 
 
 def write(table: pd.DataFrame, folder: str | Path, stem: str) -> tuple[Path, Path]:
-    """`folder/stem.csv` for programs and `folder/stem.md` for people."""
+    """Write a frame to `folder/stem.csv` and `folder/stem.md`, and return both paths."""
     folder = Path(folder)
     return (
         to_csv(table, folder / f"{stem}.csv"),
@@ -157,7 +155,7 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str) -> tuple[Path, Pat
 
 
 def warnings(side_by_side: pd.DataFrame) -> list[str]:
-    """Why our numbers must not be read against the published ones, once for each reason."""
+    """Return each reason why our numbers are not comparable with the published ones, once."""
     verdicts = side_by_side["verdict"]
     reasons = verdicts[verdicts.str.startswith(NOT_COMPARABLE)].drop_duplicates()
     reasons = reasons.str.removeprefix(NOT_COMPARABLE).str.removesuffix(")")
@@ -165,12 +163,12 @@ def warnings(side_by_side: pd.DataFrame) -> list[str]:
 
 
 def warning(reason: str) -> str:
-    """What stands above numbers that must not be read against the published ones."""
+    """Return the warning above numbers that are not comparable with the published ones."""
     return f"{reason}, not comparable with the published values"
 
 
 def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -> str:
-    """Judged claims as Markdown: each quote once, and a line for each comparison under it."""
+    """Return judged claims as Markdown: each quote once, with one line per comparison."""
     counts = checked["ours"].str.split(":").str[0].value_counts()
     parts = [f"# {title}\n", *([f"**{warning(not_comparable)}**\n"] if not_comparable else [])]
     parts += [f"{HOW_CLAIMS_ARE_JUDGED}\n"]
@@ -189,7 +187,7 @@ def claims_page(checked: pd.DataFrame, title: str, not_comparable: str | None) -
 
 
 def claim_in_words(line: dict) -> tuple[str, str]:
-    """`HLUP-finetune > BR-all by 2 %` and `leaf AUC (Table 1)` of a line of claims.csv."""
+    """Return a line of claims.csv as two texts: `A > B by 2 %` and `leaf AUC (Table 1)`."""
     rows = "every other row" if line["right_row"] == "*" else line["right_row"].replace("|", ", ")
     columns = "every label" if line["column"] == "*" else line["column"].replace("|", ", ")
     amount = ""
@@ -208,13 +206,13 @@ def _with_details(verdict: str, *details: str) -> str:
 
 
 def left_aligned(table: pd.DataFrame) -> str:
-    """A Markdown table of words."""
+    """Return a Markdown table whose columns are aligned to the left, for text."""
     heading, ruler, *lines = _markdown_lines(table)
     return "\n".join([heading, ruler.replace("---:", "---"), *lines]) + "\n"
 
 
 def footnotes(side_by_side: pd.DataFrame) -> list[str]:
-    """The notes on cells, each once; where a quoted number comes from is left to the CSV."""
+    """Return each note on cells once; sources of quoted numbers are only in the CSV."""
     noted = side_by_side[side_by_side["note"].ne("") & side_by_side["verdict"].ne("quoted")]
     sizes = side_by_side.groupby(["table", "row"]).size()
     ran_here = side_by_side["ours"].notna() & side_by_side["verdict"].ne(RELEASED)
@@ -235,8 +233,8 @@ def footnotes(side_by_side: pd.DataFrame) -> list[str]:
             where = "All of ours"
         lines.append(f"{where}: {note}")
     verdicts = side_by_side[["row", "verdict"]].drop_duplicates().itertuples(index=False)
-    cut = [each for each in verdicts if each.verdict.startswith(FAILED)]
-    return lines + [f"{row}: {text}" for row, text in cut if text != _shortened(text)]
+    failures = [each for each in verdicts if each.verdict.startswith(FAILED)]
+    return lines + [f"{row}: {text}" for row, text in failures if text != _shortened(text)]
 
 
 def _is_side_by_side(table: pd.DataFrame) -> bool:
@@ -244,7 +242,7 @@ def _is_side_by_side(table: pd.DataFrame) -> bool:
 
 
 def _grid(table: pd.DataFrame) -> tuple[list[str], list[list[str]], int]:
-    """Header and rows as text, and how many leading columns name the row."""
+    """Return header and rows as text, and the number of leading columns that name the row."""
     named = not isinstance(table.index, pd.RangeIndex)
     names = table.index.nlevels if named else 0
     header = [""] * names + [
@@ -275,7 +273,7 @@ def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 
 
 def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
-    """Aligned lines; columns beyond the width follow in a further block, rows named again."""
+    """Yield aligned blocks of columns that fit the width; each repeats the names of the rows."""
     header, rows, names = _grid(table)
     columns = [*zip(*rows, strict=True)] or [()] * len(header)  # a table may have no rows
     widths = [
@@ -305,5 +303,5 @@ def _text_blocks(table: pd.DataFrame, width: int) -> Iterator[str]:
 
 
 def _write(path: str | Path, text: str) -> Path:
-    """UTF-8, whole or not at all; bytes of a file name that are no UTF-8 become \\udcXX."""
+    """Write UTF-8 atomically; bytes of a file name that are not UTF-8 become \\udcXX."""
     return safefiles.write(path, text.encode("utf-8", "backslashreplace"))

@@ -1,7 +1,8 @@
-"""Calibration, and whether the uncertainty of several members (ensemble, MC passes) finds errors.
+"""Measure calibration, and how well the uncertainty of several members detects errors.
 
-Arrays are (images, labels), for `spread` with a leading axis of members; targets are 0, 1 or NaN
-(unknown, left out). Every result is one value per label, NaN where it is undefined.
+Members are the networks of an ensemble or Monte-Carlo passes. Arrays are (images, labels); `spread`
+takes a leading axis of members. Targets are 0, 1 or NaN (unknown; left out). Results have one value
+per label, NaN where it is undefined.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ BINS = 15  # Guo et al. 2017
 
 
 def brier(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The mean squared difference of probability and outcome; 0 is perfect, .25 is always .5."""
+    """Return the mean squared error of the probabilities: 0 is perfect, .25 is always .5."""
     targets, probabilities = _checked(targets, probabilities)
     return metrics.macro_mean((probabilities.T.astype(float) - targets.T) ** 2)
 
@@ -20,7 +21,7 @@ def brier(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def calibration_error(
     targets: np.ndarray, probabilities: np.ndarray, bins: int = BINS
 ) -> np.ndarray:
-    """ECE: |observed share - mean probability| over bins of equal width, weighted by images."""
+    """Return the ECE: |observed share - mean probability| over bins, weighted by images."""
     targets, probabilities = _checked(targets, probabilities)
     bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)  # 1.0 is in the last bin
     errors = np.full(targets.shape[1], np.nan)
@@ -36,10 +37,10 @@ def calibration_error(
 def reliability(
     target: np.ndarray, probability: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One label's reliability diagram: observed share, mean probability and images of each bin.
+    """Return observed share, mean probability and images per bin of one label.
 
-    Bins have equal width and are those of scikit-learn's calibration_curve: a probability on the
-    border of two bins belongs to the lower one. Empty bins are left out.
+    Bins have equal width, as in scikit-learn's calibration_curve: a probability on the border of
+    two bins belongs to the lower one. Empty bins are left out.
     """
     targets, probabilities = _checked(np.asarray(target)[:, None], np.asarray(probability)[:, None])
     known = ~np.isnan(targets[:, 0])
@@ -54,22 +55,22 @@ def reliability(
     return observed, mean, images[filled]
 
 
-LOGIT_LIMIT = 1e-12  # probabilities of 0 and 1 count as this far from them
+LOGIT_LIMIT = 1e-12  # probabilities are clipped to this distance from 0 and 1
 
 
 def temperature(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature that makes the mean log-likelihood largest over all known targets.
+    """Return the temperature that maximises the mean log-likelihood over all known targets.
 
-    Guo et al. 2017: every logit is divided by it, so no ranking and no AUC changes. Fit it on
-    validation images. The slope of the likelihood falls with 1 / temperature, so bisection finds
-    its zero; the limits are 1/100 and 100.
+    All logits are divided by the temperature (Guo et al. 2017), so rankings and AUCs stay the same.
+    Fit it on validation images. The slope of the likelihood falls with 1 / temperature, so its zero
+    is found by bisection between 1/100 and 100.
     """
     targets, probabilities = _checked(targets, probabilities)
     known = ~np.isnan(targets)
     outcome, logits = targets[known].astype(float), _logits(probabilities[known])
     if not len(outcome):
         raise EvaluationError("A temperature needs at least one image with a known target.")
-    low, high = -np.log(100), np.log(100)  # of 1 / temperature
+    low, high = -np.log(100), np.log(100)  # log(1 / temperature)
     for _ in range(60):
         middle = (low + high) / 2
         slope = ((outcome - _sigmoid(np.exp(middle) * logits)) * logits).sum()
@@ -78,7 +79,7 @@ def temperature(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def cooled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The probabilities after their logits are divided by the temperature."""
+    """Return the probabilities after dividing their logits by the temperature."""
     return _sigmoid(_logits(np.asarray(probabilities, float)) / temperature)
 
 
@@ -92,19 +93,19 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def spread(probabilities: np.ndarray) -> np.ndarray:
-    """The standard deviation over members (first axis); 0 for a single member."""
+    """Return the standard deviation over members (first axis); 0 for a single member."""
     return np.asarray(probabilities, float).std(axis=0)
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """The entropy of each binary prediction in bits: 1 at probability .5, 0 where it is certain."""
+    """Return the entropy of each binary prediction in bits: 1 at probability .5, 0 at 0 and 1."""
     p = np.asarray(probabilities, float)
     terms = [q * np.log2(q, out=np.zeros_like(q), where=q > 0) for q in (p, 1 - p)]
     return -(terms[0] + terms[1])
 
 
 def errors(targets: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """1 where the thresholded prediction is wrong, 0 where it is right, NaN where unknown."""
+    """Return 1 where the thresholded prediction is wrong, 0 where right, NaN where unknown."""
     targets, probabilities = _checked(targets, probabilities)
     wrong = (probabilities > threshold) != (targets == 1)
     return np.where(np.isnan(targets), np.nan, wrong.astype(float))
@@ -113,14 +114,14 @@ def errors(targets: np.ndarray, probabilities: np.ndarray, threshold: float = 0.
 def error_detection(
     targets: np.ndarray, probabilities: np.ndarray, uncertainty: np.ndarray, threshold: float = 0.5
 ) -> np.ndarray:
-    """AUROC of the uncertainty as a detector of wrong predictions: .5 is chance, 1 finds all."""
+    """Return the AUROC of the uncertainty as a detector of wrong predictions; .5 is chance."""
     return metrics.auroc(errors(targets, probabilities, threshold), uncertainty)
 
 
 def risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and error rate of one label while the most uncertain images are handed on.
+    """Return coverage and error rate of one label when the most uncertain images are left out.
 
-    Equally uncertain images are kept in random order: their errors count in expectation.
+    Equally uncertain images are ordered at random: their errors count in expectation.
     """
     known = ~np.isnan(wrong)
     _, rank = np.unique(uncertainty[known], return_inverse=True)
@@ -131,7 +132,7 @@ def risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> tuple[np.ndarra
 
 
 def risk_coverage_area(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
-    """AURC of each label: the mean error rate over all coverages; lower is better."""
+    """Return the AURC of each label: the mean error rate over all coverages; lower is better."""
     wrong, uncertainty = metrics.checked(wrong, uncertainty)
     risks = [risk_coverage(*columns)[1] for columns in zip(wrong.T, uncertainty.T, strict=True)]
     return np.array([risk.mean() if len(risk) else np.nan for risk in risks])

@@ -3,12 +3,13 @@
     (2)  Loss = -Σ_i l_i p_i log p_i,   p = softmax(y) over the known classes
 
 as_printed  the gradient acts through both p: below p = 1/e it lowers the p of a positive class.
-detached    p_i is a constant weight: -Σ l_i sg(p_i) log p_i raises it (our repair).
-confusion   "the confusion degree of each class" as a constant weight on eq. (1) (our guess):
+detached    p_i is a constant weight, -Σ l_i sg(p_i) log p_i, so the gradient raises p (our repair).
+confusion   "the confusion degree of each class" is a constant weight on eq. (1) (our guess):
             Σ_i sg(-p_i log p_i) [ -w+_i l_i log σ(y_i) - w-_i (1 - l_i) log(1 - σ(y_i)) ].
 
-With one logit more than targets, the last class is No Finding, positive where no target is: the
-softmax over 15 classes. Unknown (NaN) classes leave the softmax, and have no term and no gradient.
+If there is one logit more than targets, the last class is No Finding, which is positive if no
+target is: a softmax over 15 classes. Unknown (NaN) classes are left out of the softmax and have no
+term and no gradient.
 """
 
 import keras
@@ -22,19 +23,19 @@ READINGS = ("as_printed", "detached", "confusion")
 
 
 def with_no_finding(targets):
-    """Targets with No Finding as a last column: 1 - max, or NaN where an unknown target decides."""
+    """Append No Finding to the targets: 1 - max, or NaN if it depends on an unknown target."""
     targets = ops.convert_to_tensor(targets)
     unknown = ops.isnan(targets)
     most = ops.max(ops.where(unknown, ops.zeros_like(targets), targets), axis=-1, keepdims=True)
-    is_open = ops.logical_and(ops.any(unknown, axis=-1, keepdims=True), most <= 0.5)
-    no_finding = ops.where(is_open, ops.full_like(most, np.nan), 1 - most)
+    undecided = ops.logical_and(ops.any(unknown, axis=-1, keepdims=True), most <= 0.5)
+    no_finding = ops.where(undecided, ops.full_like(most, np.nan), 1 - most)
     return ops.concatenate([targets, no_finding], axis=-1)
 
 
 def entropy_weighting(targets, logits, reading="as_printed", positive=1.0, negative=1.0):
-    """Eq. (2), (images,) losses; only the reading "confusion" uses the factors of eq. (1)."""
+    """Return eq. (2) per image; only the reading "confusion" uses the factors of eq. (1)."""
     if reading not in READINGS:
-        raise ValueError(f"reading is one of {', '.join(READINGS)}, not {reading!r}")
+        raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
     known, targets, logits = split_known(targets, logits)  # (images, classes)
     log_p = ops.log_softmax(ops.where(known, logits, ops.full_like(logits, -1e30)), axis=-1)
     log_p = ops.where(known, log_p, ops.zeros_like(log_p))
@@ -52,10 +53,10 @@ def entropy_weighting(targets, logits, reading="as_printed", positive=1.0, negat
 
 @keras.saving.register_keras_serializable(package="losses")
 class EntropyWeighting(keras.losses.Loss):
-    """Mo eq. (2) times `scale`; with `factors` = (w+, w-), eq. (1) as well.
+    """Mo eq. (2) times `scale`, optionally with the `factors` (w+, w-) of eq. (1).
 
-    `factors` with "as_printed" or "detached" add eq. (1) to the loss; in "confusion" they are its
-    own factors.
+    With "as_printed" and "detached", `factors` add eq. (1) to the loss. With "confusion" they are
+    the factors of the loss itself.
     """
 
     def __init__(

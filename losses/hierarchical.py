@@ -1,24 +1,24 @@
-"""Chen et al. 2019: cross-entropy of conditional (HLCP) and of unconditional (HLUP) probabilities.
+"""Chen et al. 2019: cross-entropy of conditional (HLCP) and unconditional (HLUP) probabilities.
 
-Every logit y_m is that of P(m | parents of m positive); z_m is the target, A(m) is m itself and
-all its ancestors, CE(z, p) = -z log p - (1 - z) log(1 - p).
+Logit y_m is that of P(m | parents of m positive), z_m is the target, A(m) is m itself and all its
+ancestors, and CE(z, p) = -z log p - (1 - z) log(1 - p).
 
     (2)  L_HLCP = Σ_m [every parent of m is positive] CE(z_m, σ(y_m))    roots always count
     (3)  p_m    = Π_{a ∈ A(m)} σ(y_a)                                    the chain rule
     (4)  L_HLUP = Σ_m CE(z_m, p_m)
 
 (2) and (3) are on a page that is missing from the text; the other equations allow no other form.
-The hierarchy may be a tree or a DAG. An unknown (NaN) target has no term of its own, and in (2) its
-children have none either; in (4) its logit still acts on the labels below it, by the chain rule.
+The hierarchy may be a tree or a DAG. An unknown (NaN) target has no term, and in (2) its children
+have none either. In (4) its logit still affects the labels below it through the chain rule.
 
 The forms of (4):
 
-exact     -log p_m = s_m = Σ softplus(-y_a), and -log(1 - p_m) = -log(1 - exp(-s_m)): time linear
-          in the path. s is carried times 2^80, so that it neither vanishes when every logit is
-          large (y to 120; beyond, the value stays and the gradient still acts) nor overflows.
+exact     -log p_m = s_m = Σ softplus(-y_a), and -log(1 - p_m) = -log(1 - exp(-s_m)), in time
+          linear in the path. s is stored times 2^80, so that it neither vanishes if all logits are
+          large (up to 120; beyond, the value is constant and the gradient remains) nor overflows.
 powerset  (5)-(7) as printed: Σ_a CE(z_m, σ(y_a)) + γ, γ a LogSumExp over all subsets of A(m).
 naive     the product of (3) in float32, clipped to [1e-7, 1 - 1e-7].
-rescale   the same with each factor rescaled to [0.02, 1]: 0.02^4 > 1e-7, for paths of four nodes.
+rescale   naive with each factor rescaled to [0.02, 1]: 0.02^4 > 1e-7, for paths of four nodes.
 """
 
 import functools
@@ -31,14 +31,14 @@ from keras import ops
 from losses.masking import cross_entropy, per_image, split_known
 
 FORMS = ("exact", "powerset", "naive", "rescale")
-LARGEST_POWERSET = 16  # nodes on a path; 65,535 subsets a label
+LARGEST_POWERSET = 16  # nodes on a path; 65,535 subsets per label
 _CLIP = 1e-7
 _FLOOR = 0.02
-_SCALE = 2.0**80  # a power of two rounds nothing
+_SCALE = 2.0**80  # multiplying by a power of two does not round
 
 
 def hlcp(targets, logits, parents, labels="sum"):
-    """Eq. (2), (images,) losses; `parents` (labels, labels): [m, p] is 1 for a parent p of m."""
+    """Return eq. (2) per image; parents[m, p] is 1 if p is a parent of m."""
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     not_positive = ops.cast(targets <= 0.5, logits.dtype)  # an unknown parent is not positive
     parents = ops.cast(_checked(parents, logits, itself=False), logits.dtype)
@@ -48,13 +48,13 @@ def hlcp(targets, logits, parents, labels="sum"):
 
 
 def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
-    """Eq. (4), (images,) losses; `ancestors` (labels, labels): [m, a] is 1 for a in A(m).
+    """Return eq. (4) per image; ancestors[m, a] is 1 if a is in A(m).
 
-    `sums` is how terms are added along paths, by a "matrix" product or by "gather"; None chooses
-    the one that does not round on this device.
+    `sums` selects how terms are added along paths: by a "matrix" product or by "gather". None
+    selects the one that does not round on this device.
     """
     if form not in FORMS:
-        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     ancestors = _checked(ancestors, logits, itself=True)
     if form == "exact":
@@ -68,7 +68,7 @@ def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
 
 
 def _checked(relatives, logits, itself):
-    """The hierarchy as booleans, if it fits the logits and each label is or is not in its own."""
+    """Return the hierarchy as booleans; raise ValueError if its shape or diagonal is wrong."""
     relatives = np.asarray(relatives) > 0
     if relatives.shape != (logits.shape[-1],) * 2:
         raise ValueError(
@@ -84,7 +84,7 @@ def _checked(relatives, logits, itself):
 
 
 def _unrounded_sums(logits):
-    """How to add without rounding: a GPU's matrix product rounds float32 to 10 bits (TF32)."""
+    """Return the method that does not round; matrix products on a GPU round to 10 bits (TF32)."""
     if keras.backend.standardize_dtype(logits.dtype) == "float64":
         return "matrix"
     if keras.backend.backend() == "torch":
@@ -96,16 +96,16 @@ def _unrounded_sums(logits):
 def _exact(targets, logits, ancestors, sums):
     over_ancestors, over_descendants = _path_sums(ancestors, sums)
 
-    @ops.custom_gradient  # by hand: the same numbers as by tracing back, in half the time
+    @ops.custom_gradient  # same numbers as automatic differentiation in half the time
     def losses(logits):
-        y = ops.clip(logits, -1e9, 120)  # where float32 · 2^80 ends; the gradient acts beyond it
+        y = ops.clip(logits, -1e9, 120)  # limit of float32 · 2^80; the gradient remains beyond it
         near = ops.minimum(y, 50)
-        far = ops.exp(near - y) * _SCALE  # softplus(-y) is exp(-y) from 50 on
+        far = ops.exp(near - y) * _SCALE  # softplus(-y) equals exp(-y) above 50
         scaled = over_ancestors(ops.softplus(-near) * far)
         s = scaled * (1 / _SCALE)  # -log p
-        # (1 - p) / p times 2^80; s itself where that rounds to nothing, 33 where it would overflow
+        # (1 - p) / p times 2^80; s itself where that underflows, limited to 33 against overflow
         against = ops.maximum(ops.expm1(ops.minimum(s, 33)) * _SCALE, scaled)
-        # log1p of p / (1 - p), in two steps: it may be too large for float32
+        # log1p of p / (1 - p), in two steps because the ratio may overflow float32
         not_p = ops.log1p(ops.minimum(_SCALE / against, 2.0**60))
         not_p = not_p - ops.log(ops.minimum(against * 2.0**-20, 1))
         negative = 1 - targets
@@ -121,7 +121,7 @@ def _exact(targets, logits, ancestors, sums):
 
 
 def _path_sums(ancestors, sums):
-    """Two functions of (images, labels): sums over each label's ancestors, and its descendants."""
+    """Return two functions: the sum over each label's ancestors, and over its descendants."""
     if sums == "matrix":
 
         def product(values, matrix):
@@ -129,19 +129,19 @@ def _path_sums(ancestors, sums):
 
         return (lambda y: product(y, ancestors.T)), (lambda y: product(y, ancestors))
     if sums != "gather":
-        raise ValueError(f'sums is "matrix" or "gather", not {sums!r}')
+        raise ValueError(f'sums must be "matrix" or "gather", not {sums!r}')
     pairs = [ops.convert_to_tensor(i, dtype="int32") for i in np.nonzero(ancestors)]
 
-    def gathered(values, of, over):
-        terms = ops.take(ops.transpose(values), over, axis=0)  # (pairs, images)
-        return ops.transpose(ops.segment_sum(terms, of, num_segments=len(ancestors)))
+    def gathered(values, labels, relatives):
+        terms = ops.take(ops.transpose(values), relatives, axis=0)  # (pairs, images)
+        return ops.transpose(ops.segment_sum(terms, labels, num_segments=len(ancestors)))
 
     return (lambda y: gathered(y, *pairs)), (lambda y: gathered(y, *pairs[::-1]))
 
 
 @functools.cache
 def _subsets(nodes):
-    """(nodes, 2^nodes - 1): every subset but the empty one, a column each."""
+    """Return all non-empty subsets of nodes as columns, (nodes, 2^nodes - 1)."""
     return np.array(list(itertools.product((0, 1), repeat=nodes))[1:]).T
 
 
@@ -149,8 +149,8 @@ def _powerset(targets, logits, ancestors):
     lengths = ancestors.sum(axis=1)
     if lengths.max() > LARGEST_POWERSET:
         raise ValueError(
-            f"a path of {lengths.max()} nodes has {2.0 ** lengths.max():.3g} subsets, the power set"
-            f' form takes paths of up to {LARGEST_POWERSET} nodes; use form="exact"'
+            f"a path of {lengths.max()} nodes has {2.0 ** lengths.max():.3g} subsets, but the power"
+            f' set form is limited to {LARGEST_POWERSET} nodes; use form="exact"'
         )
     losses, order = [], []
     for length in np.unique(lengths):  # labels with equally many ancestors share their subsets
@@ -178,7 +178,7 @@ def _product(targets, logits, ancestors, floor):
 
 @keras.saving.register_keras_serializable(package="losses")
 class HLCP(keras.losses.Loss):
-    """Chen eq. (2): each label is trained on the images whose parents of it are positive."""
+    """Chen eq. (2): each label is trained on the images in which its parents are positive."""
 
     def __init__(
         self, parents, labels="sum", name="hlcp", reduction="sum_over_batch_size", dtype="float32"
@@ -197,7 +197,7 @@ class HLCP(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="losses")
 class HLUP(keras.losses.Loss):
-    """Chen eq. (4): the product of probabilities along each label's path, on every image."""
+    """Chen eq. (4): each label is the product of probabilities along its path, on all images."""
 
     def __init__(
         self,

@@ -1,11 +1,12 @@
 """Asadi et al. 2025: binary cross-entropy plus a penalty on children above their parents (HBCE).
 
-    L = L_BCE + Σ_{(p, c)} P_pc      L_BCE the mean over labels; p, c every parent and child
+    L = L_BCE + Σ_{(p, c)} P_pc
 
-The page leaves P open. w_pc are the weights, from `fixed` or `data_driven`; σ the probabilities:
+L_BCE is the mean over labels; the sum is over all pairs of parent p and child c. The paper does not
+define P. With the weights w_pc of `fixed` or `data_driven` and the probabilities σ, it is:
 
-as_released     P = w_pc [σ_p < 0.5 and σ_c > 0.5]: a step with gradient 0, so that training equals
-                plain BCE; only early stopping and checkpoints, which read the loss, can differ.
+as_released     P = w_pc [σ_p < 0.5 and σ_c > 0.5]: a step with gradient 0, so training equals
+                plain BCE, except for early stopping and checkpoints, which read the loss.
 differentiable  P = w_pc max(0, σ_c - σ_p): ours.
 
 The hierarchy may be a DAG. A pair with an unknown (NaN) target has no penalty.
@@ -22,14 +23,14 @@ FORMS = ("as_released", "differentiable")
 
 
 def penalty(targets, logits, weights, form="differentiable"):
-    """Σ P_pc, (images,); `weights` (labels, labels) by [child, parent], 0 for no pair."""
+    """Return Σ P_pc per image; `weights` are (labels, labels) by [child, parent], 0 for no pair."""
     if form not in FORMS:
-        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     known, _, logits = split_known(targets, logits)  # (images, labels)
     weights = np.asarray(weights)
     if weights.shape != (logits.shape[-1],) * 2:
         raise ValueError(
-            f"weights of shape {weights.shape} do not fit {logits.shape[-1]} logits an image"
+            f"weights of shape {weights.shape} do not fit {logits.shape[-1]} logits per image"
         )
     children, parents = np.nonzero(weights)
     child, parent = ops.take(logits, children, axis=1), ops.take(logits, parents, axis=1)
@@ -38,18 +39,18 @@ def penalty(targets, logits, weights, form="differentiable"):
     else:
         excess = ops.relu(ops.sigmoid(child) - ops.sigmoid(parent))
     known = ops.logical_and(ops.take(known, children, axis=1), ops.take(known, parents, axis=1))
-    each = excess * ops.cast(weights[children, parents], logits.dtype)  # (images, pairs)
-    return ops.sum(ops.where(known, each, ops.zeros_like(each)), axis=-1)
+    terms = excess * ops.cast(weights[children, parents], logits.dtype)  # (images, pairs)
+    return ops.sum(ops.where(known, terms, ops.zeros_like(terms)), axis=-1)
 
 
 def hierarchical_penalty(targets, logits, weights, form="differentiable", labels="mean"):
-    """L_BCE + Σ P_pc over the known labels, (images,) losses."""
+    """Return L_BCE + Σ P_pc over the known labels, per image."""
     return masked_bce(targets, logits, labels) + penalty(targets, logits, weights, form)
 
 
 @keras.saving.register_keras_serializable(package="losses")
 class HierarchicalPenalty(keras.losses.Loss):
-    """Binary cross-entropy plus penalties; `weights` from `fixed` or `data_driven`."""
+    """Binary cross-entropy plus penalties, with `weights` from `fixed` or `data_driven`."""
 
     def __init__(
         self,

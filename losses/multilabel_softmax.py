@@ -1,15 +1,15 @@
 """Ge et al. 2018, eq. (2): the multi-label softmax loss (MSML).
 
-Y are an image's positive labels, Ȳ its negative ones, x its logits, s_l the softmax of a positive
-against all the negatives:
+Y are an image's positive labels, Ȳ its negative labels, x its logits, and s_l is the softmax of a
+positive label against all negative labels:
 
     (2) as printed    E = 1/|Y| Σ_{l ∈ Y}      s_l,   s_l = exp x_l / (exp x_l + Σ_{k ∈ Ȳ} exp x_k)
     (2) as corrected  E = 1/|Y| Σ_{l ∈ Y} -log s_l = 1/|Y| Σ_{l ∈ Y} softplus(LSE_{k ∈ Ȳ} x_k - x_l)
     (5)               E = α (E_MSML + E_CE) + β E_FCE
 
-Minimising the printed value drives positives down; the paper's own dE/dz = -y/z is that of -log.
-An image without a positive contributes 0 and still counts in the batch's mean. Without a negative
-every s_l is 1: -log s_l is 0. Unknown (NaN) labels are neither positive nor negative.
+Minimising the printed value lowers positives; the paper's own dE/dz = -y/z is that of -log. An
+image without positive labels contributes 0 and still counts in the mean of the batch. Without
+negative labels every s_l is 1, so -log s_l is 0. Unknown (NaN) labels are neither.
 """
 
 import keras
@@ -22,9 +22,9 @@ _ABSENT = -1e30  # a logit whose exponential is 0; -inf would make gradients NaN
 
 
 def multilabel_softmax(targets, logits, form="corrected"):
-    """Eq. (2), (images,) losses; a target above 0.5 is positive."""
+    """Return eq. (2) per image; a target above 0.5 is positive."""
     if form not in FORMS:
-        raise ValueError(f"form is one of {', '.join(FORMS)}, not {form!r}")
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     positive = ops.logical_and(known, targets > 0.5)
     negative = ops.logical_and(known, targets <= 0.5)
@@ -36,7 +36,7 @@ def multilabel_softmax(targets, logits, form="corrected"):
 
 @keras.saving.register_keras_serializable(package="losses")
 class MultilabelSoftmax(keras.losses.Loss):
-    """Ge eq. (2), `form` "corrected" or "as_printed"."""
+    """Ge eq. (2) with `form` "corrected" or "as_printed"."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class MultilabelSoftmax(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="losses")
 class FineGrained(keras.losses.Loss):
-    """Ge eq. (5) on logits (images, 3 labels): of the CE stream, the MSML stream and both (FCE).
+    """Ge eq. (5) on (images, 3 labels) logits: of the CE stream, the MSML stream and both (FCE).
 
-    `labels`: CE and FCE are the "sum" over an image's labels, as printed, or their "mean".
+    `labels` is "sum", as printed, or "mean": how CE and FCE are taken over an image's labels.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The penalty weights of Asadi et al. 2025: (labels, labels) by [child, parent].
+"""Compute the penalty weights of Asadi et al. 2025, (labels, labels) by [child, parent].
 
-Without Keras, so that the weights can be printed where no network is needed.
+This module does not import Keras, so that tables can print the weights without it.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ _SMOOTHING = 1e-6
 
 
 def fixed(parents, value=0.5):
-    """(labels, labels) weights: `value` for each pair [child, parent] of the parent matrix."""
+    """Return `value` as the weight of each pair [child, parent] of the parent matrix."""
     return value * (np.asarray(parents) > 0)
 
 
 def data_driven(targets, parents, scale=0.5):
-    """(labels, labels) weights: scale · (1 - P(child = 1 | parent = 0)) over training targets."""
+    """Return the weights scale · (1 - P(child = 1 | parent = 0)) over the training targets."""
     targets = np.asarray(targets, np.float64)  # (images, labels)
     weights = np.zeros(np.shape(parents))
     for child, parent in np.argwhere(np.asarray(parents) > 0):

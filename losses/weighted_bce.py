@@ -1,10 +1,10 @@
-"""Mo et al. 2019, eq. (1): binary cross-entropy with a factor a class for each of its two terms.
+"""Mo et al. 2019, eq. (1): binary cross-entropy with a factor per class for both terms.
 
     (1)  Loss = Σ_c [ -w+_c l_c log σ(y_c) - w-_c (1 - l_c) log(1 - σ(y_c)) ]
 
-The equation is printed without factors. The text has "positive and negative factors" and, lower
-down, "a positive factor" only, and gives no values: `factors` has both readings. Every class needs
-a known target; in a class without a positive image the positive factor has no effect.
+The equation is printed without factors. The text mentions "positive and negative factors" and later
+only "a positive factor", without values; `factors` computes both readings. Every class needs a
+known target. In a class without positive images the positive factor has no effect.
 """
 
 import keras
@@ -15,7 +15,7 @@ from losses.masking import per_image, split_known
 
 
 def factors(targets, reading="both"):
-    """(w+, w-), each (labels,), from training targets; NaN is left out of the counts.
+    """Return (w+, w-), each (labels,), from training targets; NaN is not counted.
 
     "both": w+ = N_neg / N and w- = N_pos / N;  "positive": w+ = N_neg / N_pos and w- = 1.
     """
@@ -31,11 +31,11 @@ def factors(targets, reading="both"):
         return negatives / known, positives / known
     if reading == "positive":
         return negatives / np.maximum(positives, 1), np.ones_like(positives)
-    raise ValueError(f'reading is "both" or "positive", not {reading!r}')
+    raise ValueError(f'reading must be "both" or "positive", not {reading!r}')
 
 
 def weighted_bce(targets, logits, positive, negative, labels="sum"):
-    """Eq. (1) over the known labels, (images,) losses; factors are (labels,) each."""
+    """Return eq. (1) over the known labels, per image; the factors are (labels,) each."""
     known, targets, logits = split_known(targets, logits)  # (images, labels)
     positive = ops.convert_to_tensor(positive, dtype=logits.dtype)
     negative = ops.convert_to_tensor(negative, dtype=logits.dtype)
@@ -46,7 +46,7 @@ def weighted_bce(targets, logits, positive, negative, labels="sum"):
 
 @keras.saving.register_keras_serializable(package="losses")
 class WeightedBCE(keras.losses.Loss):
-    """Mo eq. (1); `positive` and `negative` as `factors` gives them."""
+    """Mo eq. (1), with `positive` and `negative` from `factors`."""
 
     def __init__(
         self,

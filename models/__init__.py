@@ -4,11 +4,11 @@ from safefiles import UserError
 
 
 class ModelError(UserError):
-    """A network cannot be built as asked; the message says why and what to do next."""
+    """A network cannot be built as requested; the message says why and what to do next."""
 
 
 def __getattr__(name):
-    """`models.classifier` and the others on first use: they import Keras, which takes seconds."""
+    """Import `models.NAME` on first use: the modules import Keras, which takes seconds."""
     try:
         return import_module(f"models.{name}")
     except ModuleNotFoundError as error:

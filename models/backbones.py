@@ -1,4 +1,4 @@
-"""The networks below the head: how each is built, the pixel range it expects, its Grad-CAM layer.
+"""Build the backbones, with the pixel range that each expects and its layer for Grad-CAM.
 
 Importing this module does not import Keras, so that `--help` can list the names.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from models import ModelError, torchvision
 from models.weights import UNREADABLE, existing, fetch, first_line
 
-# Normalisation: gray pixels 0..255 become `pixel * scale + offset`, one value a channel. Gray is
-# repeated, so that the order of channels (RGB or BGR) only orders the values.
+# Normalisation: gray pixels 0..255 become `pixel * scale + offset`, with one value per channel. The
+# gray channel is repeated, so the order of channels (RGB or BGR) only orders these values.
 Pixels = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -22,47 +22,47 @@ def _standardised(means: tuple[float, ...], deviations: tuple[float, ...]) -> Pi
     return scale, tuple(-m / d for m, d in zip(means, deviations, strict=True))
 
 
-# The three ways of keras.applications: ImageNet's mean and deviation, its mean alone, -1 to 1.
+# The three modes of keras.applications: ImageNet's mean and deviation, its mean alone, -1 to 1.
 TORCH = _standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # RGB
 TORCH_BGR = _standardised((0.406, 0.456, 0.485), (0.225, 0.224, 0.229))
 TORCH_GRAY = _standardised((0.449,), (0.226,))  # the means over the three channels
 CAFFE = ((1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))  # BGR
 SYMMETRIC = ((1 / 127.5,) * 3, (-1.0,) * 3)
 SYMMETRIC_GRAY = ((1 / 127.5,), (-1.0,))
-# ImageNet's mean and deviation for a network trained in another way, its channels in their order
+# ImageNet's mean and deviation in the channel order of a network with another normalisation
 IMAGENET_INSTEAD_OF = {SYMMETRIC: TORCH, SYMMETRIC_GRAY: TORCH_GRAY, CAFFE: TORCH_BGR, TORCH: TORCH}
 NORMALISE = ("network", "imagenet")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network: its layers, its normalisation, its sizes and the layer for Grad-CAM."""
+    """A backbone: its layers, its normalisation, its sizes and the layer for Grad-CAM."""
 
     network: Callable  # (normalised image, None | weights file) -> feature map
-    pixels: Pixels  # the normalisation that it was trained with on ImageNet
-    size: int  # pixels a side, as published
-    smallest: int  # pixels a side that the network can still halve to a feature map
-    parameters: int  # without a head, moving statistics included
-    feature_layer: str = "features"  # what Grad-CAM weighs; "features" is the map before pooling
+    pixels: Pixels  # the normalisation of its ImageNet weights
+    size: int  # width and height in pixels, as published
+    smallest: int  # least width and height in pixels
+    parameters: int  # without a head, including moving statistics
+    feature_layer: str = "features"  # for Grad-CAM; "features" is the map before pooling
 
 
 def find(name: str) -> Backbone:
-    """The backbone of this name; a wrong name is answered with the names there are."""
+    """Return the backbone of this name; raise ModelError with all names if there is none."""
     if name not in BACKBONES:
         raise ModelError(f"There is no backbone {name!r}: choose one of {', '.join(BACKBONES)}.")
     return BACKBONES[name]
 
 
 def weights_of(text: str, backbone: str) -> str:
-    """The value of --weights for one network: "imagenet", "none" or a file.
+    """Return the value of --weights for one network: "imagenet", "none" or a file.
 
-    imagenet                   for every network
-    resnet18=FILE,vgg16=none   for each network by name
-    imagenet,resnet18=FILE     by name, and imagenet for all others
+    imagenet                   for all networks
+    resnet18=FILE,vgg16=none   per network
+    imagenet,resnet18=FILE     per network, and imagenet for all others
     """
     if text in ("imagenet", "none"):
         return text
-    if file := existing(text):  # its name may hold commas and equals signs
+    if file := existing(text):  # its name may contain commas and equals signs
         return str(file)
     by_name: dict[str, str] = {}
     for part in text.split(","):
@@ -74,7 +74,7 @@ def weights_of(text: str, backbone: str) -> str:
         if not value or name in by_name:
             fault = "a value is missing"
             if value:
-                fault = f"{name or 'a value for all networks'} stands twice"
+                fault = f"{name or 'a value for all networks'} is given twice"
             raise ModelError(
                 f"--weights {text}: {fault}; "
                 "give imagenet, none or a file, for all networks or as NAME=VALUE,NAME=VALUE."
@@ -90,9 +90,9 @@ def weights_of(text: str, backbone: str) -> str:
 
 
 def pixels_of(name: str, normalise: str = "network") -> Pixels:
-    """The normalisation (scale, offset) of a network's input, one value a channel.
+    """Return the normalisation (scale, offset) of a network's input, one value per channel.
 
-    "network": as its own ImageNet weights expect. "imagenet": mean and deviation for every network.
+    "network" is what its own ImageNet weights expect; "imagenet" is ImageNet's mean and deviation.
     """
     if normalise not in NORMALISE:
         raise ModelError(
@@ -103,9 +103,9 @@ def pixels_of(name: str, normalise: str = "network") -> Pixels:
 
 
 def build(name: str, image, weights: str = "none", normalise: str = "network"):
-    """Feature map (batch, h, w, channels) of gray images (batch, size, size, 1) of 0..255.
+    """Return the feature map (batch, h, w, channels) of gray images (batch, size, size, 1), 0..255.
 
-    `weights` is "imagenet", "none", or a file with weights of this network without its top.
+    `weights` is "imagenet", "none", or a file with the weights of this network without its top.
     """
     import keras
 
@@ -118,15 +118,15 @@ def build(name: str, image, weights: str = "none", normalise: str = "network"):
     scale, offset = pixels_of(name, normalise)
     file = fetch(name, weights)
     x = keras.layers.Concatenate(name="repeat")([image] * len(scale)) if len(scale) > 1 else image
-    # float32 whatever the precision: bfloat16 cannot tell 255 gray levels apart
+    # float32 at any precision: bfloat16 cannot represent 256 gray levels
     x = keras.layers.Rescaling(scale, offset, name="normalize", dtype="float32")(x)
     x = backbone.network(x, file)
-    # One name for every network: some of keras.applications' last layers are numbered as built.
+    # One name for all networks: keras.applications numbers some last layers.
     return keras.layers.Activation("linear", name="features")(x)
 
 
 def _application(name: str) -> Callable:
-    """A network of keras.applications, built upon the normalised image: the graph stays flat."""
+    """Return a builder of a keras.applications network on the normalised image, as a flat graph."""
 
     def network(image, file):
         import keras
@@ -138,7 +138,7 @@ def _application(name: str) -> Callable:
 
 
 def _written_here(layers: Callable) -> Callable:
-    """A network whose layers are written in this file."""
+    """Return a builder of a network whose layers are defined in this file."""
 
     def network(image, file):
         import keras
@@ -150,25 +150,25 @@ def _written_here(layers: Callable) -> Callable:
 
 
 def _load(model, file: Path | None):
-    """The model's output, with its weights read from a file if one is given."""
+    """Return the output of a model after loading its weights from a file, if one is given."""
     if file is None:
         return model.output
     try:
         if file.suffix == ".safetensors":
             torchvision.load_resnet(model, file)
         else:
-            with warnings.catch_warnings(action="ignore"):  # one a layer; the error says it once
+            with warnings.catch_warnings(action="ignore"):  # one per layer
                 model.load_weights(file)
     except UNREADABLE as error:
         raise ModelError(
-            f"{file} does not hold the weights of {model.name} without its top "
+            f"{file} does not contain the weights of {model.name} without its top "
             f"({first_line(error)}): give this network's file, whole, or use --weights none."
         ) from error
     return model.output
 
 
 def resnet18(x):
-    """ResNet-18 (He et al. 2016), layer by layer torchvision's, whose ImageNet weights it takes."""
+    """ResNet-18 (He et al. 2016), with the layers of torchvision, whose weights it can load."""
     return _residual(x, stages=(64, 128, 256, 512), blocks=2, kernel=7)
 
 
@@ -178,21 +178,21 @@ def tiny_residual(x):
 
 
 def tiny_residual_deep(x):
-    """The same with twice the blocks."""
+    """`tiny_residual` with twice as many blocks."""
     return _residual(x, stages=(16, 32, 64), blocks=2, kernel=3)
 
 
 def tiny_separable(x):
-    """A small ResNet of depthwise and pointwise convolutions, in the manner of Xception."""
+    """A small ResNet of depthwise and pointwise convolutions, similar to Xception."""
     return _residual(x, stages=(24, 48, 96), blocks=1, kernel=3, separable=True)
 
 
 def _residual(x, stages, blocks, kernel, separable=False):
-    """Stages of two-convolution blocks; a 7 x 7 stem is pooled, as in He et al."""
+    """Stack stages of blocks with two convolutions; a 7 x 7 stem is pooled, as in He et al."""
     from keras import layers
 
     def convolution(x, channels, kernel, stride, name):
-        if kernel > 1:  # on both sides: "same" pads only the right where the stride is 2
+        if kernel > 1:  # pad both sides: "same" pads only the right side at stride 2
             x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
         kind, initializer = layers.Conv2D, {"kernel_initializer": "he_normal"}
         if separable and kernel > 1 and x.shape[-1] > 1:
@@ -245,19 +245,20 @@ def tiny(x):
 
 
 def tiny_deep(x):
-    """The same with more and narrower layers."""
+    """`tiny` with more and narrower layers."""
     return _dense(x, depths=(2, 5, 7), growth=10)
 
 
 def tiny_wide(x):
-    """The same with fewer and wider layers."""
+    """`tiny` with fewer and wider layers."""
     return _dense(x, depths=(2, 2, 3), growth=24)
 
 
 def _dense(x, depths, growth):
-    """Dense blocks, each halved before the next: a layer sees the outputs of all before it.
+    """Stack dense blocks: a layer sees the outputs of all layers of its block.
 
-    The moving statistics follow within tens of steps (momentum 0.9): short runs have few.
+    The map is halved between blocks. With momentum 0.9 the moving statistics converge within tens
+    of steps, which suits short runs.
     """
     from keras import layers
 
@@ -285,7 +286,7 @@ def _dense(x, depths, growth):
     return layers.Activation("relu", name="last_relu")(x)
 
 
-# pixels, size, smallest, parameters: as keras.applications documents them
+# pixels, size, smallest, parameters: as documented by keras.applications
 BACKBONES: dict[str, Backbone] = {
     "densenet121": Backbone(_application("DenseNet121"), TORCH, 224, 32, 7_037_504),
     "densenet169": Backbone(_application("DenseNet169"), TORCH, 224, 32, 12_642_880),
@@ -294,7 +295,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(_application("ResNet50"), CAFFE, 224, 32, 23_587_712),
     "vgg16": Backbone(
         *(_application("VGG16"), CAFFE, 224, 32, 14_714_688),
-        feature_layer="block5_conv3",  # 14 x 14: the 7 x 7 after the last pooling is coarse
+        feature_layer="block5_conv3",  # 14 x 14; the map after the last pooling is 7 x 7
     ),
     "xception": Backbone(_application("Xception"), SYMMETRIC, 299, 71, 20_861_480),
     "inceptionresnetv2": Backbone(

@@ -4,7 +4,7 @@
 
 The mean of outer products is computed as one matrix product, F¹ᵀ F² / positions, which needs no
 array of positions x channels². With `sketch`, compact bilinear pooling (Gao et al. 2016) replaces
-the channels² products by a count sketch of far fewer dimensions.
+the channels² products by a count sketch with far fewer dimensions.
 """
 
 import keras
@@ -14,19 +14,19 @@ from keras import ops
 from models import ModelError, backbones, classifier
 from models.fast import use_fast_layers
 
-SMOOTH = 1e-8  # the root's slope at 0 is 1 / sqrt(SMOOTH); without it, infinite
+SMOOTH = 1e-8  # limits the slope of the root at 0 to 1 / sqrt(SMOOTH)
 
 
 def outer(first, second):
-    """(batch, positions, d¹), (batch, positions, d²) -> (batch, d¹ d²), the mean outer product."""
+    """Return the mean outer product of (batch, positions, d¹) and (batch, positions, d²)."""
     products = ops.matmul(ops.transpose(first, (0, 2, 1)), second) / first.shape[1]
     return ops.reshape(products, (-1, first.shape[2] * second.shape[2]))
 
 
 def sketched(first, second, hashes, dimensions: int):
-    """The count sketch of `outer`: the product of channels i and j goes to bucket h¹(i) + h²(j).
+    """Return the count sketch of `outer`: the product of channels i and j in bucket h¹(i) + h²(j).
 
-    `hashes` are ((h¹, s¹), (h², s²)), one bucket and one sign a channel; the product's sign is
+    `hashes` are ((h¹, s¹), (h², s²)), one bucket and one sign per channel; the product's sign is
     s¹(i) s²(j). The sketch of an outer product is the convolution of both sketches, computed by
     multiplying their Fourier transforms.
     """
@@ -41,20 +41,20 @@ def sketched(first, second, hashes, dimensions: int):
 
 
 def signed_root(x):
-    """Signed square root, sign(x) sqrt|x|, smoothed near 0 so that its gradient is finite there."""
+    """Return sign(x) sqrt|x|, smoothed near 0 so that its gradient is finite."""
     return x / ops.sqrt(ops.abs(x) + SMOOTH)
 
 
 def unit(x):
-    """L2 normalisation, x / ‖x‖; a vector of zeros stays zeros, with a finite gradient."""
+    """Return x / ‖x‖; a zero vector stays zero, with a finite gradient."""
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
 
 
 @keras.saving.register_keras_serializable(package="models")
 class BilinearPooling(keras.layers.Layer):
-    """Two maps (batch, h, w, channels) -> (batch, channels²) of unit length, in float32.
+    """Pool two maps (batch, h, w, channels) to (batch, channels²) of unit length, in float32.
 
-    With `sketch` > 0 that many dimensions instead of channels², by hashes drawn from `seed`.
+    With `sketch` > 0 the output has that many dimensions, by hashes drawn from `seed`.
     """
 
     def __init__(self, sketch=0, seed=0, **options):
@@ -102,13 +102,12 @@ def build(
     precision: str | None = None,
     fast: bool = True,
 ) -> keras.Model:
-    """Gray images (batch, size, size, 1) of 0..255 -> linear float32 logits.
+    """Return a network from gray images (batch, size, size, 1), 0..255, to float32 logits.
 
-    One stream is pooled with itself: (batch, labels). Two start as copies of one another, and the
-    output is (batch, 3 labels): logits of the first stream alone, of the second alone, and of both
-    pooled. `projection` is the width of the 1x1 convolution. With `reduce`, another 1x1 convolution
-    brings wider maps down to so many channels before they are pooled. `frozen` keeps the streams,
-    but nothing above them, at their weights.
+    One stream is pooled with itself; the output is (batch, labels). Two streams start as copies;
+    the output is (batch, 3 labels): logits of the first stream, of the second, and of both pooled.
+    `projection` is the width of the 1x1 convolution. With `reduce`, another 1x1 convolution reduces
+    wider maps to that many channels before pooling. `frozen` freezes the streams only.
     """
     if streams not in (1, 2):
         raise ModelError(f"A bilinear network has 1 or 2 streams, not {streams}.")
@@ -133,7 +132,7 @@ def build(
             outputs = keras.layers.Concatenate(name="outputs", dtype="float32")([*alone, outputs])
         model = keras.Model(image, outputs, name=f"{backbone}_bilinear")
     if streams == 2 and any(layer.name == "stream2_reduce" for layer in model.layers):
-        # the streams start identical, so what is added to them does too
+        # the streams start identical, so their reductions do too
         reduced = model.get_layer("stream1_reduce").get_weights()
         model.get_layer("stream2_reduce").set_weights(reduced)
     if fast:
@@ -142,7 +141,7 @@ def build(
 
 
 def _twin(stream: keras.Model, image) -> keras.Model:
-    """A copy of a stream: the same layers and weights under other names, on the same image."""
+    """Return a copy of a stream with the same weights and other names, on the same image."""
 
     def renamed(layer):
         return type(layer).from_config({**layer.get_config(), "name": f"second_{layer.name}"})
@@ -153,7 +152,7 @@ def _twin(stream: keras.Model, image) -> keras.Model:
 
 
 def _own_head(features, labels: int, number: int):
-    """A stream's own logits, for the losses that keep the two streams apart."""
+    """Return the logits of one stream, for losses that treat the streams separately."""
     pooled = keras.layers.GlobalAveragePooling2D(name=f"stream{number}_pool", dtype="float32")(
         features
     )
@@ -161,6 +160,6 @@ def _own_head(features, labels: int, number: int):
 
 
 def _last_convolution(stream: keras.Model, backbone: str):
-    """The output of the last convolution: before the max-pooling where a network ends with one."""
+    """Return the output of the last convolution, before a final max-pooling if there is one."""
     wanted = backbones.find(backbone).feature_layer
     return next(layer for layer in stream.layers if layer.name.endswith(wanted)).output

@@ -1,4 +1,4 @@
-"""A backbone, pooling and linear float32 logits: one flat functional graph for every paper."""
+"""Build classifiers: a backbone, pooling and float32 logits in one flat functional graph."""
 
 import warnings
 from contextlib import contextmanager
@@ -27,9 +27,9 @@ def build(
     head: str = "linear",
     fast: bool = True,
 ) -> keras.Model:
-    """Gray images (batch, size, size, 1) of 0..255, integer or float -> `logits` (batch, labels).
+    """Return a network from gray images (batch, size, size, 1) of 0..255 to (batch, labels) logits.
 
-    `size` None is the published one. `weights` is "imagenet", "none", a file of the backbone
+    Without `size`, the published size is used. `weights` is "imagenet", "none", a file of the backbone
     without its top, or the whole .weights.h5 of another run with the same network and labels.
     `normalise` is "network" (as its ImageNet weights expect) or "imagenet" (mean and deviation).
     """
@@ -56,12 +56,12 @@ def build(
 
 
 def linear_head(features, labels: int, pooling: str, dropout: float):
-    """Pooled features -> logits. Pooling is in float32, because sums of bfloat16 lose digits."""
+    """Return logits of the pooled features, in float32 because sums of bfloat16 lose digits."""
     return _logits(POOLINGS[pooling](name="pool", dtype="float32")(features), labels, dropout)
 
 
 def asadi2025_head(features, labels: int, pooling: str, dropout: float):
-    """Asadi's released head: a convolution and a hidden layer before the logits."""
+    """Return logits of Asadi's released head: a convolution and a hidden layer before them."""
     x = keras.layers.Conv2D(512, 3, padding="same", activation="relu", name="head_conv")(features)
     x = keras.layers.BatchNormalization(name="head_bn")(x)
     x = POOLINGS[pooling](name="pool", dtype="float32")(x)
@@ -72,7 +72,7 @@ def asadi2025_head(features, labels: int, pooling: str, dropout: float):
 def _logits(x, labels: int, dropout: float):
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
-    # float32: a half-precision score has few values, and ties between scores move an AUC
+    # float32: half-precision scores have ties, which change an AUC
     return keras.layers.Dense(labels, name="logits", dtype="float32")(x)
 
 
@@ -81,29 +81,29 @@ HEADS = {"linear": linear_head, "asadi2025": asadi2025_head}
 
 
 def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Load all weights of a run of the same network; a file that does not fit changes nothing."""
+    """Load all weights of a run of the same network; if the file does not fit, change nothing."""
     if not Path(path).is_file():
         raise ModelError(f"There is no weights file {path}: give the weights of a finished run.")
     _open(path)
-    before = model.get_weights()  # Keras fills layer by layer until the first that does not fit
+    before = model.get_weights()  # Keras fills layers until the first that does not fit
     try:
-        with warnings.catch_warnings(action="ignore"):  # a warning a layer; the error says it once
+        with warnings.catch_warnings(action="ignore"):  # one per layer
             model.load_weights(path)
     except UNREADABLE as error:
         model.set_weights(before)
         raise ModelError(
-            f"{path} does not fit {model.name} with {model.output.shape[-1]} labels: weights pass "
-            "only between runs with the same --backbone, head and labels."
+            f"{path} does not fit {model.name} with {model.output.shape[-1]} labels: weights are "
+            "exchangeable only between runs with the same --backbone, head and labels."
         ) from error
 
 
 def _holds_logits(weights: str) -> bool:
-    """Whether a weights file is of a whole classifier rather than of a backbone without top."""
+    """Return True if a weights file is of a whole classifier, not of a backbone without top."""
     return h5py.is_hdf5(weights) and "layers/dense" in _open(weights)
 
 
 def _open(path: str | Path) -> set[str]:
-    """The names of all groups and arrays in a weights file, every one of which can be read."""
+    """Read all groups and arrays of a weights file and return their names."""
     names: set[str] = set()
 
     def read(name, entry):
@@ -117,14 +117,14 @@ def _open(path: str | Path) -> set[str]:
     except UNREADABLE as error:
         raise ModelError(
             f"{path} is damaged or cut short: copy it again, or delete the folder of the run that "
-            "wrote it and run the same command again."
+            "wrote it and rerun the command."
         ) from error
     return names
 
 
 @contextmanager
 def computing_in(precision: str | None):
-    """A context in which new layers compute in `precision`; None leaves Keras' own setting."""
+    """Make new layers compute in `precision` within the context; None keeps Keras' setting."""
     before = keras.config.dtype_policy()
     if precision is not None:
         keras.config.set_dtype_policy(PRECISIONS[precision])

@@ -1,18 +1,17 @@
-"""Fused BatchNormalization and Adam for Keras on TensorFlow: the same numbers in fewer operations.
+"""Speed up Keras on TensorFlow with a fused BatchNormalization and Adam that give the same numbers.
 
-Stock Keras 3 on TensorFlow loses time before the first step of DenseNet-121, and in every step, in
-three places, each replaced here:
+Stock Keras 3 on TensorFlow is slow in three places before and during the first steps of a network
+such as DenseNet-121. This module replaces them:
 
 1. `fit` builds the optimizer while it traces the step, and then traces it again: `build_optimizer`
    builds it beforehand.
-2. Adam emits about twenty small operations a variable: ResourceApplyAdam does the same update in
+2. Adam runs about twenty small operations per variable: ResourceApplyAdam does the same update in
    one.
-3. BatchNormalization computes moments, normalises and casts in separate operations, and so does
-   its gradient: FusedBatchNormV3 does each in one.
+3. BatchNormalization and its gradient compute moments, normalise and cast in separate operations:
+   FusedBatchNormV3 does each in one.
 
-Names, variables and their order are Keras' own, so weights files move freely between fast and
-stock networks. Every other backend, and every option that the fused operations lack, is left to
-Keras.
+Names, variables and their order are those of Keras, so weights files are exchangeable between fast
+and stock networks. Other backends, and options that the fused operations lack, use Keras' code.
 """
 
 import keras
@@ -21,9 +20,9 @@ from keras import ops
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Fused for training on 4-D channels-last images; all else, inference too, is Keras' own.
+    """Fused when training on 4-D channels-last images; all other cases, and inference, are Keras'.
 
-    Any epsilon is fused: cuDNN refused those below 1e-5 up to version 7, and TensorFlow needs 9.
+    Every epsilon is fused: cuDNN refused values below 1e-5 up to version 7; TensorFlow needs 9.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -44,7 +43,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=True,
         )
         self.moving_mean.assign(mean)
-        # The operation averages the unbiased variance, Keras the biased one, (n - 1) / n of it.
+        # The operation averages the unbiased variance; Keras the biased one, (n - 1) / n of it.
         share = channels / tf.cast(tf.size(inputs), tf.float32)  # 1 / n
         self.moving_variance.assign(variance - (variance - self.momentum * before) * share)
         return outputs
@@ -62,19 +61,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam with one operation a variable.
+    """Keras' Adam with one operation per variable.
 
-    AMSGrad, sparse gradients and weights that are not float32 are Keras' own.
+    AMSGrad, sparse gradients and weights other than float32 use Keras' code.
     """
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not self.amsgrad:
-            # Computed once a step, not once a variable, and passed on as the learning rate: the
-            # only argument that Keras hands to every replica.
+            # Compute once per step, not per variable, and pass on as the learning rate: the only
+            # argument that Keras passes to every replica.
             beta1, beta2 = np.float32(self.beta_1), np.float32(self.beta_2)
             step = ops.cast(self.iterations + 1, "float64")
-            # In float64, because 1 - 0.999^t has three digits left in float32. With the powers
-            # given as 0 the operation applies no correction of its own.
+            # In float64, because 1 - 0.999^t keeps only three digits in float32. With powers of 0
+            # the operation applies no correction of its own.
             correction = ops.sqrt(1 - float(beta2) ** step) / (1 - float(beta1) ** step)
             fused = {
                 "lr": ops.cast(ops.cast(learning_rate, "float64") * correction, "float32"),
@@ -115,8 +114,8 @@ if keras.backend.backend() != "tensorflow":
 def use_fast_layers(model: keras.Model) -> None:
     """Replace the BatchNormalization layers of a model by fused ones, in place.
 
-    Only the class of each layer changes: names, weights and the graph stay, and nothing is built
-    twice (a clone of NASNetLarge takes as long as the network itself).
+    Only the class of each layer changes. Names, weights and the graph stay, and nothing is built
+    twice (cloning NASNetLarge takes as long as building it).
     """
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
@@ -124,5 +123,5 @@ def use_fast_layers(model: keras.Model) -> None:
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """After `compile`: create the optimizer's variables now, so that `fit` traces its step once."""
+    """Create the optimizer's variables after `compile`, so that `fit` traces its step only once."""
     model.optimizer.build(model.trainable_variables)

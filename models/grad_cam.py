@@ -1,9 +1,9 @@
-"""Grad-CAM (Selvaraju et al. 2017): where in the image a label's logit comes from.
+"""Compute Grad-CAM (Selvaraju et al. 2017): the image regions that raise a label's logit.
 
     α_k = mean over positions of ∂ logit_c / ∂ A_k        M_c = ReLU(Σ_k α_k A_k)
 
-A are the feature maps of one layer, M_c one map a label. The network must be flat: a layer of a
-network inside another cannot be found, or reached by gradients, from the outside.
+A are the feature maps of one layer, and M_c is one map per label. The network must be flat: layers
+of a nested network cannot be found, and gradients cannot reach them.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from models import ModelError
 def heatmaps(
     model, images: np.ndarray, labels: Sequence[int], layer: str = "features"
 ) -> np.ndarray:
-    """(images, labels, h, w) float32, at least 0, on the grid of the layer's feature maps.
+    """Return maps (images, labels, h, w), float32 and at least 0, on the grid of the layer.
 
-    `images` are what the network takes; `labels` are columns of its logits.
+    `images` are the network's input; `labels` are columns of its logits.
     """
     import keras
 
     names = [each.name for each in model.layers]
     if layer not in names:
         raise ModelError(
-            f"{model.name} has no layer {layer!r} for Grad-CAM to look at; its last layers are "
+            f"{model.name} has no layer {layer!r} for Grad-CAM; its last layers are "
             f"{', '.join(names[-5:])}."
         )
     features = model.get_layer(layer).output
     below = keras.Model(model.inputs, features)
-    # from the maps to the logits; the image stays an input, for streams that bypass the maps
+    # from the maps to the logits; the image stays an input for streams that bypass the maps
     above = keras.Model([features, *model.inputs], model.outputs[0])
     images = keras.ops.convert_to_tensor(images, "float32")
     maps = below(images, training=False)  # (images, h, w, channels)
@@ -41,7 +41,7 @@ def heatmaps(
 
 
 def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
-    """(labels, images, h, w, channels) of each label's logits; images do not touch each other."""
+    """Return each label's gradients, (labels, images, h, w, channels); images are independent."""
     import keras
 
     match keras.backend.backend():
@@ -55,7 +55,7 @@ def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
         case "jax":
             import jax
 
-            @jax.jit  # op by op, each would be compiled alone
+            @jax.jit  # otherwise each operation is compiled separately
             def gradient_of_label(maps, label):
                 return jax.grad(lambda maps: logits(maps)[:, label].sum())(maps)
 
@@ -72,6 +72,6 @@ def _gradients(logits, maps, labels: Sequence[int]) -> np.ndarray:
                 ]
         case backend:
             raise ModelError(
-                f"Grad-CAM needs gradients, which {backend} has not: set KERAS_BACKEND=tensorflow."
+                f"Grad-CAM needs gradients, which {backend} lacks: set KERAS_BACKEND=tensorflow."
             )
     return np.stack([keras.ops.convert_to_numpy(each) for each in gradients]).astype(np.float32)

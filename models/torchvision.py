@@ -1,7 +1,7 @@
-"""torchvision's ResNet weights, read from a .safetensors file: no PyTorch, no pickle.
+"""Read torchvision's ResNet weights from a .safetensors file, without PyTorch and pickle.
 
-The format: eight bytes with the length of a JSON header, the header (name -> dtype, shape and
-offsets), and behind it the numbers of all arrays.
+The file has eight bytes with the length of a JSON header, the header (name -> dtype, shape and
+offsets), and the values of all arrays.
 """
 
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-_HEADER = 100_000_000  # bytes that a header may have, as the format's own reader has it
+_HEADER = 100_000_000  # limit in bytes of a header, as in the format's own reader
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # gamma, beta, mean, variance
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of a .safetensors file by name; ValueError where the file is damaged."""
+    """Return the float32 arrays of a .safetensors file; raise ValueError if it is damaged."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(_HEADER, len(content) - 8):
-        raise ValueError("it is no whole .safetensors file")
+        raise ValueError("it is not a complete .safetensors file")
     header, numbers = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
     arrays = {}
     for name, entry in header.items():
@@ -46,17 +46,17 @@ def load_resnet(model, path: Path) -> None:
 
 
 def _weights(arrays: dict[str, np.ndarray], layer: str) -> list[np.ndarray]:
-    """The arrays of one of our layers: convN_blockB_I_conv is layer(N-1).(B-1).convI there."""
+    """Return the arrays of one layer: our convN_blockB_I_conv is their layer(N-1).(B-1).convI."""
     if match := re.fullmatch(r"conv(\d)_block(\d)_(\d)_(conv|bn)", layer):
         stage, block, number, kind = match.groups()
         theirs = f"layer{int(stage) - 1}.{int(block) - 1}."
-        if number == "0":  # the 1 x 1 convolution beside a block that halves the map
+        if number == "0":  # the 1 x 1 convolution that bypasses a block which halves the map
             theirs += f"downsample.{0 if kind == 'conv' else 1}"
         else:
             theirs += f"{kind}{number}"
     else:
         theirs = {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer]
         kind = theirs[:-1]
-    if kind == "conv":  # (out, in, height, width) there
+    if kind == "conv":  # theirs is (out, in, height, width)
         return [arrays[f"{theirs}.weight"].transpose(2, 3, 1, 0)]
     return [arrays[f"{theirs}.{part}"] for part in _BATCH_NORM]

@@ -1,6 +1,6 @@
-"""ImageNet weights: the published file of each network, in Keras' cache or downloaded by hash.
+"""Find or download the published ImageNet weights of each network, verified by hash.
 
-Nothing here imports Keras, unless a file has to be downloaded.
+Keras is imported only if a file has to be downloaded.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models import ModelError
 
-# What h5py, Keras and json raise for a file that is cut short, damaged or another network's
+# Errors of h5py, Keras and json for a file that is cut short, damaged or of another network
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
@@ -18,9 +18,9 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeE
 class Download:
     """A published file of ImageNet weights without the classification layer."""
 
-    file: str  # its name in Keras' cache
+    file: str  # name in Keras' cache
     url: str
-    hash: str  # MD5 as keras.applications records it, or SHA-256
+    hash: str  # MD5, as in keras.applications, or SHA-256
 
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -35,7 +35,7 @@ IMAGENET = {
     "densenet121": _of_keras("densenet", _FILE("densenet121"), "30ee3e1110167f948a6b9946edeeb738"),
     "densenet169": _of_keras("densenet", _FILE("densenet169"), "b8c4d4c20dd625c148057b9ff1c1176b"),
     "densenet201": _of_keras("densenet", _FILE("densenet201"), "c13680b51ded0fb44dff2d8f86ac8bb1"),
-    # torchvision's weights, the ones of 2018; the file is their copy in a format without pickle
+    # torchvision's weights of 2018, copied to a format without pickle
     "resnet18": Download(
         "resnet18_torchvision_imagenet.safetensors",
         "https://huggingface.co/timm/resnet18.tv_in1k/resolve/"
@@ -58,28 +58,28 @@ IMAGENET = {
 
 
 def folder() -> Path:
-    """Where Keras keeps downloaded weights."""
+    """Return the folder where Keras keeps downloaded weights."""
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")).expanduser() / "models"
 
 
 def find_weights(name: str, weights: str) -> Path | None:
-    """The file that a network's `weights` are read from, if it is on this machine."""
+    """Return the file of a network's `weights` if it is on this machine, else None."""
     if weights == "none":
         return None
     return existing(folder() / download_of(name).file if weights == "imagenet" else weights)
 
 
 def existing(path: str | Path) -> Path | None:
-    """The file of this path, ~ being the home folder; None where there is none."""
+    """Return the path of an existing file, with ~ expanded; None if there is none."""
     try:
         path = Path(path).expanduser()
         return path if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a zero byte
+    except (OSError, RuntimeError, ValueError):  # too long, unknown user, or a zero byte
         return None
 
 
 def fetch(name: str, weights: str) -> Path | None:
-    """The file that a network's `weights` are read from, downloaded if need be; None for "none"."""
+    """Return the file of a network's `weights`, downloaded if necessary; None for "none"."""
     if weights == "none":
         return None
     path = find_weights(name, weights)
@@ -96,14 +96,14 @@ def fetch(name: str, weights: str) -> Path | None:
 
 
 def download_of(name: str) -> Download:
-    """The published file of a network's ImageNet weights."""
+    """Return the published file of a network's ImageNet weights."""
     if name not in IMAGENET:
         raise ModelError(f"There are no ImageNet weights for {name}: use --weights none.")
     return IMAGENET[name]
 
 
 def is_whole(path: Path, download: Download) -> bool:
-    """Whether a file is the published one, byte by byte."""
+    """Return True if a file is identical to the published one."""
     return _hash(path, download) == download.hash
 
 
@@ -114,7 +114,7 @@ def _hash(path: Path, download: Download) -> str:
 
 
 def _downloaded(name: str, download: Download) -> Path:
-    """Download under another name first: a stopped download never looks like the file."""
+    """Download under a temporary name first, so that an interrupted download is never used."""
     path = folder() / download.file
     part = f".{os.getpid()}.{download.file}"
     try:
@@ -126,8 +126,8 @@ def _downloaded(name: str, download: Download) -> Path:
             )
         )
         try:
-            if (found := _hash(arrived, download)) != download.hash:
-                raise OSError(f"its checksum is {found[:12]}… and should be {download.hash[:12]}…")
+            if (actual := _hash(arrived, download)) != download.hash:
+                raise OSError(f"its checksum is {actual[:12]}… and should be {download.hash[:12]}…")
             arrived.replace(path)
         finally:
             arrived.unlink(missing_ok=True)
@@ -140,6 +140,6 @@ def _downloaded(name: str, download: Download) -> Path:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, to stand inside a sentence."""
+    """Return the first line of an error, for use within a sentence."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return line.rpartition(" -- ")[2]  # Keras puts the address before it, which follows anyway
+    return line.rpartition(" -- ")[2]  # Keras puts the address first; our message adds it anyway

@@ -30,12 +30,14 @@ def test_equals_scoring_every_resample_anew(images, levels, seed):
     patients[:2] = 0, 1  # at least two
     fast = bootstrap.scores(targets, probabilities, patients, resamples=20, seed=seed, block=7)
 
+    def by_label(scores):
+        return np.stack([*scores.values.values(), scores.positives, scores.negatives], axis=-2)
+
     def slow(rows):
-        scores = metrics.score(targets[rows], probabilities[rows])
-        return np.stack([scores.auc, scores.ap, scores.positives, scores.negatives])
+        return by_label(metrics.score(targets[rows], probabilities[rows]))
 
     expected = bootstrap.each(slow, patients, resamples=20, seed=seed)  # (20, 4, labels)
-    np.testing.assert_allclose(np.stack(fast[:4], axis=1), expected, atol=1e-12)
+    np.testing.assert_allclose(by_label(fast), expected, atol=1e-12)
     images = bootstrap.each(len, patients, resamples=20, seed=seed)
     np.testing.assert_array_equal(fast.images, images)
 

@@ -330,10 +330,10 @@ def test_a_failed_row_fails_the_claims_that_need_it():
     [
         ("~", "", "", "the unknown relation '~'"),
         (">", "", "some", "the unknown scope 'some'"),
-        (">", "two", "", "the amount 'two', which is no number"),
-        (">", "", "count", "the amount '', which is no number"),
-        (">", "1.5", "count", "the amount '1.5', which is no number"),
-        ("=", "-1", "", "the amount '-1', which is no number"),
+        (">", "two", "", "the amount 'two', which is not a number"),
+        (">", "", "count", "the amount '', which is not a number"),
+        (">", "1.5", "count", "the amount '1.5', which is not a number"),
+        ("=", "-1", "", "the amount '-1', which is not a number"),
     ],
 )
 def test_a_line_that_cannot_be_judged_is_named(tmp_path, relation, amount, scope, expected):

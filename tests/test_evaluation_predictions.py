@@ -95,7 +95,7 @@ def test_files_of_before_are_read_where_no_digest_is_demanded(tmp_path):
     assert example.probabilities.dtype == np.float64
     message = refusal(tmp_path / "old.npz", require_digest=True)
     assert "no digest" in message
-    assert "delete it and run the same command again" in message
+    assert "delete it and rerun the command" in message
 
 
 def test_a_changed_number_is_found_even_where_every_checksum_of_the_archive_fits(tmp_path, path):
@@ -129,15 +129,15 @@ def test_a_changed_number_is_found_even_where_every_checksum_of_the_archive_fits
         ({"targets": np.zeros(40)}, r"targets have the shape \(40,\)"),
         ({"probabilities": np.zeros((2, 40, 4))}, r"probabilities have the shape \(2, 40, 4\)"),
         ({"probabilities": np.zeros((0, 40, 3))}, "40 images, 3 labels and 0 members"),
-        ({"labels": np.array(["Edema", "Mass", "Edema"])}, "labels hold 'Edema' more than once"),
-        ({"ids": np.array(["a", "a", *map(str, range(38))])}, "ids hold 'a' more than once"),
+        ({"labels": np.array(["Edema", "Mass", "Edema"])}, "labels contain 'Edema' more than once"),
+        ({"ids": np.array(["a", "a", *map(str, range(38))])}, "ids contain 'a' more than once"),
         ({"targets": np.full((40, 3), -1.0)}, "120 targets are not 0, 1 or NaN, such as -1"),
         ({"targets": np.full((40, 3), 0.5)}, "such as 0.5"),
         ({"probabilities": np.full((2, 40, 3), np.nan)}, "240 of 240 probabilities are NaN"),
         ({"probabilities": np.full((1, 40, 3), 1.0001)}, "outside .0, 1., such as 1.0001"),
         ({"probabilities": np.full((1, 40, 3), -0.5)}, "such as -0.5"),
-        ({"meta": "{"}, "meta are not JSON"),
-        ({"meta": "[1]"}, "meta are not a JSON object"),
+        ({"meta": "{"}, "meta is not JSON"),
+        ({"meta": "[1]"}, "meta is not a JSON object"),
         ({"ids": np.array([None] * 40, object)}, "pickle|Object arrays"),
     ],
 )
@@ -174,7 +174,7 @@ def test_other_kinds_of_files_are_refused(tmp_path, path):
         (tmp_path / "other.npz").write_bytes(content)
         message = refusal(tmp_path / "other.npz")
         assert "is no predictions file of this suite" in message
-        assert "run the same command again" in message
+        assert "rerun the command" in message
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("ids.npy", b"no array")
     refusal(tmp_path / "other.npz")

@@ -91,10 +91,10 @@ GOOD = "table,row,column,metric,dataset,split,value,note\nT,r,c,AUC,D,test,0.8,\
     [
         (b"", r"lacks the column\(s\) table, row, column"),
         (b"\n\n", "lacks the column"),
-        (bytes(range(256)), "is no CSV file in UTF-8"),
-        (b"\xff\xfe\x00t", "is no CSV file in UTF-8"),
+        (bytes(range(256)), "is not a CSV file in UTF-8"),
+        (b"\xff\xfe\x00t", "is not a CSV file in UTF-8"),
         (b"PK\x03\x04", "lacks the column"),
-        (b'"table', "is no CSV file in UTF-8"),
+        (b'"table', "is not a CSV file in UTF-8"),
         (GOOD.replace(",note", "").encode(), r"lacks the column\(s\) note"),
         (GOOD.replace("0.8,", "0.8,a, b").encode(), "line 2: 9 fields instead of 8"),
         (GOOD.replace(",0.8", "").encode(), "line 2: 7 fields instead of 8"),

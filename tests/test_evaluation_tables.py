@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError
 from evaluation import claims, published, tables
+from safefiles import UserError
 
 
 def our_cells(paper, rows, drop=0.01):
@@ -180,7 +180,7 @@ def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("pathlib.Path.replace", disk_full)
-    with pytest.raises(DataError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         tables.to_csv(pd.DataFrame({"a": [2]}), path)
     assert path.read_text() == "a\n1\n"
 

@@ -151,5 +151,5 @@ def test_the_factors_are_one_unless_given():
 
 
 def test_an_unknown_reading_is_named():
-    with pytest.raises(ValueError, match="reading is one of as_printed, detached, confusion"):
+    with pytest.raises(ValueError, match="reading must be one of as_printed, detached, confusion"):
         entropy_weighting(ONE_POSITIVE, UNIFORM, "printed")

@@ -300,7 +300,7 @@ def test_power_set_of_a_long_path_is_refused():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda z: hlup(z, z, CHAIN, "stable"), "form is one of exact"),
+        (lambda z: hlup(z, z, CHAIN, "stable"), "form must be one of exact"),
         (lambda z: hlup(z, z, np.eye(4)), r"shape \(4, 4\) does not fit 3 logits"),
         (lambda z: hlup(z, z, CHAIN - np.eye(3)), "belongs to its own ancestors"),
         (lambda z: hlup(z, z, CHAIN, sums="fast"), '"matrix" or "gather"'),

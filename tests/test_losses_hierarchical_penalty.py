@@ -84,7 +84,7 @@ def test_weight_zero_is_plain_cross_entropy_and_unknown_pairs_have_no_penalty(fo
 
 def test_wrong_arguments_are_named():
     y = np.zeros((1, 3))
-    with pytest.raises(ValueError, match="form is one of as_released, differentiable"):
+    with pytest.raises(ValueError, match="form must be one of as_released, differentiable"):
         penalty(y, y, fixed(PARENTS), "step")
     with pytest.raises(ValueError, match=r"shape \(2, 2\) do not fit 3 logits"):
         penalty(y, y, np.zeros((2, 2)))

@@ -84,7 +84,7 @@ def test_a_wrong_answer_of_any_size_keeps_its_gradient():
 
 
 def test_an_unknown_form_is_named():
-    with pytest.raises(ValueError, match="form is one of corrected, as_printed"):
+    with pytest.raises(ValueError, match="form must be one of corrected, as_printed"):
         multilabel_softmax(np.zeros((1, 2)), np.zeros((1, 2)), "printed")
 
 

@@ -91,7 +91,7 @@ def test_weights_of_a_file_are_taken(tmp_path):
     ours = built("densenet121", str(tmp_path / "notop.h5"))
     for got, wanted in zip(ours.get_weights(), published.get_weights(), strict=True):
         np.testing.assert_array_equal(got, wanted)
-    with pytest.raises(ModelError, match="does not hold the weights of resnet18"):
+    with pytest.raises(ModelError, match="does not contain the weights of resnet18"):
         built("resnet18", str(tmp_path / "notop.h5"))
 
 
@@ -161,11 +161,11 @@ def test_weights_by_backbone_of_odd_files(tmp_path, monkeypatch):
     [
         ("resnet18=none", "has nothing for vgg16: add vgg16=imagenet, vgg16=none or vgg16=FILE"),
         ("resnet19=none,none", "no backbone 'resnet19': choose one of densenet121"),
-        ("vgg16=none,vgg16=imagenet", "vgg16 stands twice"),
+        ("vgg16=none,vgg16=imagenet", "vgg16 is given twice"),
         ("vgg16=", "a value is missing"),
         ("", "a value is missing"),
         ("imagenet,", "a value is missing"),
-        ("imagenet,none", "a value for all networks stands twice"),
+        ("imagenet,none", "a value for all networks is given twice"),
     ],
 )
 def test_weights_by_backbone_refused(text, message):
@@ -185,7 +185,7 @@ def test_damaged_weights_files_are_one_sentence(suffix, tmp_path):
     cases += [content[:length] for length in random.integers(9, len(content), 6)]
     for case in cases:
         broken.write_bytes(case)
-        with pytest.raises(ModelError, match=r"does not hold the weights of .* without its top"):
+        with pytest.raises(ModelError, match=r"does not contain the weights of .* without its top"):
             built(name, str(broken))
     for _ in range(15):  # a changed name or size is refused, a changed number cannot be known
         at = int(random.integers(0, 4000))

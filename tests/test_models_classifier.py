@@ -87,7 +87,7 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ModelError, match="is damaged or cut short: copy it again, or delete"):
             classifier.load_weights(other, path)
-        with pytest.raises(ModelError, match=r"damaged or cut short|does not hold the weights"):
+        with pytest.raises(ModelError, match=r"damaged or cut short|does not contain the weights"):
             classifier.build("tiny", 5, 32, weights=str(path))
     for got, wanted in zip(other.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, wanted)

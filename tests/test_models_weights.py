@@ -241,12 +241,12 @@ def test_damaged_safetensors_are_one_sentence(tmp_path):
     cases.append(safetensors(arrays | {"bn1.bias": np.zeros(65, np.float32)}))
     for content in cases:
         file.write_bytes(content)
-        with pytest.raises(ModelError, match=r"does not hold the weights of resnet18") as raised:
+        with pytest.raises(ModelError, match=r"does not contain the weights of resnet18") as raised:
             backbones.build("resnet18", image, str(file))
         assert "\n" not in str(raised.value)
     file.write_bytes(whole)
-    with pytest.raises(ModelError, match="does not hold the weights of densenet121"):
+    with pytest.raises(ModelError, match="does not contain the weights of densenet121"):
         backbones.build("densenet121", image, str(file))
-    with pytest.raises(ModelError, match="does not hold the weights of tiny_residual"):
+    with pytest.raises(ModelError, match="does not contain the weights of tiny_residual"):
         backbones.build("tiny_residual", image, str(file))
     assert set(torchvision.read(file)) == set(arrays)

@@ -1,7 +1,8 @@
-"""The published numbers: loaded as printed, and compared with ours in computed verdicts.
+"""Load the published numbers as printed, and compare them with ours in computed verdicts.
 
-`results/published/NAME.csv` holds one printed number a line, `claims.csv` one claimed comparison;
-a paper that was added later brings its claims in `NAME.claims.csv`.
+`results/published/NAME.csv` holds one published number per line, and `claims.csv` one claimed
+comparison per line. A paper that is added later brings its claims in `NAME.claims.csv`. A paper's
+name and its dataset are defined by these files: see `papers` and `dataset`.
 """
 
 import csv
@@ -14,22 +15,29 @@ from evaluation import EvaluationError
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 COLUMNS = ["table", "row", "column", "metric", "dataset", "split", "value", "note"]
-CELL = ["row", "column", "metric"]  # what identifies a number, wherever it is printed
+CELL = ["row", "column", "metric"]  # identifies a number in all tables of a paper
 SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference", "verdict", "note"]
-FAILED = "failed: "  # begins the verdict of a row that ended without predictions
-RELEASED = "released"  # the verdict of a row that others predicted and released
-QUOTED = "quoted"  # begins the note of a number that the paper took from another paper
+FAILED = "failed: "  # prefix of the verdict of a row that ended without predictions
+RELEASED = "released"  # verdict of a row whose predictions were released by its authors
+QUOTED = "quoted"  # prefix of the note of a number that the paper took from another paper
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}
+RESTORE = "restore the suite's own files with git checkout -- results/published"
 
 
 def papers(folder: Path = FOLDER) -> list[str]:
-    """The papers whose numbers are transcribed."""
+    """Return the names of all papers whose numbers are transcribed."""
     return sorted(path.stem for path in folder.glob("*.csv") if path not in claim_files(folder))
 
 
+def dataset(paper: str, folder: Path = FOLDER) -> str:
+    """Return the name of a paper's dataset as the readers know it, such as `chestxray14`."""
+    printed = load(paper, folder)["dataset"]
+    return printed[0].lower().replace("-", "") if len(printed) else ""
+
+
 def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
-    """A paper's printed numbers: `value` as printed (text), `number` as a float."""
+    """Return a paper's published numbers: `value` as printed (text) and `number` as a float."""
     path = folder / f"{paper}.csv"
     if not path.is_file():
         known = ", ".join(papers(folder)) or "none"
@@ -44,18 +52,25 @@ def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
 
 
 def claim_files(folder: Path) -> list[Path]:
-    """The files of claimed comparisons."""
+    """Return the files of claimed comparisons."""
     return [folder / "claims.csv", *sorted(folder.glob("*.claims.csv"))]
 
 
 def is_average(column: str) -> bool:
-    """Whether a column is a group's average rather than one label."""
-    named = ("leaf given", "mean of", "weighted mean of")
-    return column in AVERAGES or column.startswith(named)
+    """Return True if a column is an average over labels, and False if it is a single label."""
+    return column in AVERAGES or column.startswith(("leaf given", "mean of", "weighted mean of"))
+
+
+def decimals(printed: str) -> int:
+    """Return the number of decimals of a printed number."""
+    return len(printed.partition(".")[2])
 
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV of texts that has these columns, and in every line as many fields as its header."""
+    """Return a CSV file as texts; raise EvaluationError if columns or fields of a line are missing.
+
+    Unlike pandas' reader, it refuses lines with too few or too many fields.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -63,27 +78,24 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise EvaluationError(f"There is no file {path}; {RESTORE}.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is no CSV file in UTF-8; {RESTORE}.") from error
+        raise EvaluationError(f"{path} is not a CSV file in UTF-8; {RESTORE}.") from error
     header = lines[0][1] if lines else []
     if missing := [name for name in columns if name not in header]:
         raise EvaluationError(f"{path} lacks the column(s) {', '.join(missing)}; {RESTORE}.")
     for number, line in lines[1:]:
         if len(line) != len(header):
             raise EvaluationError(
-                f"{path}, line {number}: {len(line)} fields instead of {len(header)}; is a comma "
-                "in a text without quotes?"
+                f"{path}, line {number}: {len(line)} fields instead of {len(header)}; put a text "
+                "that contains a comma in quotes."
             )
     return pd.DataFrame([line for _, line in lines[1:]], columns=header, dtype=str)
 
 
-RESTORE = "the suite's own files come back by git checkout -- results/published"
-
-
-# Ours beside theirs
+# Compare our numbers with the published ones
 
 
 def verdict(published: float, low: float, high: float, not_comparable: str | None = None) -> str:
-    """Where the published value lies relative to our interval."""
+    """Return where the published value lies relative to our interval."""
     if not_comparable:
         return f"not comparable ({not_comparable})"
     if np.isnan([published, low, high]).any():
@@ -92,7 +104,7 @@ def verdict(published: float, low: float, high: float, not_comparable: str | Non
 
 
 def verdict_kind(verdict: str) -> str:
-    """A verdict without its reason: "not comparable", "failed", "within", …"""
+    """Return a verdict without its reason: "not comparable", "failed", "within", …"""
     return "failed" if verdict.startswith(FAILED) else verdict.partition(" (")[0]
 
 
@@ -102,23 +114,23 @@ def compare(
     not_comparable: str | None = None,
     failed: dict[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Published and our values side by side, one cell a line, each with its verdict.
+    """Return published and our values side by side: one line per cell, each with its verdict.
 
-    `ours`: row, column (or group), metric, value and, where known, low, high, note, split.
-    `failed`: rows that ended without predictions -> why; their cells say "failed: REASON".
-    Numbers that running text repeats from a table are left out; rows that only we ran come
-    with the table that prints their column.
+    `ours` has the columns row, column (or group), metric, value, and optionally low, high, note and
+    split. `failed` maps rows that ended without predictions to the reason; their verdict is
+    "failed: REASON". Numbers of running text that a table prints too are left out. Rows that only
+    we ran are added to the table that prints their column.
     """
     ours, failed = our_values(ours), failed or {}
     keys = [*CELL, "split"] if "split" in ours else CELL
     if "split" not in ours and (clash := _in_two_splits(published, ours)):
         raise EvaluationError(
-            f"{clash} is published on two splits; give our values a `split` column, or pass only "
+            f"{clash} is published on two splits; add a `split` column to our values, or pass only "
             "the published numbers of the split that was scored."
         )
     if ours.duplicated(keys).any():
         twice = ours.loc[ours.duplicated(keys), CELL].iloc[0].tolist()
-        raise EvaluationError(f"Our values hold {' / '.join(twice)} twice; give each cell once.")
+        raise EvaluationError(f"Our values have {' / '.join(twice)} twice; give each cell once.")
     theirs = _without_repeats(published).rename(columns={"number": "published", "value": "printed"})
     ours = ours.rename(columns={"value": "ours", "note": "our note"}).assign(ran=True)
     side = theirs.merge(ours, "left", keys)
@@ -141,7 +153,7 @@ def compare(
 
 
 def our_values(ours: pd.DataFrame) -> pd.DataFrame:
-    """Our values with the columns that they are compared by."""
+    """Return our values with only the columns that are compared, and defaults for the rest."""
     if "column" not in ours and "group" in ours:
         ours = ours.rename(columns={"group": "column"})
     if missing := [name for name in [*CELL, "value"] if name not in ours]:
@@ -152,24 +164,25 @@ def our_values(ours: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_two_splits(published: pd.DataFrame, ours: pd.DataFrame) -> str:
+    """Return the first of our cells that is published on two splits, or an empty text."""
     scored = published.merge(ours[CELL].drop_duplicates(), on=CELL)
     splits = scored.groupby(CELL)["split"].nunique()
     return " / ".join(splits.index[splits > 1][0]) if (splits > 1).any() else ""
 
 
 def _without_repeats(published: pd.DataFrame) -> pd.DataFrame:
-    """Without the numbers of running text that a table, or earlier text, prints too."""
-    spoken = published["table"].isin(RUNNING_TEXT)
-    tables_first = pd.concat([published[~spoken], published[spoken]])
+    """Drop the numbers of running text that a table, or earlier text, prints too."""
+    in_text = published["table"].isin(RUNNING_TEXT)
+    tables_first = pd.concat([published[~in_text], published[in_text]])
     repeated = tables_first.duplicated([*CELL, "dataset", "split"])
-    return tables_first[~repeated | ~spoken]
+    return tables_first[~repeated | ~in_text]
 
 
 def _empty_cells(rows: list[str], published: pd.DataFrame) -> pd.DataFrame:
-    """Cells without numbers in the first printed table, for rows that the paper does not print."""
-    first = published[published["table"] == published["table"].iloc[0]] if len(published) else None
-    if first is None:
-        first = pd.DataFrame([{"table": "ours", "column": "mean", "metric": "AUC"}])
+    """Return cells without numbers in the first table, for rows that the paper does not print."""
+    first = pd.DataFrame([{"table": "ours", "column": "mean", "metric": "AUC"}])
+    if len(published):
+        first = published[published["table"] == published["table"].iloc[0]]
     cells = first[["table", "column", "metric"]].drop_duplicates()
     return pd.concat([cells.iloc[:0].assign(row=""), *(cells.assign(row=row) for row in rows)])
 

@@ -1,4 +1,8 @@
-"""What in the printed tables does not fit: python -m evaluation.published audit [--json]"""
+"""List the papers, or check that their published numbers are consistent.
+
+python -m evaluation.published list
+python -m evaluation.published audit [PAPER ...] [--json]
+"""
 
 import argparse
 import sys
@@ -8,16 +12,24 @@ from evaluation import EvaluationError, audit, published
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m evaluation.published", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("audit", help="what in the printed tables does not fit")
-    command.add_argument("papers", nargs="*", metavar="PAPER", help="default: all of them")
-    command.add_argument(
-        "--folder", type=Path, default=published.FOLDER, help="of the published CSV files"
+    parser = argparse.ArgumentParser(
+        "python -m evaluation.published",
+        description="List the papers, or check that their published numbers are consistent.",
     )
-    command.add_argument("--json", action="store_true", help="for a program, not for people")
+    parser.add_argument(
+        "--folder", type=Path, default=published.FOLDER, help="folder of the published CSV files"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="print the name and dataset of each paper, by year")
+    command = commands.add_parser("audit", help="print inconsistencies in the published tables")
+    command.add_argument("papers", nargs="*", metavar="PAPER", help="default: all papers")
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "list":
+            for paper in sorted(published.papers(options.folder), key=lambda name: name[-4:]):
+                print(paper, published.dataset(paper, options.folder))
+            return 0
         result = audit.report(options.papers, options.folder)
     except EvaluationError as error:
         print(error, file=sys.stderr)
