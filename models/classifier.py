@@ -27,7 +27,7 @@ def build(
     head: str = "linear",
     fast: bool = True,
 ) -> keras.Model:
-    """Return a network from gray images (batch, size, size, 1) of 0..255 to (batch, labels) logits.
+    """Return a network from gray images (batch, size, size, 1), 0..255, to (batch, labels) logits.
 
     Without `size`, the published size is used. `weights` is "imagenet", "none", a file of the backbone
     without its top, or the whole .weights.h5 of another run with the same network and labels.
