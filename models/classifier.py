@@ -29,8 +29,8 @@ def build(
 ) -> keras.Model:
     """Return a network from gray images (batch, size, size, 1), 0..255, to (batch, labels) logits.
 
-    Without `size`, the published size is used. `weights` is "imagenet", "none", a file of the backbone
-    without its top, or the whole .weights.h5 of another run with the same network and labels.
+    Without `size`, the published size is used. `weights` is "imagenet", "none", a file of the
+    backbone without its top, or the whole .weights.h5 of another run with this network and labels.
     `normalise` is "network" (as its ImageNet weights expect) or "imagenet" (mean and deviation).
     """
     for what, name, names in (

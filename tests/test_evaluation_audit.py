@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import audit, claims
+from evaluation import audit
 from evaluation.published import load
-
-PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
-
-
-def frame(rows, columns=("table", "row", "column", "metric", "value")):
-    """Printed numbers as `load` gives them."""
-    made = pd.DataFrame(rows, columns=list(columns)).assign(dataset="D", split="test", note="")
-    return made.assign(number=pd.to_numeric(made["value"]))
+from tests.printed import PAPERS, frame, write_paper
 
 
 def kinds(printed):
@@ -119,13 +112,10 @@ def test_audit_finds_a_planted_misprint(cell, by, expected):
 
 
 def test_audit_names_the_slip():
-    printed = clean_table()
-    cell = ("text", "model 0", "mean")
-    printed = plant(printed, "Table 1", "model 0", "mean", "0.817")
-    finding = next(audit.given_twice(plant(printed, *cell, "0.871")))
-    assert "two digits are swapped" in finding["detail"]
-    finding = next(audit.given_twice(plant(printed, *cell, "0.917")))
-    assert "one digit differs" in finding["detail"]
+    printed = plant(clean_table(), "Table 1", "model 0", "mean", "0.817")
+    for value, slip in (("0.871", "two digits are swapped"), ("0.917", "one digit differs")):
+        wrong = plant(printed, "text", "model 0", "mean", value)
+        assert slip in next(audit.given_twice(wrong))["detail"]
 
 
 def test_audit_finds_padded_digits_and_loose_names():
@@ -165,14 +155,9 @@ def test_only_the_value_that_gives_the_mean_is_said_to():
 
 
 def test_labels_that_stay_equal_do_not_contradict_a_gain_in_the_mean(tmp_path):
-    lines = ["table,row,column,metric,dataset,split,value,note"]
-    for row, values in (("new", (0.9, 0.7, 0.5)), ("old", (0.8, 0.7, 0.6))):
-        cells = zip(("a", "b", "c", "mean"), (*values, 0.1 + (row == "new")), strict=True)
-        lines += [f"T,{row},{column},AUC,D,test,{value}," for column, value in cells]
-    (tmp_path / "new2030.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "claims.csv").write_text(
-        ",".join(claims.CLAIM_COLUMNS) + "\nnew2030,c,T,new,old,mean,AUC,>,,,better,1\n"
-    )
+    new = {"a": 0.9, "b": 0.7, "c": 0.5, "mean": 1.1}
+    old = {"a": 0.8, "b": 0.7, "c": 0.6, "mean": 0.1}
+    write_paper(tmp_path, {"new": new, "old": old}, ["c,T,new,old,mean,AUC,>,,,better,1"])
     findings = audit.report(["new2030"], tmp_path)["findings"]
     (finding,) = [each for each in findings if each["kind"] == "mean only"]
     assert finding["detail"] == "not shared by c -0.1000"
@@ -219,6 +204,10 @@ def test_command_writes_json_without_tensorflow():
     assert done.stdout.strip() == "False"
 
 
+def test_command_lists_the_papers_by_year():
+    assert run("list").stdout.splitlines()[-2:] == ["pham2019 chexpert", "asadi2025 chexpert"]
+
+
 def test_command_refuses_an_unknown_paper_in_one_sentence():
     done = run("audit", "pham2018")
     assert done.returncode == 2
@@ -235,15 +224,9 @@ def test_a_mean_over_one_printed_label_is_of_labels_that_are_not_printed():
 
 
 def test_only_a_claim_of_a_higher_mean_is_held_against_the_labels(tmp_path):
-    lines = ["table,row,column,metric,dataset,split,value,note"]
-    for row, values in (("new", (0.9, 0.5, 0.7)), ("old", (0.8, 0.6, 0.7))):
-        cells = zip(("a", "b", "mean"), values, strict=True)
-        lines += [f"T,{row},{column},AUC,D,test,{value}," for column, value in cells]
-    (tmp_path / "new2030.csv").write_text("\n".join(lines) + "\n")
-    claimed = ("c,T,new,old,a,AUC,>,,,better,1", "d,T,new,old,mean,AUC,=,,,the same,2")
-    (tmp_path / "claims.csv").write_text(
-        "\n".join([",".join(claims.CLAIM_COLUMNS), *(f"new2030,{line}" for line in claimed), ""])
-    )
+    new, old = {"a": 0.9, "b": 0.5, "mean": 0.7}, {"a": 0.8, "b": 0.6, "mean": 0.7}
+    claimed = ["c,T,new,old,a,AUC,>,,,better,1", "d,T,new,old,mean,AUC,=,,,the same,2"]
+    write_paper(tmp_path, {"new": new, "old": old}, claimed)
     report = audit.report(["new2030"], tmp_path)
     assert report["papers"]["new2030"]["hold"] == 2
     assert [each for each in report["findings"] if each["kind"] == "mean only"] == []

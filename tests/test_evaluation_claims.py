@@ -6,12 +6,7 @@ import pytest
 from evaluation import EvaluationError, claims, published
 from evaluation.claims import check, load_claims
 from evaluation.published import CELL, load
-
-PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
-
-
-def our_row(row, column="mean", value=0.9, metric="AUC", **more):
-    return {"row": row, "column": column, "metric": metric, "value": value} | more
+from tests.printed import HEADER, PAPERS, our_row, write_paper
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -159,52 +154,21 @@ def test_a_printed_count_must_be_the_count(tmp_path):
     assert checked["published_margin"]["thirteen-labels-better"] == "13 of 14"
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (-0.005, 0.005, "holds"),
-        (-0.004, 0.001, "holds"),
-        (-0.02, 0.001, "within noise"),  # wide intervals show no equality
-        (-0.02, 0.03, "within noise"),
-        (0.004, 0.02, "within noise"),
-        (0.006, 0.02, "does not hold"),
-        (-0.02, -0.0051, "does not hold"),
-        (0.001, 0.004, "holds"),  # significantly different, but by less than what counts
-    ],
-)
-def test_no_effect_is_a_claim_too(low, high, expected):
-    rows = ("HLUP-finetune (ours)", "HLUP-finetune (naive)")
-    values = [our_row(row, "leaf") for row in rows]
-    checked = our_claims("chen2019", values, differences(low, high, *rows))
-    assert checked["ours"]["stable-equals-naive-finetuned", rows[1], "AUC"] == expected
-
-
 def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
-    for name in ("chen2019.csv", "claims.csv"):
-        (tmp_path / name).write_bytes((published.FOLDER / name).read_bytes())
-    (tmp_path / "new2030.csv").write_text(
-        "table,row,column,metric,dataset,split,value,note\n"
-        "T,new,mean,AUC,D,test,0.8,\nT,old,mean,AUC,D,test,0.7,\n"
-    )
-    (tmp_path / "new2030.claims.csv").write_text(
-        ",".join(claims.CLAIM_COLUMNS) + "\nnew2030,better,T,new,old,mean,AUC,>,,,it is,1\n"
-    )
+    (tmp_path / "chen2019.csv").write_bytes((published.FOLDER / "chen2019.csv").read_bytes())
+    rows = {"new": {"mean": 0.8}, "old": {"mean": 0.7}}
+    write_paper(tmp_path, rows, ["better,T,new,old,mean,AUC,>,,,it is,1"])
+    (tmp_path / "claims.csv").rename(tmp_path / "new2030.claims.csv")
+    (tmp_path / "claims.csv").write_bytes((published.FOLDER / "claims.csv").read_bytes())
     assert published.papers(tmp_path) == ["chen2019", "new2030"]
     assert check("new2030", folder=tmp_path)["published"].tolist() == ["holds"]
     assert load_claims("chen2019", tmp_path).equals(load_claims("chen2019"))
 
 
-CHEN = "table,row,column,metric,dataset,split,value,note\n"
-
-
 def one_claim(tmp_path, relation, amount="", low=0.0, high=0.0, left=0.9, right=0.88, scope=""):
     """The verdicts of one claim, A against B, on our values and the interval of A minus B."""
-    printed = "T,A,mean,AUC,D,test,0.90,\nT,B,mean,AUC,D,test,0.88,\n"
-    (tmp_path / "new2030.csv").write_text(CHEN + printed)
-    (tmp_path / "claims.csv").write_text(
-        ",".join(claims.CLAIM_COLUMNS)
-        + f"\nnew2030,c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1\n"
-    )
+    rows = {"A": {"mean": 0.90}, "B": {"mean": 0.88}}
+    write_paper(tmp_path, rows, [f"c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1"])
     values = pd.DataFrame([our_row("A", value=left), our_row("B", value=right)])
     pairs = {"left_row": ["A"], "right_row": ["B"], "group": ["mean"], "metric": ["AUC"]}
     pairs = None if low is None else pd.DataFrame(pairs | {"low": [low], "high": [high]})
@@ -233,7 +197,13 @@ def one_claim(tmp_path, relation, amount="", low=0.0, high=0.0, left=0.9, right=
         ("<=", "0.005", 0.006, 0.03, "does not hold"),
         ("<=", "", -0.02, 0.0, "holds"),
         ("=", "0.005", -0.005, 0.005, "holds"),
+        ("=", "0.005", -0.004, 0.001, "holds"),
+        ("=", "0.005", 0.001, 0.004, "holds"),  # significant, but less than the amount
+        ("=", "0.005", -0.02, 0.001, "within noise"),  # wide intervals show no equality
         ("=", "0.005", -0.3, 0.3, "within noise"),
+        ("=", "0.005", 0.004, 0.02, "within noise"),
+        ("=", "0.005", 0.006, 0.02, "does not hold"),
+        ("=", "0.005", -0.02, -0.0051, "does not hold"),
     ],
 )
 def test_a_relation_holds_where_it_is_true_in_the_whole_interval(
@@ -352,7 +322,7 @@ def three_rows(tmp_path, right_row, scope=""):
         for metric, value in zip(("AUC", "AP"), values, strict=True)
         if value is not None
     ]
-    (tmp_path / "new2030.csv").write_text(CHEN + "\n".join(lines) + "\n")
+    (tmp_path / "new2030.csv").write_text("\n".join([HEADER, *lines, ""]))
     column = "y" if scope else "x|y"
     metric = "AUC" if scope else "AUC|AP"
     (tmp_path / "claims.csv").write_text(

@@ -114,18 +114,13 @@ def test_no_label_or_title_is_read_as_a_formula(tmp_path):
     first, second = generator.normal(targets, [[[1]], [[2]]])
     title = "file $a_{$ caf\udce9.png"
     readers = dict.fromkeys(HOSTILE, (first > 0.5).astype(float))
+    compared = delong.table(targets, first, second, HOSTILE)
+    networks = {HOSTILE[0]: predictions_of(targets, first), "_b": predictions_of(targets, second)}
     drawn = [
         figures.roc_curves(tmp_path / "a.svg", targets, first, HOSTILE, readers, title=title),
-        figures.auc_comparison(
-            tmp_path / "b.svg", delong.table(targets, first, second, HOSTILE), HOSTILE[:2],
-            title=title,
-        ),
-        figures.roc_by_row(
-            tmp_path / "c.svg",
-            {HOSTILE[0]: predictions_of(targets, first), "_b": predictions_of(targets, second)},
-            title,
-        ),
-    ]  # fmt: skip
+        figures.auc_comparison(tmp_path / "b.svg", compared, HOSTILE[:2], title=title),
+        figures.roc_by_row(tmp_path / "c.svg", networks, title),
+    ]
     for path in drawn:
         shown = texts(path)
         assert {*HOSTILE} <= {*shown}, path
@@ -137,9 +132,9 @@ def test_no_label_or_title_is_read_as_a_formula(tmp_path):
     assert {"$a_{$", "_b $^$"} <= {*texts(path)}
 
 
-def predictions_of(targets, scores):
+def predictions_of(targets, scores, labels=HOSTILE):
     ids = np.arange(len(targets)).astype(str)
-    return Predictions(ids, ids, np.array(HOSTILE), targets, scores[None], {})
+    return Predictions(ids, ids, np.array(labels), targets, scores[None], {})
 
 
 @pytest.fixture
@@ -192,15 +187,11 @@ def test_panels_stand_in_rows_and_empty_ones_are_hidden(drawn, labels, columns, 
 def test_a_panel_for_each_network_has_the_curves_of_all_its_labels(drawn, arrays):
     targets, first, second = arrays
     targets = np.column_stack([targets[:, :2], np.zeros(80)])
-    ids = np.arange(80).astype(str)
-    networks = {
-        name: Predictions(ids, ids, np.array(LABELS), targets, scores[None], {})
-        for name, scores in (("plain", first), ("better", second))
-    }
-    figures.roc_by_row("", networks)
-    for panel, letter, (name, scores) in zip(
-        drawn[0].axes, "ab", (("plain", first), ("better", second)), strict=True
-    ):
+    networks = {"plain": first, "better": second}
+    figures.roc_by_row(
+        "", {name: predictions_of(targets, scores, LABELS) for name, scores in networks.items()}
+    )
+    for panel, letter, (name, scores) in zip(drawn[0].axes, "ab", networks.items(), strict=True):
         assert_unit_square(panel)
         for label, curve in enumerate(panel.lines[1:3]):
             false, true = metrics.roc_curve(targets[:, label], scores[:, label])
@@ -228,18 +219,13 @@ def test_a_comparison_plots_both_aucs_of_every_label(drawn, arrays):
     assert bold == ["bold", "normal", "normal"]
 
 
-def test_a_network_that_ranks_everything_wrongly_has_a_curve(drawn):
-    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
-    wrong = Predictions(ids, ids, np.array(["Edema"]), targets, 1 - targets[None], {})
-    figures.roc_by_row("", {"wrong": wrong})
-    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [1, 0], [1, 1]])
-
-
-def test_a_network_that_ranks_everything_rightly_has_a_curve(drawn):
-    targets, ids = np.repeat([[0.0], [1.0]], 3, axis=0), np.arange(6).astype(str)
-    right = Predictions(ids, ids, np.array(["Edema"]), targets, targets[None], {})
-    figures.roc_by_row("", {"right": right})
-    np.testing.assert_array_equal(drawn[0].axes[0].lines[1].get_xydata(), [[0, 0], [0, 1], [1, 1]])
+@pytest.mark.parametrize(("right", "corner"), [(False, [1, 0]), (True, [0, 1])])
+def test_a_network_that_ranks_everything_wrongly_or_rightly_has_a_curve(drawn, right, corner):
+    targets = np.repeat([[0.0], [1.0]], 3, axis=0)
+    scores = targets if right else 1 - targets
+    figures.roc_by_row("", {"row": predictions_of(targets, scores, ["Edema"])})
+    curve = drawn[0].axes[0].lines[1].get_xydata()
+    np.testing.assert_array_equal(curve, [[0, 0], corner, [1, 1]])
 
 
 def bins_of(labels, variants=("raw", "calibrated")):

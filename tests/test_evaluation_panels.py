@@ -27,60 +27,42 @@ def test_percent():
     assert panels.percent(0.634, 0.071) == "63 ± 7 %"
 
 
-def test_panels_are_pictures_and_the_same_each_time(tmp_path):
-    random = np.random.default_rng(0)
-    image = random.integers(0, 256, (64, 64)).astype(np.uint8)
-    names, heat = [f"label {k}" for k in range(5)], random.random((5, 4, 4)).astype(np.float32)
-    probabilities, parents = random.random(5), np.zeros((5, 5))
-    for spread in (None, probabilities / 10):
-        paths = [tmp_path / f"{number}.png" for number in range(3)]
-        panels.activations(
-            paths[0],
-            image,
-            heat,
-            names,
-            probabilities,
-            spread,
-            true=["label 1"],
-            columns=3,
-            title="title",
-        )
-        for path in paths[1:]:
-            panels.prediction(
-                path,
-                image,
-                names,
-                probabilities,
-                spread,
-                shown=[4, 0],
-                heat=heat[:2],
-                parents=parents,
-            )
-        assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
-        assert paths[1].read_bytes() == paths[2].read_bytes()
-        assert len(list(tmp_path.iterdir())) == 3
+IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+
+
+def tiles(path, names, probabilities, spread=None, true=(), columns=2, title=""):
+    heat = np.random.default_rng(1).random((len(names), 4, 4)).astype(np.float32)
+    options = {"true": true, "columns": columns, "title": title}
+    return panels.activations(path, IMAGE, heat, names, probabilities, spread, **options)
+
+
+def page(path, names, probabilities, spread=None, parents=None, shown=(1, 0), **texts):
+    heat = np.random.default_rng(1).random((len(shown), 4, 4)).astype(np.float32)
+    parents = np.zeros((len(names), len(names))) if parents is None else parents
+    options = {"shown": shown, "heat": heat, "parents": parents}
+    return panels.prediction(path, IMAGE, names, probabilities, spread, **options, **texts)
+
+
+@pytest.mark.parametrize("has_spread", [False, True])
+def test_panels_are_pictures_and_the_same_each_time(tmp_path, has_spread):
+    names, probabilities = [f"label {k}" for k in range(5)], np.random.default_rng(0).random(5)
+    spread = probabilities / 10 if has_spread else None
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    tiles(paths[0], names, probabilities, spread, ["label 1"], columns=3, title="title")
+    for path in paths[1:]:
+        page(path, names, probabilities, spread, shown=(4, 0))
+    assert min(cv2.imread(str(path)).shape[0] for path in paths) > 300
+    assert paths[1].read_bytes() == paths[2].read_bytes()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
-    image, heat = np.zeros((64, 64), np.uint8), np.ones((2, 4, 4), np.float32)
-    names, probabilities, parents = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7]), np.zeros((2, 2))
+    names, probabilities = [r"$\frac{$", "_b $^$"], np.array([0.2, 0.7])
     title = "$x^{$ caf\udce9.png"
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    panels.activations(
-        paths[0], image, heat, names, probabilities, None, true=names, columns=2, title=title
-    )
-    panels.prediction(
-        paths[1],
-        image,
-        names,
-        probabilities,
-        None,
-        shown=[1, 0],
-        heat=heat,
-        parents=parents,
-        title=title,
-        note=title,
-    )
+    paths = [
+        tiles(tmp_path / "a.png", names, probabilities, true=names, title=title),
+        page(tmp_path / "b.png", names, probabilities, title=title, note=title),
+    ]
     assert all(cv2.imread(str(path)) is not None for path in paths)
 
 
@@ -98,21 +80,8 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     spread = np.array([0.1, 0.2, 0.05, *[0.01] * 9])
     parents = np.zeros((12, 12))
     parents[0, 1] = parents[2, 0] = 1
-    heat = np.ones((2, 4, 4), np.float32)
-    image = np.zeros((64, 64), np.uint8)
-    panels.prediction(
-        "",
-        image,
-        names,
-        probabilities,
-        spread,
-        shown=[1, 0],
-        heat=heat,
-        parents=parents,
-        title="a.png",
-        note="HLCP",
-    )
-    picture, bars, tree, *tiles = (axes for each in drawn[0].subfigs for axes in each.axes)
+    page("", names, probabilities, spread, parents, title="a.png", note="HLCP")
+    picture, bars, tree, *maps = (axes for each in drawn[0].subfigs for axes in each.axes)
     assert picture.get_title(loc="left") == "a.png"
     order = np.argsort(-probabilities)[:10]
     assert [text.get_text() for text in bars.get_yticklabels()] == [names[k] for k in order]
@@ -132,31 +101,18 @@ def test_a_page_shows_the_likeliest_labels_with_their_spread(drawn):
     ]
     weights = {text.get_text(): text.get_fontweight() for text in tree.texts}
     assert (weights["label 0"], weights["label 2"]) == ("bold", "normal")
-    assert [tile.get_title() for tile in tiles[:2]] == ["label 1\n97 ± 20 %", "label 0\n50 ± 10 %"]
-    assert [tile.axison for tile in tiles] == [True, True, False, False, False, False]
+    assert [tile.get_title() for tile in maps[:2]] == ["label 1\n97 ± 20 %", "label 0\n50 ± 10 %"]
+    assert [tile.axison for tile in maps] == [True, True, False, False, False, False]
     assert tree.get_title(loc="left") == "Label tree"
-    panels.prediction(
-        "", image, names, probabilities, None, shown=[1], heat=heat, parents=np.zeros((12, 12))
-    )
+    page("", names, probabilities, shown=[1])
     assert drawn[1].subfigs[0].axes[2].get_title(loc="left") == "All labels"
     assert not drawn[1].subfigs[0].axes[1].collections  # one member has no spread
 
 
 def test_tiles_name_their_label_and_true_ones_are_bold(drawn):
-    heat, image = np.ones((3, 4, 4), np.float32), np.zeros((64, 64), np.uint8)
-    names, probabilities = ["a", "b", "c"], np.array([0.1, 0.2, 0.3])
-    panels.activations(
-        "",
-        image,
-        heat,
-        names,
-        probabilities,
-        probabilities / 10,
-        true=["b"],
-        columns=2,
-        title="title",
-    )
-    tiles = drawn[0].axes
-    assert [tile.get_title() for tile in tiles] == ["a\n10 ± 1 %", "b\n20 ± 2 %", "c\n30 ± 3 %", ""]
-    assert [tile.title.get_fontweight() for tile in tiles[:3]] == ["normal", "bold", "normal"]
-    assert [tile.axison for tile in tiles] == [True, True, True, False]
+    probabilities = np.array([0.1, 0.2, 0.3])
+    tiles("", ["a", "b", "c"], probabilities, probabilities / 10, true=["b"], title="title")
+    maps = drawn[0].axes
+    assert [tile.get_title() for tile in maps] == ["a\n10 ± 1 %", "b\n20 ± 2 %", "c\n30 ± 3 %", ""]
+    assert [tile.title.get_fontweight() for tile in maps[:3]] == ["normal", "bold", "normal"]
+    assert [tile.axison for tile in maps] == [True, True, True, False]

@@ -8,15 +8,7 @@ import pytest
 
 from evaluation import EvaluationError, published
 from evaluation.published import CELL, compare, load, verdict
-
-PAPERS = ["asadi2025", "chen2019", "ge2018", "mo2019", "pham2019"]
-
-
-def frame(rows, columns=("table", "row", "column", "metric", "value")):
-    """Printed numbers as `load` gives them."""
-    made = pd.DataFrame(rows, columns=list(columns)).assign(dataset="D", split="test", note="")
-    return made.assign(number=pd.to_numeric(made["value"]))
-
+from tests.printed import HEADER, PAPERS, frame, our_row
 
 # The transcription
 
@@ -36,11 +28,8 @@ def test_files_are_sound(paper):
     assert set(printed["dataset"]) <= {"PLCO", "CheXpert", "ChestX-ray14"}
     assert set(printed["metric"]) <= {"AUC", "AP", "radiologists below the curve"}
     assert printed[published.COLUMNS[:-1]].ne("").all(axis=None)
-    assert (
-        not printed[published.COLUMNS]
-        .apply(lambda column: column != column.str.strip())
-        .any(axis=None)
-    )
+    texts = printed[published.COLUMNS]
+    assert texts.equals(texts.apply(lambda column: column.str.strip()))
 
 
 def test_values_stay_as_printed():
@@ -74,8 +63,7 @@ def test_every_mean_that_can_be_recomputed_is():
 def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"pham2018.*known: asadi2025, chen2019"):
         load("pham2018")
-    good = "table,row,column,metric,dataset,split,value,note\nT,r,c,AUC,D,test,{},\n"
-    (tmp_path / "new2030.csv").write_text(good.format("0.8O7"))
+    (tmp_path / "new2030.csv").write_text(GOOD.replace("0.8", "0.8O7"))
     with pytest.raises(EvaluationError, match=r"line 2: the value '0\.8O7' is not a number"):
         load("new2030", tmp_path)
     (tmp_path / "new2030.csv").write_text("table,row\nT,r\n")
@@ -83,7 +71,7 @@ def test_unreadable_files_are_refused(tmp_path):
         load("new2030", tmp_path)
 
 
-GOOD = "table,row,column,metric,dataset,split,value,note\nT,r,c,AUC,D,test,0.8,\n"
+GOOD = f"{HEADER}\nT,r,c,AUC,D,test,0.8,\n"
 
 
 @pytest.mark.parametrize(
@@ -135,10 +123,6 @@ def test_fields_are_texts_as_they_stand(tmp_path):
 def test_verdict(value, low, high, expected):
     assert verdict(value, low, high) == expected
     assert verdict(value, low, high, "drawn phantoms") == "not comparable (drawn phantoms)"
-
-
-def our_row(row, column="mean", value=0.9, metric="AUC", **more):
-    return {"row": row, "column": column, "metric": metric, "value": value} | more
 
 
 def test_compare_gives_every_cell_its_verdict():
@@ -196,11 +180,16 @@ def test_failed_rows_say_why_and_rows_that_were_not_run_do_not():
 
 
 def test_verdict_kind_leaves_out_the_reason():
-    kinds = [
-        published.verdict_kind(verdict)
-        for verdict in ("within", "not comparable (a (b))", "failed: out of memory (8 GB)")
-    ]
+    verdicts = ("within", "not comparable (a (b))", "failed: out of memory (8 GB)")
+    kinds = [published.verdict_kind(verdict) for verdict in verdicts]
     assert kinds == ["within", "not comparable", "failed"]
+
+
+def test_datasets_are_named_as_the_readers_name_them(tmp_path):
+    datasets = [published.dataset(paper) for paper in PAPERS]
+    assert datasets == ["chexpert", "plco", "chestxray14", "chestxray14", "chexpert"]
+    (tmp_path / "new2030.csv").write_text(HEADER)
+    assert published.dataset("new2030", tmp_path) == ""
 
 
 def test_compare_says_why_numbers_do_not_compare():
@@ -216,14 +205,18 @@ def test_compare_takes_metrics_in_long_form():
     pd.testing.assert_frame_equal(
         compare(load("chen2019"), ours), compare(load("chen2019"), long_form)
     )
+    both = ours.assign(group="something else")  # a column takes precedence
+    assert published.our_values(both)["column"].tolist() == ["leaf"]
 
 
 def test_compare_refuses_what_it_could_only_guess():
-    printed = frame([("Table 1", "m", "mean", "AUC", "0.9")] * 2)
-    printed["split"] = ["valid", "test"]
+    printed = frame([("Table 1", row, "mean", "AUC", "0.9") for row in "amm"])
+    printed["split"] = ["valid", "valid", "test"]
     ours = pd.DataFrame([our_row("m", low=0.8, high=0.85)])
-    with pytest.raises(EvaluationError, match="m / mean / AUC is published on two splits"):
-        compare(printed, ours)
+    both = pd.concat([pd.DataFrame([our_row("a")]), ours])
+    with pytest.raises(EvaluationError, match=r"^m / mean / AUC is published on two splits"):
+        compare(printed, both)
+    printed = printed.iloc[1:]
     assert compare(printed, ours.assign(split="test"))["verdict"].tolist() == ["not run", "above"]
     with pytest.raises(EvaluationError, match=r"m / mean / AUC twice"):
         compare(printed.iloc[:1], pd.concat([ours, ours]))
@@ -236,19 +229,6 @@ def test_averages_are_told_from_labels():
     averages = ["mean", "weighted mean", "leaf", "W", "N", *longer]
     assert all(published.is_average(column) for column in averages)
     assert not any(published.is_average(column) for column in ("Edema", "Nodule", "No Finding"))
-
-
-def test_a_column_is_not_replaced_by_a_group():
-    ours = pd.DataFrame([our_row("HLUP", "leaf", group="something else")])
-    assert published.our_values(ours)["column"].tolist() == ["leaf"]
-
-
-def test_the_cell_that_is_published_on_two_splits_is_named():
-    printed = frame([("T", "a", "mean", "AUC", "0.9"), *[("T", "m", "mean", "AUC", "0.9")] * 2])
-    printed["split"] = ["valid", "valid", "test"]
-    ours = pd.DataFrame([our_row("a"), our_row("m")])
-    with pytest.raises(EvaluationError, match=r"^m / mean / AUC is published on two splits"):
-        compare(printed, ours)
 
 
 def test_the_command_needs_to_be_told_what_to_do(monkeypatch, capsys):

@@ -37,10 +37,10 @@ def test_number(value, decimals, expected):
     assert tables.number(value, decimals) == expected
 
 
-def test_interval():
-    assert tables.interval(0.873, 0.861, 0.884) == ".873 [.861, .884]"
-    assert tables.interval(0.873, np.nan, np.nan) == ".873"
-    assert tables.interval(np.nan, np.nan, np.nan) == "n/a"
+def test_with_interval():
+    assert tables.with_interval(0.873, 0.861, 0.884) == ".873 [.861, .884]"
+    assert tables.with_interval(0.873, np.nan, np.nan) == ".873"
+    assert tables.with_interval(np.nan, np.nan, np.nan) == "n/a"
 
 
 def test_ours_stands_under_the_published_row():

@@ -14,15 +14,9 @@ import pytest
 
 from models import ModelError, backbones, torchvision, weights
 from models.weights import IMAGENET
+from tests.test_models_backbones import KERAS_MODULE as PREPROCESSING
 
-KERAS_MODULE = {
-    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), "densenet"),
-    "resnet50": "resnet",
-    "vgg16": "vgg16",
-    "xception": "xception",
-    "inceptionresnetv2": "inception_resnet_v2",
-    "nasnetlarge": "nasnet",
-}
+KERAS_MODULE = {name: each for name, each in PREPROCESSING.items() if name != "resnet18"}
 
 
 @pytest.fixture
