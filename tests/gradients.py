@@ -1,4 +1,4 @@
-"""Values and gradients of a loss by whichever backend Keras runs on, as NumPy arrays."""
+"""Compute values and gradients of a loss as NumPy arrays, on any backend of Keras."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ from keras import ops
 
 
 def values_and_gradients(loss, logits):
-    """(images,) values of `loss(logits)`, and the gradient of their sum by the logits."""
+    """Return the values (images,) of `loss(logits)`, and the gradient of their sum."""
     logits = np.asarray(logits)
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -23,7 +23,7 @@ def values_and_gradients(loss, logits):
             values = loss(y)
             return ops.sum(values), values
 
-        # compiled as a whole: one operation at a time, JAX compiles each for each shape
+        # compiled as a whole; otherwise JAX compiles each operation for each shape
         gradients, values = jax.jit(jax.grad(total, has_aux=True))(jax.numpy.asarray(logits))
     else:
         import torch

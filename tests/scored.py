@@ -1,4 +1,4 @@
-"""A row's scores that are the same in every resample."""
+"""Build scores of a row that are the same in every resample."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from reproduce.tables import scoring
 
 
 def scores_of(value: float, cells: Sequence[tuple[str, str]]) -> scoring.Scored:
-    """A row with this value in each cell (group, metric)."""
+    """Return a row with this value in each cell (group, metric)."""
     table = pd.DataFrame(cells, columns=scoring.KEYS).assign(
         value=value, low=value, high=value, positives=9, images=99, note=""
     )

@@ -1,4 +1,4 @@
-"""What does not fit in the printed tables, and the command that lists it."""
+"""Test the audit of the published tables, and its command."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def test_audit_reads_percentages():
 
 
 def clean_table():
-    """A table whose means recompute, its mean AUCs mixing D and N, and a line of running text."""
+    """Return consistent tables: means of labels, mixtures of D and N, and a line of text."""
     rng = np.random.default_rng(3)
     rows = []
     for row in (f"model {i}" for i in range(8)):
@@ -135,7 +135,7 @@ def test_audit_finds_padded_digits_and_loose_names():
     st.integers(0, 9), st.integers(0, 4), st.sampled_from([-0.03, -0.012, 0.012, 0.04]), st.data()
 )
 def test_any_changed_label_of_a_real_table_is_found(row, column, by, data):
-    """A label that is off by .012 moves a mean of five by .0024, more than its rounding."""
+    """An error of .012 in a label changes a mean of five by .0024, more than its rounding."""
     printed = load("pham2019").query("table == 'Table 1'")
     cell = printed.iloc[6 * row + column]
     wrong = plant(printed, *cell[["table", "row", "column"]], f"{cell['number'] + by:.3f}")
@@ -145,7 +145,7 @@ def test_any_changed_label_of_a_real_table_is_found(row, column, by, data):
 
 
 def test_only_the_value_that_gives_the_mean_is_said_to():
-    """A label .006 off moves a mean of five by .0012: more than its rounding, not by much."""
+    """An error of .006 in a label changes a mean of five by .0012, just above its rounding."""
     printed = clean_table()
     value = shifted(printed, "Table 1", "model 3", "label 2", 0.006)
     twin = frame([("text", "model 3", "label 2", "AUC", value)])

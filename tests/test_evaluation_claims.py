@@ -1,4 +1,4 @@
-"""The papers' claims, judged by their own numbers and by ours."""
+"""Test the verdicts on the papers' claims, by their own numbers and by ours."""
 
 import pandas as pd
 import pytest
@@ -166,7 +166,7 @@ def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
 
 
 def one_claim(tmp_path, relation, amount="", low=0.0, high=0.0, left=0.9, right=0.88, scope=""):
-    """The verdicts of one claim, A against B, on our values and the interval of A minus B."""
+    """Return the verdicts of one claim, A against B, for our values and the interval of A - B."""
     rows = {"A": {"mean": 0.90}, "B": {"mean": 0.88}}
     write_paper(tmp_path, rows, [f"c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1"])
     values = pd.DataFrame([our_row("A", value=left), our_row("B", value=right)])
@@ -312,7 +312,7 @@ def test_a_line_that_cannot_be_judged_is_named(tmp_path, relation, amount, scope
 
 
 def three_rows(tmp_path, right_row, scope=""):
-    """A claim that A beats others; B has no AP of label y, and C none at all."""
+    """Return the verdict on a claim that A beats others; B has no AP for y, and C has none."""
     cells = {"A": {"x": (0.9, 0.5), "y": (0.9, 0.5)}, "B": {"x": (0.8, 0.4), "y": (0.7, None)}}
     cells["C"] = {"x": (0.85, None), "y": (0.85, None)}
     lines = [

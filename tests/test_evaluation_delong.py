@@ -8,7 +8,7 @@ from evaluation import bootstrap, delong, metrics
 
 
 def slow_delong(target, scores):
-    """The printed O(n²) form: AUCs and covariance matrix of the models in `scores` (models, n)."""
+    """Return AUCs and covariance matrix of the models in `scores` (models, n) in O(n²)."""
     positive, negative = scores[:, target == 1], scores[:, target == 0]
     kernel = (positive[:, :, None] > negative[:, None]) + 0.5 * (
         positive[:, :, None] == negative[:, None]

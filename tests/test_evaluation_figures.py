@@ -139,14 +139,14 @@ def predictions_of(targets, scores, labels=HOSTILE):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Matplotlib's figures instead of files, to look at what they plot."""
+    """Collect Matplotlib's figures instead of writing files."""
     figures_drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, *_: figures_drawn.append(figure))
     return figures_drawn
 
 
 def assert_unit_square(panel):
-    """A diagonal, and axes from 0 to 1 with a margin."""
+    """Check the diagonal, and axes from 0 to 1 with a margin."""
     np.testing.assert_array_equal(panel.lines[0].get_xydata(), [[0, 0], [1, 1]])
     assert panel.get_xlim() == panel.get_ylim() == (-0.02, 1.02)
     assert panel.get_xticks().tolist() == panel.get_yticks().tolist() == [0, 0.5, 1]
@@ -229,7 +229,7 @@ def test_a_network_that_ranks_everything_wrongly_or_rightly_has_a_curve(drawn, r
 
 
 def bins_of(labels, variants=("raw", "calibrated")):
-    """Two bins for every label and variant, with numbers of their own."""
+    """Return two different bins per label and variant."""
     return pd.DataFrame(
         {"group": label, "variant": variant, "images": images}
         | {"predicted": 0.01 * row + place, "observed": 0.02 * row + place}

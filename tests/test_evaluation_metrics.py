@@ -12,7 +12,7 @@ from evaluation import EvaluationError, metrics
 
 
 def random_case(images=300, count=5, levels=None, seed=0):
-    """Targets with NaN, and scores that have ties where `levels` says how many values there are."""
+    """Return targets with NaN, and scores; `levels` limits their number of values, for ties."""
     generator = np.random.default_rng(seed)
     targets = (generator.random((images, count)) < 0.3).astype(np.float32)
     probabilities = (generator.random((images, count)) + 0.3 * targets) / 1.3
@@ -177,7 +177,7 @@ def test_roc_curve_passes_once_through_tied_scores():
 
 
 def reader(false_alarms, hits, negatives=4, positives=4):
-    """Decisions with so many errors, on `negatives` images followed by `positives` ones."""
+    """Return decisions on negative, then positive images, with this many alarms and hits."""
     return np.concatenate(
         [np.arange(negatives) < false_alarms, np.arange(positives) < hits]
     ).astype(float)[:, None]
@@ -264,13 +264,13 @@ def test_a_network_that_gives_every_image_the_same_has_collapsed():
 
 @pytest.mark.parametrize(("width", "expected"), [(0.0099, True), (0.0101, False)])
 def test_collapse_begins_at_one_hundredth_of_the_logit(width, expected):
-    """Of 101 evenly spaced logits, the second and the last but one are the quantiles."""
+    """The quantiles of 101 evenly spaced logits are the second and the last but one."""
     logits = np.linspace(-0.5, 0.5, 101) * width * 100 / 98
     assert metrics.collapsed(1 / (1 + np.exp(-logits))[:, None]) == expected
 
 
 def below_by_segments(false, true, false_alarms, hits):
-    """`under_curve` of one reader, from the curve's segments in exact fractions."""
+    """Compute `under_curve` of one reader from the curve's segments in exact fractions."""
     heights = [t for f, t in zip(false, true, strict=True) if f == false_alarms]
     for k in range(len(false) - 1):
         width = int(false[k + 1] - false[k])
@@ -282,7 +282,7 @@ def below_by_segments(false, true, false_alarms, hits):
 
 
 def test_readers_under_random_curves_by_their_segments():
-    """Ties make sloping segments of every width; counts of readers run through all of them."""
+    """Ties make sloping segments of every width, and random readers cover all of them."""
     random = np.random.default_rng(5)
     for _ in range(60):
         target = (random.random(14) < 0.5).astype(float)
@@ -297,7 +297,7 @@ def test_readers_under_random_curves_by_their_segments():
 
 
 def test_a_reader_beside_a_model_that_ranks_everything_wrongly():
-    """The curve runs along the axis and up its end; only the end itself is not beaten."""
+    """The curve follows the lower and the right border; only its end is not beaten."""
     targets, scores = np.repeat([0.0, 1.0], 4)[:, None], np.repeat([0.9, 0.1], 4)[:, None]
     for alarms, hits, below in ((1, 1, 0), (0, 0, 0), (4, 2, 1), (4, 4, 0), (2, 0, 1)):
         under = metrics.under_curve(targets, scores, reader(alarms, hits)[None])
@@ -305,7 +305,7 @@ def test_a_reader_beside_a_model_that_ranks_everything_wrongly():
 
 
 def test_the_share_of_normal_images_among_negatives_by_hand():
-    """Label a: negative in images 1, 2, 3, of which 2 and 3 have no finding. Label c: one."""
+    """Only image 3 has no finding; labels a and b have three negatives, label c has one."""
     targets = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0.0]])
     np.testing.assert_allclose(metrics.actual_normal_share(targets), [1 / 3, 1 / 3, 1])
     assert np.isnan(metrics.actual_normal_share(np.ones((3, 1)))).all()

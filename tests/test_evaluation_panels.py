@@ -1,4 +1,4 @@
-"""Panels: the order of the label tree, and files that are whole pictures."""
+"""Test the pages of single predictions: the label tree, texts and files."""
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def test_no_label_or_file_name_is_read_as_a_formula(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Matplotlib's figures instead of files, to look at what they show."""
+    """Collect Matplotlib's figures instead of writing files."""
     figures = []
     monkeypatch.setattr(panels, "_save", lambda figure, path: figures.append(figure))
     return figures

@@ -1,4 +1,4 @@
-"""predictions.npz: what is written is read again, order included; everything else is refused."""
+"""Test predictions.npz: files are read as they were written, and invalid files are refused."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def path(tmp_path):
 
 
 def write(path, **changes):
-    """A file of the same arrays with some changed or, by None, left out; without a digest."""
+    """Write a file without a digest, with arrays changed or, for None, left out."""
     arrays = {**made()._asdict(), "meta": json.dumps(made().meta)} | changes
     with path.open("wb") as file:
         np.savez(file, **{name: each for name, each in arrays.items() if each is not None})
@@ -68,7 +68,7 @@ def test_what_is_written_is_read_again(path):
 
 
 def test_order_survives_where_float32_makes_ties(tmp_path):
-    """20,000 float32 logits N(18, 2): as many distinct probabilities as logits, in their order."""
+    """20,000 float32 logits N(18, 2) keep their number of distinct values and their order."""
     logits = np.random.default_rng(0).normal(18, 2, (20_000, 1)).astype(np.float32)
     example = made(len(logits))._replace(
         labels=np.array(["Edema"]),
@@ -183,7 +183,7 @@ def test_other_kinds_of_files_are_refused(tmp_path, path):
 
 
 def test_300_flipped_bits_and_100_truncations_never_pass_with_other_numbers(path):
-    """Each either reads as the same predictions (a time stamp changed) or is refused."""
+    """Each file is refused, or read as the same predictions if only a time stamp changed."""
     whole, expected, refused = path.read_bytes(), made(), 0
     random = np.random.default_rng(7)
     damaged = []

@@ -1,4 +1,4 @@
-"""The transcribed numbers, and the verdicts computed from them."""
+"""Test the transcribed numbers, and the verdicts computed from them."""
 
 import runpy
 

@@ -1,4 +1,4 @@
-"""The tables that people read: cells, shapes, widths and files."""
+"""Test the tables for people: cells, shapes, widths and files."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from safefiles import UserError
 
 
 def our_cells(paper, rows, drop=0.01):
-    """Our values a little below the published ones, with an interval that ends below or above."""
+    """Return our values slightly below the published ones, with intervals."""
     printed = published.load(paper)
     printed = printed[printed["row"].isin(rows) & printed["table"].str.startswith("Table")]
     value = printed["number"] - drop
@@ -231,7 +231,7 @@ def test_bytes_of_a_file_name_that_are_no_utf_8_can_be_written(tmp_path):
 
 
 def test_lines_are_filled_to_the_width_and_not_beyond():
-    """Two index columns of 5, three columns of 9, 2 spaces between: 5 + 2 + 5 + 3 * (2 + 9)."""
+    """Two index columns of 5 and three columns of 9, with gaps of 2: 5 + 2 + 5 + 3 * (2 + 9)."""
     index = pd.MultiIndex.from_tuples([("row a", "ours"), ("row b", "other")])
     values = [["1.00", "2.00", "3.00"]] * 2
     frame = pd.DataFrame(values, index, ["heading 1", "heading 2", "heading 3"])

@@ -1,4 +1,4 @@
-"""What every loss of the suite promises, whatever its equation."""
+"""Test the properties that all losses share."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The losses speak keras.ops only: their tests pass unchanged on the other backends."""
+"""Run the tests of the losses on the other backends of Keras."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ def test_losses_on_another_backend(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = dict(os.environ, KERAS_BACKEND=backend, JAX_ENABLE_X64="1")
-    # property tests make new shapes all the time, which JAX compiles all the time
+    # property tests use many shapes, and JAX compiles each of them
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not hypothesis", "-k", CORE]
     command += OTHERS
     done = subprocess.run(

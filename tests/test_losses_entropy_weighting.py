@@ -56,7 +56,7 @@ def test_descent_from_uniform_ends_where_the_gradient_says(reading, ends):
 
 
 def test_the_repaired_loss_lets_the_most_frequent_class_take_all():
-    """Without evidence from the image, p_i grows by p_i (f_i - Σ f_j p_j): rare classes die out."""
+    """Without evidence from images, p_i grows by p_i (f_i - Σ f_j p_j), so rare classes vanish."""
     frequencies = np.array([0.3, 0.6, 0.1])
     z, y = np.eye(3), np.zeros((1, 3))
     for _ in range(40):
@@ -112,7 +112,7 @@ def test_no_finding_is_the_last_class():
     ("known", "expected"), [(0.5, np.nan), (0.51, 0.49), (0.0, np.nan), (1.0, 0.0)]
 )
 def test_no_finding_beside_an_unknown_class_needs_a_positive_one(known, expected):
-    """A class above one half settles that there is a finding; at or below it, it stays open."""
+    """A class above one half is a finding; otherwise No Finding depends on the unknown class."""
     ours = ops.convert_to_numpy(with_no_finding(np.array([[known, np.nan]])))
     np.testing.assert_allclose(ours[0, -1], expected)
 

@@ -20,7 +20,7 @@ def softplus(x):
 
 
 def random_dag(generator, labels, density=0.4):
-    """A parent matrix with edges from earlier to later labels only."""
+    """Return a parent matrix with edges from earlier to later labels only."""
     return np.tril(generator.random((labels, labels)) < density, -1).astype(np.float32)
 
 
@@ -29,14 +29,14 @@ def ancestors_of(parents):
 
 
 def one_known(targets):
-    """(images · labels, labels): each image once for each label, all its other targets unknown."""
+    """Repeat each image once per label, with all other targets unknown."""
     return np.where(np.eye(targets.shape[1])[None] > 0, targets[:, None], np.nan).reshape(
         -1, targets.shape[1]
     )
 
 
 def by_50_digits(targets, logits, ancestors):
-    """Eq. (4) label by label: (images · labels,) values and (images · labels, labels) gradients."""
+    """Return values (images · labels,) and gradients (images · labels, labels) of eq. (4)."""
     values, gradients = [], []
     with mpmath.workdps(50):
         for z, y in zip(targets.tolist(), logits.tolist(), strict=True):
@@ -115,7 +115,7 @@ def test_hand_worked_conditional_terms():
     ("parent", "counts"), [(0.0, False), (0.5, False), (0.51, True), (0.55, True), (1.0, True)]
 )
 def test_a_parent_is_positive_above_one_half(parent, counts):
-    """One half itself is not positive; softened uncertain labels (0.55 to 0.85) are."""
+    """One half is not positive; smoothed uncertain labels (0.55 to 0.85) are."""
     z, y = np.array([[parent, 1.0]]), np.array([[0.3, -0.2]])
     values, gradients = values_and_gradients(lambda x: hlcp(z, x, [[0, 0], [1, 0]]), y)
     own = parent * softplus(-0.3) + (1 - parent) * softplus(0.3)
@@ -124,7 +124,7 @@ def test_a_parent_is_positive_above_one_half(parent, counts):
 
 
 def test_a_label_of_many_parents_needs_every_one():
-    """One negative among nine parents is enough, and nine positive parents block nothing."""
+    """One negative among nine parents blocks the label; nine positive parents do not."""
     parents = np.zeros((10, 10))
     parents[9, :9] = 1
     z = np.ones((10, 10)) - np.eye(10)  # in the last image no parent is negative
@@ -133,7 +133,7 @@ def test_a_label_of_many_parents_needs_every_one():
 
 
 def test_rescaled_factors_are_two_to_a_hundred_percent():
-    """0.02 + 0.98 σ: four nodes at their least are 0.02^4, still above the clip of 1e-7."""
+    """The least product of four factors 0.02 + 0.98 σ is 0.02^4, above the clip of 1e-7."""
     y, z = np.full((1, 4), -100.0), np.ones((1, 4))
     chain = label_tree.ancestor_matrix((-1, 0, 1, 2))
     values, gradients = values_and_gradients(lambda x: hlup(z, x, chain, "rescale"), y)

@@ -9,7 +9,7 @@ from tests.gradients import values_and_gradients
 
 
 def by_the_equation(z, y, form):
-    """Eq. (2), one image, positives by loop."""
+    """Compute eq. (2) of one image with a loop over its positive labels."""
     exp, negatives = np.exp(y), np.exp(y[z == 0]).sum()
     s = np.array([exp[label] / (exp[label] + negatives) for label in np.flatnonzero(z == 1)])
     if not len(s):
@@ -41,7 +41,7 @@ def test_hand_worked_gradient():
 
 
 def test_one_half_is_negative():
-    """A target is positive above one half: at one half it is among the negatives."""
+    """A target is positive above one half; one half is negative."""
     y = np.array([[0.3, -0.2, 0.7]])
     soft, hard = (
         values_and_gradients(lambda x, z=z: multilabel_softmax(np.array([z]), x), y)

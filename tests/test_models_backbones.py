@@ -1,4 +1,4 @@
-"""Every backbone: its size on paper, the range that enters it, and one step at its smallest."""
+"""Test every backbone: its parameters, its input range and one training step."""
 
 import contextlib
 import importlib
@@ -32,7 +32,7 @@ def built(name: str, weights: str = "none", size: int | None = None, **more) -> 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone(name):
-    """Built once: parameters, flatness, the range entering it, and one step that moves it."""
+    """Build the network once and check parameters, flatness, input range and one step."""
     entry, model = BACKBONES[name], built(name)
     assert model.count_params() == entry.parameters
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
@@ -66,7 +66,7 @@ def test_resnet18_has_the_published_parameters():
 
 
 def test_resnet18_keeps_the_picture_centred():
-    """Padding on both sides: a mirrored image gives mirrored features where sizes are odd."""
+    """With padding on both sides, a mirrored image of odd size gives mirrored features."""
     model = built("resnet18", size=33)  # 33 -> 17 -> 9 -> 5 -> 3 -> 2; compare before the last
     rng = np.random.default_rng(0)
     # Symmetric kernels, so that only the padding can tell left from right.
@@ -83,7 +83,7 @@ def test_resnet18_keeps_the_picture_centred():
 
 
 def test_weights_of_a_file_are_taken(tmp_path):
-    """A keras.applications file, which knows nothing of our first layers."""
+    """Load a keras.applications file, which lacks our first layers."""
     published = keras.applications.DenseNet121(
         include_top=False, weights=None, input_shape=(32, 32, 3)
     )
@@ -96,7 +96,7 @@ def test_weights_of_a_file_are_taken(tmp_path):
 
 
 def entering(name: str, normalise: str) -> np.ndarray:
-    """(2, channels): what black and white become before the first layer of a network."""
+    """Return black and white after normalisation, (2, channels)."""
     scale, offset = backbones.pixels_of(name, normalise)
     image = keras.Input((2, 1, 1), dtype="float32")
     x = keras.layers.Concatenate()([image] * len(scale)) if len(scale) > 1 else image
@@ -105,7 +105,7 @@ def entering(name: str, normalise: str) -> np.ndarray:
 
 
 def test_imagenet_normalisation_for_every_network():
-    """Black is -mean / deviation, white (1 - mean) / deviation, channel by channel."""
+    """Black is -mean / deviation and white (1 - mean) / deviation, per channel."""
     rgb = np.array([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.64]])
     for name in BACKBONES:
         found = entering(name, "imagenet")
@@ -175,7 +175,7 @@ def test_weights_by_backbone_refused(text, message):
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])  # Keras 3's layout, and the one before
 def test_damaged_weights_files_are_one_sentence(suffix, tmp_path):
-    """Cut short, HDF5's first bytes before junk, flipped bytes in the structure, text, a folder."""
+    """Refuse truncated files, junk after HDF5's signature, changed bytes, text and folders."""
     name, whole, broken = "tiny_plain", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     model = built(name)
     (model.save_weights if suffix == ".weights.h5" else model.save)(whole)

@@ -1,4 +1,4 @@
-"""Bilinear pooling against the literal outer product, its gradients, and the networks above it."""
+"""Test bilinear pooling against the literal outer product, and the networks with it."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def features(batch=2, positions=6, channels=(4, 5), seed=0):
 
 
 def literal(first, second):
-    """Eq. (4) as printed: an outer product at every position, then their mean."""
+    """Compute eq. (4) as printed: the mean of the outer products of all positions."""
     products = first[..., :, None] * second[..., None, :]  # (batch, positions, d1, d2)
     return products.mean(axis=1).reshape(len(first), -1)
 
@@ -214,7 +214,7 @@ def test_reductions_start_equal_and_train_apart():
 
 
 def test_full_products_of_densenet_weigh_as_much_as_those_of_resnet():
-    """1024² products to 128 channels, 512² to 512: 134 million weights each."""
+    """1024² products to 128 channels and 512² to 512 have 134 million weights each."""
     sizes = [
         bilinear.build(name, 14, 32, projection=width).get_layer("projection").kernel.shape
         for name, width in (("densenet121", 128), ("resnet18", 512))

@@ -1,4 +1,4 @@
-"""The classifier: float32 logits, its heads, precisions and weights of other runs."""
+"""Test the classifier: float32 logits, heads, precisions and weights of other runs."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The fused layers give Keras' own numbers, and are really used where they can be."""
+"""Test that the fused layers give Keras' numbers, and are used where possible."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ BCE = keras.losses.BinaryCrossentropy(from_logits=True)
 
 
 def normalise(layer_class, x, *, trainable=True, training=True, mask=None, **options):
-    """Output, gradients of a lopsided sum, and the moving statistics after one call."""
+    """Return output, gradients of a weighted sum, and moving statistics of one call."""
     layer = layer_class(**options)
     layer.build(x.shape)
     draw = np.random.default_rng(1)
@@ -63,7 +63,7 @@ def test_training_equals_stock(shape, mean, deviation, **options):
 
 
 def test_moving_statistics_of_one_value_a_channel():
-    """n = 1 has no unbiased variance; the average must still move towards 0, not to NaN."""
+    """n = 1 has no unbiased variance; the average must move towards 0, not to NaN."""
     layer = fast.BatchNormalization(momentum=0.75)
     layer(np.full((1, 1, 1, 2), 4.0, "float32"), training=True)
     np.testing.assert_array_equal(layer.moving_mean, [1, 1])
@@ -108,7 +108,7 @@ def test_everything_else_is_kerass_own_to_the_bit(shape, call, options):
 
 
 def train(optimizer, steps=6, amplitude=1.0, dtype="float32"):
-    """Variables, optimizer state and operations of a few steps with gradients drawn afresh."""
+    """Return variables with optimizer state, and operations, of steps with random gradients."""
     draw = np.random.default_rng(2)
     variables = [keras.Variable(draw.normal(size=s), dtype=dtype) for s in ((3, 4), (5,), ())]
     optimizer.build(variables)
@@ -157,7 +157,7 @@ def test_adam_equals_stock(options):
 
 
 def test_adam_is_nearer_to_its_equation_than_stock():
-    """Kingma and Ba's update in float64, on the gradients that `train` draws."""
+    """Compare with Kingma and Ba's update in float64 on the gradients that `train` draws."""
     draw = np.random.default_rng(2)
     shapes = ((3, 4), (5,), ())
     variables = [draw.normal(size=shape) for shape in shapes]
@@ -175,7 +175,7 @@ def test_adam_is_nearer_to_its_equation_than_stock():
 
 
 def test_adam_under_dynamic_loss_scaling():
-    """float16 training wraps the optimizer; steps that overflow must leave the weights alone."""
+    """float16 training wraps the optimizer; steps that overflow must not change the weights."""
 
     def scaled(kind):
         return keras.optimizers.LossScaleOptimizer(kind(0.1), initial_scale=2.0**15)

@@ -1,4 +1,4 @@
-"""Grad-CAM against what can be worked out by hand, and on streams beside each other."""
+"""Test Grad-CAM on hand-worked cases, and on parallel streams."""
 
 import importlib.util
 import os
@@ -110,7 +110,7 @@ def test_other_backends(backend):
 
 
 def test_an_overlay_has_five_colours_above_half_of_the_maximum():
-    """Shares 0 to 1 in a hundred steps: gray below .5, then a colour for each tenth."""
+    """Shares from 0 to 1 in a hundred steps are gray below .5, then one colour per tenth."""
     image, heat = np.full((10, 10), 100, np.uint8), (np.arange(100) / 99).reshape(10, 10)
     shown = heatmap.overlay(image, heat).reshape(100, 3)
     share = np.arange(100) / 99

@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: only Dropout draws, repeatably, and no image sees its neighbours."""
+"""Test passes: dropout is repeatable and independent of other images; augmented draws."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def test_the_network_stays_as_it_was(model, images):
 
 
 def test_the_mean_of_many_passes_is_what_the_plain_network_says(model, images):
-    """The layer behind the dropout is linear, so dropping changes no expectation."""
+    """The layer after the dropout is linear, so dropout does not change the expectation."""
     many = inference.DropoutPasses(400)(model, batches(images[:2], 2), 2)
     plain = inference.single_pass(model, batches(images[:2], 2), 2)[0]
     error = many.std(axis=0) / 400**0.5
@@ -97,7 +97,7 @@ def test_augmented_passes_ask_for_a_draw_each(model, images):
 
 @pytest.fixture(scope="module")
 def normalising() -> keras.Model:
-    """A network whose BatchNormalization shows whether it takes a batch's own statistics."""
+    """Return a network whose output shows if BatchNormalization uses the batch statistics."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((2,))
     hidden = keras.layers.BatchNormalization()(keras.layers.Reshape((2, 1))(inputs))

@@ -1,4 +1,4 @@
-"""ImageNet weights: their addresses and hashes, the cache, and what stands in for a download."""
+"""Test ImageNet weights: addresses, hashes, the cache and downloads."""
 
 import hashlib
 import importlib
@@ -27,7 +27,7 @@ def keras_home(monkeypatch, tmp_path):
 
 
 def publish(monkeypatch, content: bytes) -> list[str]:
-    """Downloads give `content`; the addresses that were asked for."""
+    """Make downloads return `content`, and return the list of requested addresses."""
     asked = []
 
     def get_file(fname, origin, cache_dir, cache_subdir):
@@ -128,11 +128,11 @@ def test_looking_for_files_imports_no_keras():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# torchvision's ResNet-18, written down from its definition and by nothing of ours
+# torchvision's ResNet-18, implemented independently of models/
 
 
 def torchvision_arrays(seed=0) -> dict[str, np.ndarray]:
-    """Random weights under torchvision's names and shapes."""
+    """Return random weights with torchvision's names and shapes."""
     random, arrays = np.random.default_rng(seed), {}
 
     def convolution(name, outputs, inputs, kernel):
@@ -165,7 +165,7 @@ def torchvision_arrays(seed=0) -> dict[str, np.ndarray]:
 
 
 def torchvision_features(arrays, x) -> np.ndarray:
-    """ResNet-18 in evaluation mode on (images, 3, height, width), by NumPy in float64."""
+    """Compute ResNet-18 in evaluation mode on (images, 3, height, width) in NumPy."""
 
     def convolve(x, name, stride):
         kernel = arrays[f"{name}.weight"].astype(np.float64)
@@ -197,7 +197,7 @@ def torchvision_features(arrays, x) -> np.ndarray:
 
 
 def safetensors(arrays) -> bytes:
-    """The bytes of a .safetensors file, with a counter of integers as torchvision's has."""
+    """Return the bytes of a .safetensors file, with an integer counter as in torchvision's."""
     import json
 
     header, numbers = {"__metadata__": {"format": "pt"}}, b""
