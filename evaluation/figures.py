@@ -290,8 +290,8 @@ def save(figure: Figure, path: str | Path, title: str, phantom: bool) -> Path:
     if phantom:
         title = f"{title}\n{PHANTOM_WARNING}".strip()
         size = min(26, 4 * figure.get_figwidth())
-        style = {"fontsize": size, "color": ORANGE, "alpha": 0.25, "rotation": 20, "zorder": 10}
-        figure.text(0.5, 0.5, PHANTOM_WARNING, ha="center", va="center", **style)
+        warning = figure.text(0.5, 0.5, PHANTOM_WARNING, ha="center", va="center", rotation=20)
+        warning.set(fontsize=size, color=ORANGE, alpha=0.25, zorder=10)
     if title:
         figure.suptitle(printable(title), fontsize=9, color=ORANGE if phantom else "black")
     # A fixed salt for ids and no date make files reproducible; text stays searchable.

@@ -41,7 +41,7 @@ def parse(text: str) -> Rule:
         at_least = 0.0
     if name not in ("sensitivity", "specificity") or not 0 < at_least <= 1:
         raise EvaluationError(
-            f"{text!r} is no operating point: use youden, sensitivity=0.9 or specificity=0.9."
+            f"{text!r} is no operating point: write youden, sensitivity=0.9 or specificity=0.9."
         )
     return Rule(name, at_least)
 
