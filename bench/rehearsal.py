@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from bench import machine, nih_phantoms, publish
 from data import DataError
+from data.datasets import DATASETS
 from data.phantom import drawing
 from evaluation import metrics
 from reproduce import asadi2025, mo2019
@@ -92,7 +93,7 @@ class Stage(NamedTuple):
         """(Config, options) of the paper's script, as if its flags had been given."""
         released = self.data_folder
         if self.rehearsed.name == "chexpert":
-            released = released / drawing.CHEXPERT_FOLDER
+            released = released / DATASETS["chexpert"].phantom_folder
         script_flags = {
             "--data-dir": released, "--preset": "demo", "--size": PIXELS, "--epochs": 1,
             "--rows": self.rehearsed.row, "--device": "cpu",

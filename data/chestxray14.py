@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14 (Wang et al. 2017) as released: one row an image of the label file."""
+"""Read NIH ChestX-ray14 (Wang et al. 2017) as released: one row per image of the label file."""
 
 from pathlib import Path
 
@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 
 from data import DataError, labels, reading
+from data.datasets import DATASETS
 
-LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")  # the corrected one first
+DATASET = DATASETS["chestxray14"]
+COMPLETE = DATASET.complete  # images per split
+LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")  # the corrected file first
 LISTS = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
-COMPLETE = {"train_val": 86_524, "test": 25_596}  # images
 _EXPECTED = (
     "Data_Entry_2017_v2020.csv  (or Data_Entry_2017.csv, also .gz)",
     "train_val_list.txt",
@@ -19,11 +21,11 @@ _EXPECTED = (
 
 
 def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
-    """image_path, patient_id, sex, age, view, split (train_val, test), then 15 labels, 0 or 1.
+    """Return one row per image, in the order of the images' names.
 
-    An image that lies in several image folders is taken from the first: images/, images_001/, …
-    Rows are in the order of the images' names, patient ids are numbers without leading zeros. Sex
-    and age are as written, blank where the label file lacks them; views are PA and AP.
+    Columns: image_path, patient_id (without leading zeros), sex and age (as written, blank where
+    the label file lacks them), view (PA, AP), split (train_val, test), then 15 labels, 0 or 1. An
+    image that lies in several image folders is taken from the first: images/, images_001/, …
     """
     folder = reading.open_folder(folder)
     label_file = _label_file(folder)
@@ -51,13 +53,13 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
         folder,
         [label_file, *(folder / name for name in LISTS.values())],
         allow_missing,
-        dataset="chestxray14",
+        dataset=DATASET.name,
         complete=frame["split"].value_counts().to_dict() == COMPLETE,
     )
 
 
 def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
-    """Patient ids as numbers in one spelling, checked against the file names that begin with one.
+    """Return the patient ids in one spelling; raise a DataError if a file name contradicts one.
 
     99, 099 and 99.0 are one patient, and 00000013_005.png is an image of patient 13.
     """
@@ -76,6 +78,7 @@ def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
 
 
 def _label_file(folder: Path) -> Path:
+    """Return the label file; raise a DataError if it or one of the lists is missing."""
     choices = [folder / (name + ending) for name in LABEL_FILES for ending in ("", ".gz")]
     present = [path for path in choices if path.is_file()]
     lacking = [] if present else [" or ".join(LABEL_FILES)]
@@ -83,12 +86,13 @@ def _label_file(folder: Path) -> Path:
     if lacking:
         marks = [path.name for path in choices]
         raise reading.layout_error(
-            folder, "ChestX-ray14", " and no ".join(lacking), _EXPECTED, marks
+            folder, DATASET.title, " and no ".join(lacking), _EXPECTED, marks
         )
     return present[0]
 
 
 def _splits(names: pd.Series, folder: Path, label_file: Path, allow_missing: bool) -> np.ndarray:
+    """Return the split of each image; raise a DataError where lists and label file disagree."""
     lists = {split: reading.read_list(folder / name) for split, name in LISTS.items()}
     listed = {split: names.isin(images).to_numpy() for split, images in lists.items()}
     both = names[listed["train_val"] & listed["test"]].tolist()
@@ -114,10 +118,10 @@ def _splits(names: pd.Series, folder: Path, label_file: Path, allow_missing: boo
 
 
 def _findings(texts: pd.Series, released: tuple[str, ...], path: Path) -> np.ndarray:
-    """(images, labels) float32 of texts such as Effusion|Mass, each different one parsed once."""
+    """Return (images, labels) float32 of texts such as Effusion|Mass; parse equal texts once."""
     codes, different = pd.factorize(texts)
     known = np.zeros((len(different), len(released)), np.float32)
-    unknown: dict[str, int] = {}  # finding -> the line where it stands first
+    unknown: dict[str, int] = {}  # finding -> its first line
     for row, text in enumerate(different):
         named = [finding.strip() for finding in text.split("|")]
         for finding in named:
@@ -138,7 +142,7 @@ def _findings(texts: pd.Series, released: tuple[str, ...], path: Path) -> np.nda
 
 
 def _images(folder: Path) -> dict[str, str]:
-    """Lower-cased file name -> path relative to the folder, over all image folders."""
+    """Return lower-cased file name -> path relative to the folder, over all image folders."""
     numbered = [path.name for path in reading.subfolders(folder) if path.name.startswith("images_")]
     images: dict[str, str] = {}
     for directory in ("images", *(f"{name}/images" for name in numbered), *numbered):

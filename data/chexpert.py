@@ -1,4 +1,4 @@
-"""CheXpert (Irvin et al. 2019) as released: 1 positive, 0 negative, -1 uncertain, NaN blank."""
+"""Read CheXpert (Irvin et al. 2019) as released: 1, 0, -1 (uncertain) or NaN (blank)."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,20 @@ import numpy as np
 import pandas as pd
 
 from data import DataError, reading
+from data.datasets import DATASETS
 from data.labels import CHEXPERT
 
+DATASET = DATASETS["chexpert"]
+COMPLETE = DATASET.complete  # images per split
 CSVS = {
     "train": ("train.csv",),
     "valid": ("valid.csv", "val_labels.csv"),
     "test": ("test.csv", "test_labels.csv", "groundtruth.csv"),
-}  # after the first, the names under which CheXlocalize and the test labels were published
+}  # the later names are those of CheXlocalize and of the published test labels
 VISUALCHEXBERT = "train_visualCheXbert.csv"
-RADIOLOGISTS = ("bc4", "bc6", "bc8")  # the three that models are compared with
-COMPLETE = {"train": 223_414, "valid": 234, "test": 668}  # images
+RADIOLOGISTS = ("bc4", "bc6", "bc8")  # the three benchmark radiologists
 _FOLDERS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
-_BATCH = re.compile(r"\(train \d+\)$")  # the full-size training images come in such folders
+_BATCH = re.compile(r"\(train \d+\)$")  # ends the folders of the full-size training images
 _PATH = r"(?:^|/)(?P<patient_id>patient[^/]+)/(?P<study>study[^/]+)"
 _EXPECTED = (
     "train.csv  (inside or beside CheXpert-v1.0/ or CheXpert-v1.0-small/)",
@@ -30,12 +32,12 @@ _EXPECTED = (
 
 
 def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = False) -> pd.DataFrame:
-    """image_path, patient_id, study_id, sex, age, view, split (train, valid, test), then 14 labels.
+    """Return one row per image: by split, then in the order of patient, study and image.
 
-    `folder` is the CheXpert folder or its parent folder. The training labels are those of the
-    "chexpert" labeller or of "visualchexbert", which is never uncertain. Within each split the rows
-    are in the order of patient, study and image. Sex and age are as written, and blank in the test
-    set, whose CSV lacks them.
+    Columns: image_path, patient_id, study_id, sex, age, view, split (train, valid, test), then 14
+    labels. Sex and age are as written, and blank in the test set, whose CSV lacks them. `folder` is
+    the CheXpert folder or its parent folder. `labels` chooses the training labels: "chexpert", or
+    "visualchexbert", which are never uncertain.
     """
     folder = reading.open_folder(folder)
     folders = _chexpert_folders(folder)
@@ -53,7 +55,7 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
     columns = ["patient_id", "study_id", "sex", "age", "view", "split", *CHEXPERT, "block"]
     frame = pd.concat(parts, ignore_index=True)[columns]
     rows = frame["split"].value_counts().to_dict()
-    radiologists(folder)  # a faulty file of theirs is found now, not after the training
+    radiologists(folder)  # report a faulty file now, not after training
     return reading.finish(
         frame,
         paths,
@@ -61,15 +63,16 @@ def read(folder: str | Path, labels: str = "chexpert", allow_missing: bool = Fal
         folder,
         list(csvs.values()),
         allow_missing,
-        dataset="chexpert",
+        dataset=DATASET.name,
         complete={"train", "valid"} <= set(rows)
         and all(count == COMPLETE[split] for split, count in rows.items()),
     )
 
 
 def radiologists(folder: str | Path) -> dict[str, pd.DataFrame]:
-    """The 0/1 decisions on the test set, by study_id, of each benchmark radiologist whose file lies
-    where the released repository has it, or directly in `radiologists`.
+    """Return the 0/1 decisions on the test set, by study_id, of each benchmark radiologist.
+
+    A file may lie where the released repository has it, or directly in `radiologists`.
     """
     folder = reading.open_folder(folder)
     decisions = {}
@@ -90,12 +93,13 @@ def radiologists(folder: str | Path) -> dict[str, pd.DataFrame]:
 
 
 def _chexpert_folders(folder: Path) -> list[Path]:
-    """The folder, and the CheXpert folders within it."""
+    """Return the folder and the CheXpert folders within it."""
     within = [path for path in reading.subfolders(folder) if path.name.lower().startswith("chex")]
     return [folder, *within]
 
 
 def _csvs(folders: list[Path], labels: str) -> dict[str, Path]:
+    """Return split -> its CSV; raise a DataError if there is none, or not the one asked for."""
     folder = folders[0]
     if labels not in ("chexpert", "visualchexbert"):
         raise DataError(f"There are no {labels!r} labels; choose chexpert or visualchexbert.")
@@ -117,17 +121,17 @@ def _csvs(folders: list[Path], labels: str) -> dict[str, Path]:
             (VISUALCHEXBERT, *_EXPECTED[1:]),
             (VISUALCHEXBERT,),
         )
-        raise DataError(f"{error}\nWithout that file: --labels chexpert.")
+        raise DataError(f"{error}\nWithout that file, use --labels chexpert.")
     if not csvs:
         marks = [name for choices in names.values() for name in choices]
         raise reading.layout_error(
-            folder, "CheXpert", "train.csv, valid.csv or test.csv", _EXPECTED, marks
+            folder, DATASET.title, "train.csv, valid.csv or test.csv", _EXPECTED, marks
         )
     return csvs
 
 
 def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
-    """Patient -> the folder, relative to the first of `folders`, that holds the patient's own."""
+    """Return patient -> the parent of the patient's folder, relative to the first of `folders`."""
     folder_of_patient: dict[str, str] = {}
     for folder in folders:
         inside = [folder / name for name in _FOLDERS[split]]
@@ -140,7 +144,7 @@ def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
             if shared:
                 raise DataError(
                     f"Patients such as {min(shared)} lie both in {folder_of_patient[min(shared)]} "
-                    f"and in {relative} below {folders[0]}; pass the one folder that is meant."
+                    f"and in {relative} below {folders[0]}; pass one of these folders."
                 )
             for patient in patients:
                 folder_of_patient[patient] = relative
@@ -150,12 +154,12 @@ def _patient_folders(folders: list[Path], split: str) -> dict[str, str]:
 def _read_csv(
     path: Path, split: str, folder: Path, folder_of_patient: dict[str, str]
 ) -> pd.DataFrame:
-    """patient_id, study_id, sex, age, name (patient/study/image), view, labels of a CSV's rows."""
+    """Return a CSV's patients, studies, sexes, ages, names (patient/study/image), views, labels."""
     by_study = path.name == "groundtruth.csv"
     column = "Study" if by_study else "Path"
     optional = ("Sex", "Age", "AP/PA", "Frontal/Lateral")
     table = reading.read_table(path, (column,), CHEXPERT, optional)
-    # the test labels are a majority of radiologists, who left nothing open
+    # the test labels are a majority vote of radiologists, without blank or uncertain ones
     allowed = (1, 0) if split == "test" else (1, 0, -1, np.nan)
     values = reading.label_values(table, CHEXPERT, allowed, path)
     text = reading.texts(table, column, path)
@@ -184,14 +188,14 @@ def _read_csv(
 
 
 def _parsed(text: pd.Series, pattern: str, path: Path) -> pd.DataFrame:
-    """Patient, study and image of each path; a DataError at the first that has another form."""
+    """Return patient, study and image of each path; raise a DataError at any other form."""
     parsed = text.str.extract(pattern)
     odd = text[parsed["patient_id"].isna()]
     if len(odd):
         shape = "train/patient00001/study1" + "/view1_frontal.jpg" * ("image" in parsed)
         raise DataError(
             f"{len(odd):,} of {len(text):,} rows of {path} name no image or study like {shape}, "
-            f"the first being {odd.iloc[0]} in line {odd.index[0]:,}; correct the file."
+            f"first {odd.iloc[0]} in line {odd.index[0]:,}; correct the file."
         )
     return parsed
 
@@ -199,7 +203,7 @@ def _parsed(text: pd.Series, pattern: str, path: Path) -> pd.DataFrame:
 def _check_path(
     text: pd.Series, parsed: pd.DataFrame, table: pd.DataFrame, split: str, path: Path
 ) -> None:
-    """A DataError where a path contradicts the CSV that it stands in, or the view beside it."""
+    """Raise a DataError if a path contradicts the split of its CSV or the view in its row."""
     named = text.str.extract(r"(?:^|/)(train|valid|val|test)/patient", expand=False)
     wrong = (named.notna() & ~named.isin(_FOLDERS[split])).to_numpy()
     if wrong.any():
@@ -216,5 +220,5 @@ def _check_path(
             first = int(wrong.argmax())
             raise DataError(
                 f"{path} calls the image {text.iloc[first]} {stated.iloc[first]} "
-                f"in line {text.index[first]:,}, its name says otherwise; correct it."
+                f"in line {text.index[first]:,}, but its name says otherwise; correct it."
             )

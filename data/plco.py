@@ -1,4 +1,4 @@
-"""The PLCO chest X-rays with the split lists that Chen et al. 2019 released."""
+"""Read the PLCO chest X-rays with the split lists that Chen et al. 2019 released."""
 
 import os
 from collections.abc import Iterator
@@ -7,17 +7,21 @@ from pathlib import Path
 import pandas as pd
 
 from data import DataError, labels, reading
+from data.datasets import DATASETS
 
+DATASET = DATASETS["plco"]
+COMPLETE = DATASET.complete  # images per split, without the train list
 SPLITS = ("train", "val", "test")
 PRESERVE = tuple(f"{label} preserve bool" for label in labels.PLCO)
-COMPLETE = {"val": 8_538, "test": 18_178}  # images; the length of the train list is not public
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) -> pd.DataFrame:
-    """image_path, patient_id, view, split, 19 labels (0 or 1) and for each whether it is preserved.
+    """Return one row per image, by split, then in the order of the images' names.
 
-    `deleted` is the share of labels that the lists mark as deleted, as their names spell it.
+    Columns: image_path, patient_id, view, split, 19 labels (0 or 1), and per label a column that is
+    1 where the label is preserved. `deleted` is the share of deleted labels, as spelled in the
+    lists' names.
     """
     folder = reading.open_folder(folder)
     lists = _lists(folder, deleted)
@@ -30,7 +34,7 @@ def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) 
         reading.check_unique(images_of_list, path)
         names.append(images_of_list)
         patients = reading.texts(table, "plco_id", path).to_numpy()
-        # the trial took one postero-anterior view a visit
+        # the trial took one postero-anterior view per visit
         about = {"patient_id": patients, "view": "PA", "split": split, "block": block}
         values = pd.DataFrame(values, columns=list(columns))
         parts.append(pd.concat([pd.DataFrame(about), values], axis=1))
@@ -45,12 +49,13 @@ def read(folder: str | Path, deleted: str = "0.0", allow_missing: bool = False) 
         folder,
         list(lists.values()),
         allow_missing,
-        dataset="plco",
+        dataset=DATASET.name,
         complete=all(rows[split] == count for split, count in COMPLETE.items()),
     )
 
 
 def _lists(folder: Path, deleted: str) -> dict[str, Path]:
+    """Return split -> its list; raise a DataError if one is missing."""
     folders = [folder, *reading.subfolders(folder)]
     names = {split: f"{split}_set_delete{deleted}.csv" for split in SPLITS}
     lists = {}
@@ -70,7 +75,7 @@ def _lists(folder: Path, deleted: str) -> dict[str, Path]:
 
 
 def _images(folder: Path, wanted: set[str]) -> dict[str, str]:
-    """Name without extension -> path relative to the folder, of the wanted images below it."""
+    """Return name without extension -> path relative to the folder, of the wanted images."""
     images: dict[str, str] = {}
     for path in _files(str(folder), "", set()):
         name, extension = os.path.splitext(path.rpartition("/")[2])
@@ -86,10 +91,9 @@ def _images(folder: Path, wanted: set[str]) -> dict[str, str]:
 
 
 def _files(root: str, below: str, entered: set[tuple[int, int]]) -> Iterator[str]:
-    """All files, links followed, as paths relative to the root.
+    """Yield all files below, links followed, as paths relative to the root.
 
-    A folder that was entered before, through a link that leads back, is not entered again, and a
-    link to a file that is not there is left out.
+    Enter no folder twice, as links may lead back, and leave out links to missing files.
     """
     try:
         status = os.stat(f"{root}/{below}")

@@ -1,4 +1,4 @@
-"""What the readers share: tables by column name, files on disk, and errors that show the way."""
+"""Shared parts of the readers: strict CSV files, files on disk, and errors that say what to do."""
 
 import csv
 import gzip
@@ -6,9 +6,9 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,12 @@ import pandas as pd
 import safefiles
 from data import DataError
 
+_GZIP = b"\x1f\x8b"  # begins a gzip file
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
 
 def open_folder(folder: str | Path) -> Path:
-    """The folder as a path; a DataError if it is missing, a file or unreadable."""
+    """Return the folder as a path; raise a DataError if it is missing, a file or unreadable."""
     path = Path(folder).expanduser()
     if not path.exists():
         raise DataError(f"There is no folder {path}; check the path.")
@@ -32,13 +33,13 @@ def open_folder(folder: str | Path) -> Path:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly inside, links to folders included, by name."""
+    """Return the folders directly inside, links to folders included, sorted by name."""
     with os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry in entries if is_folder(entry))
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether it is a folder or a link to one; a link to itself is not."""
+    """Return True for a folder or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
     except OSError:
@@ -48,7 +49,10 @@ def is_folder(entry: os.DirEntry) -> bool:
 def layout_error(
     folder: Path, dataset: str, lacking: str, expected: Sequence[str], marks: Sequence[str]
 ) -> DataError:
-    """The error for a wrong folder: expected files beside present ones, and a likely folder."""
+    """Return the error for a wrong folder: the expected layout beside the files that are there.
+
+    A folder nearby that holds one of the names in `marks` is suggested.
+    """
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
@@ -75,14 +79,17 @@ def layout_error(
 def read_table(
     path: Path, text: Sequence[str], values: Sequence[str] = (), optional: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The named columns of a CSV, plain or gzipped; their order and other columns do not matter.
+    """Return the named columns of a CSV, plain or gzipped, in any order and among others.
 
-    `text` columns stay as written, `values` become numbers where they are, `optional` are texts.
-    The index holds the line of each row. A row with another number of fields than the header has
-    is a DataError, as its values would stand under the wrong names.
+    `text` and `optional` columns stay as written; `values` become numbers where possible. The index
+    holds the line of each row. Raise a DataError if a row has another number of fields than the
+    header, because its values would stand under the wrong names.
     """
     content = _read_text(path)
-    header, header_line, width, lines = _checked_rows(path, content)
+    written = _rows(path, content)
+    header_line, header = next(written)
+    rows = [_shape(*row) for row in written]
+    _check_widths(path, header, rows)
     names = [name.strip() for name in header]
     wanted = {*text, *values, *optional}
     if lacking := [name for name in (*text, *values) if name not in names]:
@@ -93,8 +100,9 @@ def read_table(
         raise DataError(
             f"{path} has the column {_some(twice)} more than once; delete the one that is wrong."
         )
-    if not lines:
+    if not rows:
         raise DataError(f"{path} has no rows; get it again.")
+    lines, width = [row.line for row in rows], rows[0].width
     positions = [position for position, name in enumerate(names) if name in wanted]
     try:
         table = pd.read_csv(
@@ -105,92 +113,109 @@ def read_table(
             names=range(width),
             dtype={position: str for position in positions if names[position] not in values},
             index_col=False,
-            low_memory=False,  # in chunks, one odd value would raise a warning before our error
+            low_memory=False,  # reading in chunks would warn about an odd value before our error
         )
     except pd.errors.ParserError as error:
-        raise DataError(f"{path} is no whole CSV ({_line(error)}); get it again.") from error
+        raise DataError(f"{path} is not a complete CSV ({_line(error)}); get it again.") from error
     table.columns = pd.Index([names[position] for position in positions])
     if len(table) != len(lines):
         raise DataError(f"{path} has lines that hold only blanks; delete them.")
     return table.set_axis(pd.Index(lines, name="line"))
 
 
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return (line, fields) of the header and of every row of a strict CSV, plain or gzipped.
+
+    Raise a DataError if a row has another number of fields than the header.
+    """
+    rows = list(_rows(path, _read_text(path)))
+    _check_widths(path, rows[0][1], [_shape(*row) for row in rows[1:]])
+    return rows
+
+
 def _read_text(path: Path) -> str:
-    """The text of a file, plain or gzipped, without a byte-order mark."""
+    """Return the text of a file, plain or gzipped, without a byte-order mark."""
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" or content.startswith(_GZIP):
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
-        if "\0" in text:
-            line = text.count("\n", 0, text.index("\0")) + 1
-            raise DataError(f"{path} has a NUL byte in line {line:,}; get it again.")
-        return text
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as a UTF-8 CSV.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is no whole gzip file ({_line(error)}); get it again.") from error
+        raise DataError(
+            f"{path} is not a complete gzip file ({_line(error)}); get it again."
+        ) from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or _line(error)}): make it readable, or get "
             "it again."
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path} has a NUL byte in line {line:,}; get it again.")
+    return text
 
 
-def _checked_rows(path: Path, content: str) -> tuple[list[str], int, int, list[int]]:
-    """The header, its line, the number of fields in a row, and the line of every row.
-
-    A DataError if a row has another number of fields than the header.
-
-    A comma may end every line, or the header alone, or every line but the header.
-    """
-    rows = csv.reader(io.StringIO(content, newline=""), strict=True)
-    header: list[str] = []
-    lines: list[int] = []
-    widths: list[int] = []
-    last: list[str] = []  # the last field of each row, to see whether it is an empty surplus one
-    read = header_line = 0  # lines
+def _rows(path: Path, content: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, fields) of every line that is not blank; raise a DataError if there is none."""
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    line, empty = 0, True
     try:
-        for row in rows:
-            if rows.line_num > read + 1:
-                raise csv.Error(f"a quotation begins there and ends in line {rows.line_num:,}")
-            read = rows.line_num
-            if row and header:  # not a blank line
-                lines.append(read)
-                widths.append(len(row))
-                last.append(row[-1])
-            elif row:
-                header, header_line = row, read
+        for fields in reader:
+            if reader.line_num > line + 1:
+                raise csv.Error(f"a quotation begins there and ends in line {reader.line_num:,}")
+            line = reader.line_num
+            if fields:
+                empty = False
+                yield line, fields
     except csv.Error as error:
         reason = _line(error).replace("unexpected end of data", "a quotation begins and never ends")
         raise DataError(
-            f"{path} has a stray quotation mark or byte in line {read + 1:,} ({reason}); "
+            f"{path} has a stray quotation mark or byte in line {line + 1:,} ({reason}); "
             "correct that line, or get the file again."
         ) from error
-    if not header:
+    if empty:
         raise DataError(f"{path} is empty; get it again.")
-    _check_widths(path, header, lines, widths, last)
-    return header, header_line, widths[0] if widths else 0, lines
 
 
-def _check_widths(path: Path, header: list[str], lines: list, widths: list, last: list) -> None:
-    counts = set(widths)
-    if counts == {len(header) + 1} and not any(field.strip() for field in last):
+class _Shape(NamedTuple):
+    """The number of fields in a row, which is all that the width check needs of a large file."""
+
+    line: int
+    width: int
+    ends_blank: bool
+
+
+def _shape(line: int, fields: list[str]) -> _Shape:
+    return _Shape(line, len(fields), not fields[-1].strip())
+
+
+def _check_widths(path: Path, header: list[str], rows: list[_Shape]) -> None:
+    """Raise a DataError at the first row with another number of fields than the header.
+
+    A comma may end every line, the header alone, or every line but the header.
+    """
+    widths = {row.width for row in rows}
+    if widths == {len(header) + 1} and all(row.ends_blank for row in rows):
         return
-    shorter = len(counts) == 1 and widths[0] <= len(header)
-    if shorter and not any(name.strip() for name in header[widths[0] :]):
+    if (
+        len(widths) == 1
+        and max(widths) <= len(header)
+        and not any(name.strip() for name in header[max(widths) :])
+    ):
         return
-    for line, width in zip(lines, widths, strict=True):
-        if width != len(header):
-            fields = "1 field" if width == 1 else f"{width} fields"
+    for row in rows:
+        if row.width != len(header):
+            count = "1 field" if row.width == 1 else f"{row.width} fields"
             raise DataError(
-                f"{path} has {fields} in line {line:,}, but its header has {len(header)}; "
+                f"{path} has {count} in line {row.line:,}, but its header has {len(header)}; "
                 "correct that line, or get the file again."
             )
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a text file, without blank ones; a DataError if a name is listed twice."""
+    """Return the non-blank lines of a text file; raise a DataError if a name is listed twice."""
     lines = [line.strip() for line in _read_text(path).split("\n")]
     names = [line for line in lines if line]
     if not names:
@@ -208,7 +233,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
-    """A column of non-blank texts, by line."""
+    """Return a text column, stripped; raise a DataError at a blank or a stray quotation mark."""
     blank = table[column].isna().to_numpy()
     if blank.any():
         raise DataError(
@@ -228,7 +253,10 @@ def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
 def label_values(
     table: pd.DataFrame, names: Sequence[str], allowed: Sequence[float], path: Path
 ) -> np.ndarray:
-    """(rows, names) float32 of the allowed values; NaN among them stands for a blank."""
+    """Return (rows, names) float32; raise a DataError at a value that is not allowed.
+
+    NaN among the allowed values stands for a blank.
+    """
     values = np.full((len(table), len(names)), np.nan, np.float32)
     for column, name in enumerate(names):
         numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
@@ -247,25 +275,25 @@ def label_values(
 
 
 def check_unique(names: pd.Series, path: Path) -> None:
-    """A DataError if an image is listed more than once."""
+    """Raise a DataError if an image is listed more than once."""
     again = names[names.duplicated()]
     if len(again):
         where = f", again in line {again.index[0]:,}" if again.index.name == "line" else ""
         different = again.unique().tolist()
         raise DataError(
             f"{path} lists images more than once ({len(different):,}): {_some(different)}{where}; "
-            "keep one row of each."
+            "keep one row per image."
         )
 
 
 def check_patients(frame: pd.DataFrame, where: str | Path = "the split") -> None:
-    """A DataError if a patient is in more than one split, or has its id in two spellings."""
+    """Raise a DataError if a patient is in two splits, or has an id in two spellings."""
     pairs = frame[["patient_id", "split"]].drop_duplicates()
     shared = pairs.loc[pairs["patient_id"].duplicated(), "patient_id"].unique().tolist()
     if shared:
         raise DataError(
             f"Patients are in more than one split ({len(shared):,}): {_some(sorted(shared))}; "
-            "scores on such splits mean nothing, so correct the lists."
+            "scores on such splits are meaningless; correct the lists."
         )
     spellings: dict[str, str] = {}
     for patient in pairs["patient_id"]:
@@ -273,14 +301,14 @@ def check_patients(frame: pd.DataFrame, where: str | Path = "the split") -> None
         if spellings.setdefault(plain, patient) != patient:
             raise DataError(
                 f"The patient ids {spellings[plain]} and {patient} in {where} look like one "
-                "patient in two spellings, who could then be in two sets; spell the id in one way."
+                "patient in two spellings, who could then be in two sets; use one spelling."
             )
 
 
 def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
-    """Each path relative to the folder as spelled on disk, or None where there is no such file.
+    """Return each relative path as spelled on disk, or None if there is no such file.
 
-    Only the case of the file's own name may differ: view1_frontal.JPG is view1_frontal.jpg.
+    Only the case of the file's name may differ: view1_frontal.JPG is view1_frontal.jpg.
     """
     listed: dict[str, dict[str, str]] = {}
     spelled: list[str | None] = []
@@ -297,9 +325,9 @@ def on_disk(folder: Path, paths: Iterable[str]) -> list[str | None]:
 
 
 def list_names(directory: str | Path) -> dict[str, str]:
-    """Lower-cased name -> name of all that a directory holds; empty where there is none.
+    """Return lower-cased name -> name of a folder's entries; {} if the folder does not exist.
 
-    A link to a file that is not there counts as missing.
+    A link to a missing file counts as missing.
     """
     try:
         with os.scandir(directory) as entries:
@@ -316,7 +344,7 @@ def list_names(directory: str | Path) -> dict[str, str]:
 
 
 def unreadable_folder(directory: str | Path, error: OSError) -> DataError:
-    """The error for a folder that cannot be listed."""
+    """Return the error for a folder that cannot be listed."""
     return DataError(
         f"The folder {directory} cannot be read ({error.strerror}): make it readable, or delete it "
         "if it is a link that leads nowhere."
@@ -332,11 +360,11 @@ def finish(
     allow_missing: bool,
     **attrs: Any,
 ) -> pd.DataFrame:
-    """The reader's frame: patients checked, missing images refused or dropped, rows in order.
+    """Return the reader's frame with patients checked, missing images handled and rows sorted.
 
-    `paths` are the images' paths on disk or None, `names` their released names. The order of the
-    rows is that of the names within each block of `frame`'s column `block`, whatever the order in
-    the label files.
+    `paths` are the images' paths on disk, or None where missing; `names` are their released names.
+    Rows are sorted by `frame`'s column `block`, then by name, whatever the order in the label
+    files. Missing images raise a DataError, or are dropped with `allow_missing`.
     """
     check_patients(frame, ", ".join(path.name for path in label_files))
     frame.insert(0, "image_path", pd.Series(list(paths), dtype=object))
@@ -345,18 +373,18 @@ def finish(
     missing = names[frame["image_path"].isna().to_numpy()].tolist()
     if missing:
         report = f"{len(missing):,} of {len(frame):,} images are missing below {folder}, or are "
-        report += f"links to files that are not there: {_some(missing)}."
+        report += f"links to missing files: {_some(missing)}."
         archives = [name for name in os.listdir(folder) if name.lower().endswith(_ARCHIVES)]
         if archives:
             report += f" Extract {_some(sorted(archives))} first."
         if len(missing) == len(frame):
-            raise DataError(report + " Without any image there is nothing to run on.")
+            raise DataError(report + " No image is left to run on.")
         if not allow_missing:
             raise DataError(report + " Get them, or pass --allow-missing to go on without them.")
         frame = frame[frame["image_path"].notna()].reset_index(drop=True)
         attrs["complete"] = False
     frame["image_path"] = frame["image_path"].astype(str)
-    # drawn images must be known as such, whichever folder of theirs is given
+    # phantoms must be recognised whichever of their folders is given
     folders = {folder, folder.absolute().parent, *(path.absolute().parent for path in label_files)}
     frame.attrs.clear()
     frame.attrs |= attrs | {

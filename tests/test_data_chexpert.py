@@ -225,7 +225,7 @@ def test_missing_images_are_an_error_until_allowed(folder):
         ),
         (lambda t: t.assign(Edema="yes"), "other than 1, 0, -1, blank in column Edema: 'yes'"),
         (lambda t: t.assign(Edema=2), "other than 1, 0, -1, blank in column Edema: 2"),
-        (lambda t: t.assign(Path="a.jpg"), r"4 of 4 rows of .* the first being a.jpg"),
+        (lambda t: t.assign(Path="a.jpg"), r"4 of 4 rows of .*, first a.jpg"),
         (
             lambda t: t.replace({"Path": "patient00002"}, "patient64541", regex=True),
             "more than one",
@@ -292,7 +292,7 @@ def test_the_real_test_labels_cover_every_image_of_their_studies(shared_data, tm
         ),
         (
             lambda t: t.assign(**{"Frontal/Lateral": ["Frontal", "Frontal", "Frontal", "Frontal"]}),
-            "view2_lateral.jpg Frontal in line 3, its name says otherwise",
+            "view2_lateral.jpg Frontal in line 3, but its name says otherwise",
         ),
         (
             lambda t: t.replace({"Path": "patient00002"}, "patient2", regex=True).replace(

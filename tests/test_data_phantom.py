@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from data import DataError, chestxray14, chexpert, label_tree, labels, plco
-from data.phantom import drawing, layouts
+from data.datasets import DATASETS
+from data.phantom import drawing
 from data.phantom import labels as phantom_labels
 from data.phantom.__main__ import sheet
 from data.phantom.film import Pose
@@ -30,7 +31,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("phantoms")
     return {
         dataset: drawing.write(dataset, root / dataset, IMAGES, SIZE, seed=3, progress=False)
-        for dataset in layouts.LAYOUTS
+        for dataset in DATASETS
     }
 
 
@@ -59,7 +60,7 @@ def test_phantoms_look_as_they_did_when_their_version_was_raised():
             )
 
 
-@pytest.mark.parametrize("dataset", layouts.LAYOUTS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_every_named_image_is_there_and_nothing_else(folders, dataset):
     folder = folders[dataset]
     if dataset == "chestxray14":
@@ -202,12 +203,12 @@ def test_the_first_reader_sees_more_than_the_last():
     assert 0.3 < skill[-1] < skill[0] < 0.95
 
 
-@pytest.mark.parametrize("dataset", layouts.LAYOUTS)
+@pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("floor", [0.0, 0.05])
 def test_sampled_prevalences_match_the_dataset(dataset, floor):
     wanted = phantom_labels.prevalences(dataset, floor)
     if floor == 0:
-        np.testing.assert_allclose(wanted, phantom_labels.PREVALENCE[dataset], rtol=0.02)
+        np.testing.assert_allclose(wanted, DATASETS[dataset].prevalence, rtol=0.02)
     assert wanted.min() >= floor
     rng = np.random.default_rng(5)
     patients = np.repeat(np.arange(20000), 3)

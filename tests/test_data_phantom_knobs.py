@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from data import DataError, chestxray14, label_tree, plco
+from data.datasets import DATASETS
 from data.phantom import drawing
 from data.phantom import labels as drawn_labels
 from data.phantom.__main__ import main
 from data.phantom.film import Pose
 from data.phantom.findings import LOOK_ALIKE
-from data.phantom.knobs import AS_EVER, TEST_ODDS, Knobs
-from data.phantom.layouts import LAYOUTS, Shot
+from data.phantom.knobs import DEFAULT_KNOBS, TEST_ODDS, Knobs
+from data.phantom.layouts import Shot
 
 SHOT = Shot("", 5, 5, False, "PA", (("Mass", 1.1),))
 
@@ -22,12 +23,14 @@ def plan(tmp_path, dataset, knobs, images=3000):
     """The frame that a dataset's reader would label, and what is drawn in each image."""
     tmp_path.mkdir(exist_ok=True)
     wanted = drawn_labels.prevalences(dataset, 0.03)
-    return LAYOUTS[dataset](tmp_path, images, wanted, np.random.default_rng([0, 3]), knobs)
+    return DATASETS[dataset].write_layout(
+        tmp_path, images, wanted, np.random.default_rng([0, 3]), knobs
+    )
 
 
-@pytest.mark.parametrize("dataset", LAYOUTS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_defaults_plan_and_draw_what_no_knobs_do(tmp_path, dataset):
-    shots = plan(tmp_path / "a", dataset, AS_EVER, 200)
+    shots = plan(tmp_path / "a", dataset, DEFAULT_KNOBS, 200)
     assert shots == plan(tmp_path / "b", dataset, Knobs(alike=0.5, misaligned=0.1), 200)
     image = drawing.draw(shots[0], 48, 0)[0]
     assert (image == drawing.draw(shots[0], 48, 0, knobs=Knobs())[0]).all()
@@ -136,7 +139,7 @@ def test_no_label_noise_releases_the_truth(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--alike", "2"], "alike is 2.0: from 0 to 1"),
+        (["--alike", "2"], "alike is 2.0; give a number from 0 to 1"),
         (["--together", "0.5"], "need odds"),
         (["--odds", "4", "--findings", "Moss"], "no finding Moss"),
         (["--misaligned", "-1"], "misaligned is -1.0"),
@@ -171,7 +174,7 @@ def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("data.phantom.__main__.write", stopped)
     assert main(["plco", "--out", str(tmp_path / "p")]) == 130
-    assert "starts over" in capsys.readouterr().err
+    assert "start over" in capsys.readouterr().err
 
 
 def test_films_lie_askew_by_the_same_chance_to_either_side():

@@ -205,7 +205,7 @@ def test_a_broken_link_is_a_missing_image(tmp_path, dataset):
     (folder / path).symlink_to(tmp_path / "elsewhere")
     assert reader.read(folder)["image_path"][5] == path
     (tmp_path / "elsewhere").unlink()
-    with pytest.raises(DataError, match=r"1 of 20 .* or are links to files that are not there"):
+    with pytest.raises(DataError, match=r"1 of 20 .* or are links to missing files"):
         reader.read(folder)
     frame = reader.read(folder, allow_missing=True)
     assert len(frame) == 19

@@ -1,1 +1,1 @@
-"""Drawn chest phantoms: the only data here whose truth is known."""
+"""Phantoms: synthetic chest radiographs, the only images here whose true findings are known."""

@@ -1,9 +1,9 @@
-"""Drawn chest phantoms in the released layouts of ChestX-ray14, CheXpert and PLCO.
+"""Write phantoms (synthetic chest radiographs) in the layouts of ChestX-ray14, CheXpert and PLCO.
 
-For those who have no access to the datasets, and for tests: every paper runs on them end to end.
+Use them while you wait for access to the datasets, and in tests: every paper runs on them.
 
     python -m data.phantom chexpert --out DIR --images 600 --size 128 --seed 1
-    python -m data.phantom sheet --out FILE.png      one picture of all findings
+    python -m data.phantom sheet --out FILE.png      one picture with an example of each finding
 """
 
 import argparse
@@ -15,11 +15,12 @@ import numpy as np
 
 import safefiles
 from data import DataError
+from data.datasets import DATASETS
 from data.phantom.drawing import draw, write
 from data.phantom.knobs import Knobs
-from data.phantom.layouts import LAYOUTS, Shot
+from data.phantom.layouts import Shot
 
-SHEET = (  # what the contact sheet shows: a view and the labels drawn
+SHEET = (  # (view, labels) of each picture on the contact sheet
     ("PA", ()),
     ("AP", ("Support Devices",)),
     ("LATERAL", ()),
@@ -33,7 +34,7 @@ SHEET = (  # what the contact sheet shows: a view and the labels drawn
 
 
 def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
-    """A picture of phantoms, one finding each with its name under it."""
+    """Write one picture of phantoms, each with one finding and its name below."""
     if seed < 0:
         raise DataError(f"--seed {seed} is negative; use 0 or more.")
     caption, tiles = 20, []
@@ -54,12 +55,12 @@ def sheet(out: Path, seed: int, tile: int = 168, columns: int = 6) -> None:
     safefiles.write(out, content.tobytes())
 
 
-KNOBS = {  # each a field of Knobs
-    "label_noise": "share of positives whose label is missed, and as many invented; default: 0.05",
-    "odds": "images without a finding to one with it, in training; the test set has 4 to 1",
-    "together": "with --odds: findings come together, 0 (independent) to 1",
-    "alike": "how much findings look like the ones they are hard to tell from, 0 to 1",
-    "misaligned": "shift by up to this share of the side, and turn by that of 90 degrees",
+KNOBS = {  # field of Knobs -> its help
+    "label_noise": "share of positives whose label is missed; as many are invented; default: 0.05",
+    "odds": "training images without a finding per image with it; the test set has 4",
+    "together": "with --odds: from 0 (findings are independent) to 1 (findings come together)",
+    "alike": "how much findings look like those they are hard to tell from, 0 to 1",
+    "misaligned": "largest shift as a share of the side, and largest turn as a share of 90 degrees",
     "findings": "with --odds: the only labels drawn",
 }
 
@@ -76,8 +77,8 @@ def _add_knobs(group) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for dataset in LAYOUTS:
-        command = commands.add_parser(dataset, help=f"phantoms in {dataset}'s layout")
+    for name, dataset in DATASETS.items():
+        command = commands.add_parser(name, help=f"phantoms in {dataset.title}'s layout")
         command.add_argument("--out", type=Path, required=True, help="an empty or new folder")
         command.add_argument("--images", type=int, default=600)
         command.add_argument("--size", type=int, default=128, help="pixels")
@@ -93,9 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--seed", type=int, default=2)
     options = parser.parse_args(arguments)
-    if lacking := [
-        name for name, value in vars(options).items() if value == []
-    ]:  # what Python 3.11 makes of --size=--
+    # Python 3.11 parses --size=-- as an empty list
+    if lacking := [name for name, value in vars(options).items() if value == []]:
         parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     try:
         if options.command == "sheet":
@@ -112,11 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
                 knobs=Knobs(**{name: getattr(options, name) for name in KNOBS}),
             )
             print(f"Give this folder to the reader: {folder}")
-    except DataError as error:
+    except safefiles.UserError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted; the same command starts over.", file=sys.stderr)
+        print("Interrupted; run the same command to start over.", file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,7 @@
-"""Draws phantom radiographs and writes them as a dataset in a released layout.
+"""Draw phantoms (synthetic chest radiographs) and write them as a dataset in a released layout.
 
-`draw` makes one image from a `Shot` (who, which view, which findings); `write` draws a whole
-ChestX-ray14, CheXpert or PLCO folder, with its label files and lists, that the readers read.
+`draw` makes one image from a `Shot` (patient, view and findings); `write` makes a whole folder with
+label files and lists, which the dataset's reader reads.
 """
 
 import json
@@ -18,26 +18,27 @@ import numpy as np
 
 import safefiles
 from data import DataError
+from data.datasets import DATASETS
 from data.phantom import labels as drawn_labels
 from data.phantom.anatomy import Film, sample_shape
 from data.phantom.film import Pose, develop, sample_pose
 from data.phantom.findings import LOOK_ALIKE, PAINT, RESHAPE, benign, boxes
-from data.phantom.knobs import AS_EVER, Knobs
-from data.phantom.layouts import CHEXPERT_FOLDER, LAYOUTS, Shot
+from data.phantom.knobs import DEFAULT_KNOBS, Knobs
+from data.phantom.layouts import Shot
 from data.progress import with_progress
 
-VERSION = 1  # raise it with every change that changes bytes
+VERSION = 1  # raise it with every change of the written bytes
 SMALLEST, LARGEST = 32, 4096  # pixels
 FEWEST, MOST = 20, 1_000_000  # images
 WORKING_SIDE = 128  # smaller images are drawn at this size and averaged down
-POOL_FROM = 400  # images; fewer are drawn before a pool has started
+POOL_FROM = 400  # images; fewer are drawn sooner without a process pool
 ANATOMY, FILM, FINDING, PLAN = range(4)  # streams of random numbers
 
 
 def draw(
-    shot: Shot, size: int, seed: int, pose: Pose | None = None, knobs: Knobs = AS_EVER
+    shot: Shot, size: int, seed: int, pose: Pose | None = None, knobs: Knobs = DEFAULT_KNOBS
 ) -> tuple[np.ndarray, list[tuple[str, tuple[float, ...]]]]:
-    """The radiograph, (size, size) uint8, and (label, box) of each focal finding in it."""
+    """Return the (size, size) uint8 radiograph, and (label, box) of each focal finding in it."""
     film_rng = np.random.default_rng([seed, FILM, shot.number])
     drawn_pose = sample_pose(film_rng, shot.view)
     if knobs.misaligned:
@@ -52,9 +53,9 @@ def draw(
 
 
 def _density(shot: Shot, size: int, seed: int, drawn_as: dict[str, str]):
-    """The chest before the film is taken, and (label, masks) of each finding.
+    """Return the chest's density before the film is taken, and (label, masks) of each finding.
 
-    `drawn_as` are labels that are drawn with the signature of another.
+    `drawn_as` maps a label to the one whose signature is drawn in its place.
     """
     shape = sample_shape(
         np.random.default_rng([seed, ANATOMY, shot.patient]), shot.view, shot.female
@@ -62,7 +63,7 @@ def _density(shot: Shot, size: int, seed: int, drawn_as: dict[str, str]):
     streams = {
         label: [seed, FINDING, shot.patient, zlib.crc32(label.encode())]
         for label, _ in shot.findings
-    }  # a finding lies at the same point in all images of a patient
+    }  # a finding lies at the same place in all images of a patient
     for label, strength in shot.findings:
         look = drawn_as.get(label, label)
         if look in RESHAPE:
@@ -77,7 +78,7 @@ def _density(shot: Shot, size: int, seed: int, drawn_as: dict[str, str]):
 
 
 def _draw_to_disk(job: tuple[list[Shot], Path, int, int, Knobs]) -> list[str]:
-    """Write the images of some shots; returns the lines of phantom_findings.csv."""
+    """Write the images of some shots; return their lines for phantom_findings.csv."""
     shots, folder, size, seed, knobs = job
     lines = []
     for shot in shots:
@@ -96,12 +97,13 @@ def _draw_to_disk(job: tuple[list[Shot], Path, int, int, Knobs]) -> list[str]:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
 
 
 def _draw_all(
     shots: list[Shot], folder: Path, size: int, seed: int, show: bool, knobs: Knobs
 ) -> list[str]:
+    """Write all images, in a process pool if there are many; return the lines of the findings."""
     for parent in {(folder / shot.path).parent for shot in shots}:
         parent.mkdir(parents=True, exist_ok=True)
     chunk = 25
@@ -123,11 +125,14 @@ def _draw_all(
 
 
 def _finished(out: Path, settings: dict) -> bool:
-    """Whether the folder holds these phantoms, finished; an error if it holds anything else."""
+    """Return True if the folder holds exactly these phantoms, False if they are to be drawn.
+
+    Raise a DataError if the folder holds anything else.
+    """
     if not os.path.exists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
-        raise DataError(f"{out} is a file; name a folder with --out.")
+        raise DataError(f"{out} is a file; give a folder with --out.")
     for name, done in (("phantom.json", True), ("phantom.unfinished.json", False)):
         try:
             recorded = json.loads((out / name).read_text())
@@ -142,7 +147,7 @@ def _finished(out: Path, settings: dict) -> bool:
         differing = [key for key in settings if recorded.get(key) != settings[key]]
         raise DataError(
             f"{out} holds phantoms of other settings ({', '.join(differing)} differ); choose "
-            f"another --out, or delete that folder first."
+            "another --out, or delete that folder first."
         )
     raise DataError(
         f"{out} is not empty and holds no phantoms; nothing was written. Choose a new --out."
@@ -157,14 +162,14 @@ def write(
     seed: int,
     prevalence_floor: float = 0.0,
     *,
-    knobs: Knobs = AS_EVER,
+    knobs: Knobs = DEFAULT_KNOBS,
     progress: bool = True,
 ) -> Path:
-    """Draw a dataset of phantoms, once; returns the folder to give to the dataset's reader."""
+    """Draw a dataset of phantoms if it is not there yet; return the folder for its reader."""
     out = Path(out)
-    if dataset not in LAYOUTS:
-        raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(LAYOUTS)}.")
-    knobs.check(drawn_labels.NAMES[dataset])
+    if dataset not in DATASETS:
+        raise DataError(f"There are no {dataset} phantoms; choose from {', '.join(DATASETS)}.")
+    knobs.check(DATASETS[dataset].hierarchy_labels)
     for flag, value, low, high in (
         ("images", images, FEWEST, MOST),
         ("size", size, SMALLEST, LARGEST),
@@ -182,7 +187,7 @@ def write(
         "version": VERSION,
         **knobs.changed(),
     }
-    root = out / CHEXPERT_FOLDER if dataset == "chexpert" else out
+    root = out / DATASETS[dataset].phantom_folder
     try:
         if _finished(out, settings):
             if progress:
@@ -193,7 +198,7 @@ def write(
         marker.write_text(json.dumps(settings, indent=2) + "\n")
         rng = np.random.default_rng([seed, PLAN])
         wanted = drawn_labels.prevalences(dataset, prevalence_floor)
-        shots = LAYOUTS[dataset](out, images, wanted, rng, knobs)
+        shots = DATASETS[dataset].write_layout(out, images, wanted, rng, knobs)
         lines = _draw_all(shots, out, size, seed, progress, knobs)
         if root != out:
             lines = [line.removeprefix(f"{root.name}/") for line in lines]
@@ -203,8 +208,8 @@ def write(
         os.replace(marker, out / "phantom.json")
     except BrokenProcessPool as error:
         raise DataError(
-            "A drawing process died, of too little memory or because the script that called "
-            'drawing.write lacks its `if __name__ == "__main__":`; correct that and run again.'
+            "A drawing process ended early: it ran out of memory, or the script that called "
+            'drawing.write lacks `if __name__ == "__main__":`; correct that and run again.'
         ) from error
     except OSError as error:
         raise safefiles.cannot_write(out, error) from error

@@ -1,78 +1,73 @@
-"""Labels of drawn patients: sampled down the dataset's tree, then noisy, uncertain and blank.
+"""Labels of synthetic patients: sampled down the dataset's tree, then made noisy, uncertain, blank.
 
-Prevalences are the released datasets' own: ChestX-ray14's label counts, the PLCO lists of Chen et
-al. 2019, and CheXpert's training labels with part of the uncertain ones counted as positive.
+Prevalences are those of the released datasets; data/datasets.py holds them.
 """
 
 import numpy as np
 
-from data import label_tree, labels
-from data.phantom.knobs import AS_EVER, Knobs
+from data import label_tree
+from data.datasets import DATASETS, UNCERTAIN_BUT_TRUE
+from data.phantom.knobs import DEFAULT_KNOBS, Knobs
 
-PREVALENCE = {
-    "chestxray14": np.array(
-        [11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227,
-         11207, 32325, 19949, 45251, 51759]
-    ) / 112120,
-    "chexpert": np.array(
-        [0.20, 0.143, 0.60, 0.045, 0.268, 0.14, 0.077, 0.24, 0.095, 0.417, 0.023, 0.042, 0.522,
-         0.89]
-    ),
-    "plco": np.array(
-        [0.120, 0.011, 0.0004, 0.0043, 0.116, 0.0038, 0.009, 0.0012, 0.017, 0.085, 0.037, 0.043,
-         0.040, 0.030, 0.245, 0.018, 0.041, 0.156, 0.413]
-    ),
-}  # fmt: skip
-NAMES = {
-    "chestxray14": labels.CHESTXRAY14_HIERARCHY,
-    "chexpert": labels.CHEXPERT_HIERARCHY,
-    "plco": labels.PLCO,
-}
-TREES = {
-    "chestxray14": label_tree.CHESTXRAY14_HIERARCHY,
-    "chexpert": label_tree.CHEXPERT_HIERARCHY,
-    "plco": label_tree.PLCO,
-}
+NAMES = {name: dataset.hierarchy_labels for name, dataset in DATASETS.items()}
+TREES = {name: dataset.hierarchy_tree for name, dataset in DATASETS.items()}
 FINDINGS_WITH_CHILDREN = ("Enlarged Cardiomediastinum", "Lung Opacity", "Consolidation")
 
 # CheXpert's training labels, in labels.CHEXPERT order: shares of -1, and of 0 (the rest is blank).
-UNCERTAIN = np.array(
-    [0, 0.056, 0.036, 0.025, 0.007, 0.058, 0.124, 0.084, 0.151, 0.014, 0.052, 0.012, 0.003, 0.005]
-)
+UNCERTAIN = np.array(DATASETS["chexpert"].uncertain)
 NEGATIVE = np.array(
     [0, 0.097, 0.050, 0.030, 0.006, 0.093, 0.126, 0.013, 0.006, 0.252, 0.158, 0.001, 0.011, 0.027]
 )
-UNCERTAIN_BUT_TRUE = 0.6  # the share of uncertain labels whose finding is there
 READERS = {"bc4": (2.9, 1.5), "bc6": (2.4, 1.3), "bc8": (2.0, 1.6)}  # skill, caution
 
 
 def _children(dataset: str) -> list[tuple[int, np.ndarray]]:
-    """(parent, its children) of every inner node, parents before their children."""
+    """Return (parent, its children) of every inner node, parents before their children."""
     parents = label_tree.parent_matrix(TREES[dataset])
     depth = label_tree.ancestor_matrix(TREES[dataset]).sum(axis=1)
     inner = sorted(label_tree.inner(TREES[dataset]), key=lambda node: depth[node])
     return [(int(node), np.flatnonzero(parents[:, node])) for node in inner]
 
 
-def _only_a_name(dataset: str, node: int) -> bool:
-    """Whether the inner node is nothing but the OR of its children."""
+def _is_union(dataset: str, node: int) -> bool:
+    """Return True if the inner node is positive only where one of its children is."""
     return NAMES[dataset][node] not in FINDINGS_WITH_CHILDREN
 
 
 def prevalences(dataset: str, floor: float = 0.0) -> np.ndarray:
-    """(labels,): of the released dataset, rare ones raised to `floor`, and ancestors with them."""
-    released = PREVALENCE[dataset]
+    """Return the (labels,) released prevalences, with rare labels raised to `floor`.
+
+    The ancestors of a raised label rise with it.
+    """
+    released = np.array(DATASETS[dataset].prevalence)
     raised = np.maximum(released, floor)
     for node, children in reversed(_children(dataset)):
         without = np.prod((1 - raised[children]) / (1 - released[children]))
         raised[node] = 1 - (1 - released[node]) * without
         low, high = raised[children].max(), raised[children].sum()
-        raised[node] = np.clip(raised[node], low, high if _only_a_name(dataset, node) else 1)
+        raised[node] = np.clip(raised[node], low, high if _is_union(dataset, node) else 1)
     return raised
 
 
-def _any_child(ratios: np.ndarray) -> np.ndarray:
-    """Independent chances that give these ratios once at least one child must be positive.
+def released_shares(dataset: str) -> dict[str, float]:
+    """Return the share of positives that the released dataset has, for the labels where known."""
+    record = DATASETS[dataset]
+    shares = dict(zip(record.hierarchy_labels, prevalences(dataset).tolist(), strict=True))
+    shares = {name: share for name, share in shares.items() if name in record.labels}
+    if record.uncertain and record.tree is not None:
+        # the prevalences count uncertain labels that are true, and parents that reports leave blank
+        parents = {record.labels[node] for node in label_tree.inner(record.tree)}
+        uncertain = dict(zip(record.labels, record.uncertain, strict=True))
+        shares = {
+            name: share - UNCERTAIN_BUT_TRUE * uncertain[name]
+            for name, share in shares.items()
+            if name not in parents
+        }
+    return shares
+
+
+def _independent_chances(ratios: np.ndarray) -> np.ndarray:
+    """Return independent chances that give these ratios once some child must be positive.
 
     P(child | some child) = q / (1 - prod(1 - q)): q = ratio * z with z = 1 - prod(1 - ratio * z).
     """
@@ -84,12 +79,12 @@ def _any_child(ratios: np.ndarray) -> np.ndarray:
 
 
 def sample(dataset: str, wanted: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """(units, labels) bool: one ancestral draw from the tree for each row of uniforms in [0, 1)."""
+    """Return (units, labels) bool: one draw down the tree per row of uniforms in [0, 1)."""
     drawn = uniforms < wanted  # right for the roots; every child is redrawn below its parent
     for node, children in _children(dataset):
         ratios = wanted[children] / wanted[node]
-        forced = _only_a_name(dataset, node)
-        chances = _any_child(ratios) if forced else ratios
+        forced = _is_union(dataset, node)
+        chances = _independent_chances(ratios) if forced else ratios
         none_yet = np.full(len(uniforms), forced)
         for position, child in enumerate(children):
             left = 1 - np.prod(1 - chances[position:])
@@ -104,10 +99,10 @@ def sample(dataset: str, wanted: np.ndarray, uniforms: np.ndarray) -> np.ndarray
 def sample_by_odds(
     dataset: str, knobs: Knobs, trained: np.ndarray, uniforms: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(units, labels) bool: leaf labels equally common, and inner labels the OR of their children.
+    """Return (units, labels) bool: leaf labels equally common, inner labels closed above them.
 
-    Every finding keeps its prevalence while `knobs.together` makes them come together: with that
-    chance a finding follows the number that is drawn once for the whole image.
+    With the chance `knobs.together`, a finding follows a number drawn once for the whole image, so
+    findings come together while each keeps its prevalence.
     """
     names = NAMES[dataset]
     drawn = np.zeros(uniforms.shape, bool)
@@ -120,7 +115,7 @@ def sample_by_odds(
 
 
 def persistent_uniforms(rng: np.random.Generator, patients: np.ndarray, count: int) -> np.ndarray:
-    """(units, count): a patient's later visits keep most of what the first one showed."""
+    """Return (units, count) uniforms; a later visit keeps most numbers of the previous one."""
     uniforms = rng.random((len(patients), count))
     kept = rng.random(uniforms.shape) < 0.6
     for unit in range(1, len(patients)):
@@ -134,33 +129,33 @@ def noisy(
     truth: np.ndarray,
     wanted: np.ndarray,
     rng: np.random.Generator,
-    noise: float = AS_EVER.label_noise,
+    noise: float = DEFAULT_KNOBS.label_noise,
 ) -> np.ndarray:
-    """Labels as a report or a busy reader has them: prevalences stay, and the tree stays closed."""
+    """Return the labels with some missed and as many invented; the tree stays closed."""
     missed = rng.random(truth.shape) < noise
     invented = rng.random(truth.shape) < noise * wanted / (1 - wanted)
     noisy_labels = np.where(truth, ~missed, invented)
     for node, children in reversed(_children(dataset)):
         below = noisy_labels[:, children].any(axis=1)
-        own = False if _only_a_name(dataset, node) else noisy_labels[:, node]
+        own = False if _is_union(dataset, node) else noisy_labels[:, node]
         noisy_labels[:, node] = below | own
     return noisy_labels
 
 
 def to_draw(dataset: str, truth: np.ndarray) -> list[list[str]]:
-    """The labels of each row that have a signature of their own: the most specific ones."""
+    """Return the most specific positive labels of each row, which are the ones that are drawn."""
     below = truth @ label_tree.parent_matrix(TREES[dataset])  # positive children of each label
     shown = truth & (below == 0)
     return [[NAMES[dataset][label] for label in np.flatnonzero(row)] for row in shown]
 
 
 def chexpert_table(truth: np.ndarray) -> np.ndarray:
-    """(units, 14) bool in CheXpert's order: No Finding in front, Abnormal dropped."""
+    """Return (units, 14) bool in CheXpert's order: No Finding in front, Abnormal dropped."""
     return np.column_stack([~truth[:, :-2].any(axis=1), truth[:, :-1]])  # devices are no finding
 
 
 def chexpert_uncertain(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(units, 14) of 1, 0, -1 and NaN (blank), as a report labeller leaves them."""
+    """Return (units, 14) of 1, 0, -1 and NaN (blank), as CheXpert's report labeller gives them."""
     share = truth.mean(axis=0).clip(1e-6, 1 - 1e-6)
     unsure = np.where(
         truth,
@@ -179,7 +174,7 @@ def chexpert_uncertain(truth: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def reader(truth: np.ndarray, strengths: np.ndarray, name: str, rng) -> np.ndarray:
-    """(studies, 14) bool: what one simulated radiologist calls; subtle findings are missed more."""
+    """Return (studies, 14) bool calls of a simulated radiologist, who misses subtle findings."""
     skill, caution = READERS[name]
     called = skill * truth * strengths + rng.standard_normal(truth.shape) > caution
     called[:, 0] = False

@@ -1,4 +1,4 @@
-"""Drawn patients in the released layouts: label files, lists, and the images to draw."""
+"""Write the label files of synthetic patients in the released layouts and plan their images."""
 
 from functools import partial
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data import label_tree, labels
+from data.datasets import DATASETS
 from data.phantom import labels as drawn_labels
-from data.phantom.knobs import AS_EVER, Knobs
-
-CHEXPERT_FOLDER = "CheXpert-v1.0-small"
+from data.phantom.knobs import DEFAULT_KNOBS, Knobs
 
 
 class Shot(NamedTuple):
@@ -25,7 +24,7 @@ class Shot(NamedTuple):
 
 
 class Visits(NamedTuple):
-    """Patients and what they have, one entry a visit (an image, or a study of CheXpert)."""
+    """Patients and their findings, one entry per visit (an image, or a study of CheXpert)."""
 
     patient: np.ndarray  # (visits,) 0, 1, ... in order
     number: np.ndarray  # (visits,) 0, 1, ... within the patient
@@ -39,7 +38,7 @@ class Visits(NamedTuple):
 def _visits(
     dataset: str, count: int, shares: tuple[float, ...], wanted: np.ndarray, rng, knobs: Knobs
 ) -> Visits:
-    """Patients with one to eight visits, shared out among the splits; the last is the test set."""
+    """Sample patients with one to eight visits and assign them to the splits, the test set last."""
     sizes = rng.choice([1, 2, 3, 4, 5, 6, 8], count, p=[0.35, 0.2, 0.15, 0.1, 0.08, 0.07, 0.05])
     patient = np.repeat(np.arange(count), sizes)[:count]
     sizes = np.bincount(patient)
@@ -48,7 +47,7 @@ def _visits(
     before = np.cumsum(sizes[order]) - sizes[order] / 2  # a patient goes where its middle falls
     split = np.empty(len(sizes), int)
     split[order] = np.searchsorted(np.cumsum(shares)[:-1], before / count, side="right")
-    for part in range(len(shares)):  # in a small set, one patient may have taken a whole share
+    for part in range(len(shares)):  # in a small set, one patient may fill a whole split
         if part not in split:
             split[np.where(split == 0, sizes, count).argmin()] = part
     number = np.arange(count) - first[patient]
@@ -56,7 +55,7 @@ def _visits(
     truth = drawn_labels.sample(dataset, wanted, uniforms)
     if knobs.odds:
         trained = split[patient] < len(shares) - 1
-        own = rng.spawn(1)[0]  # what is drawn from it leaves all other numbers as they were
+        own = rng.spawn(1)[0]  # a stream of its own, so all other draws stay the same
         truth = drawn_labels.sample_by_odds(dataset, knobs, trained, uniforms, own)
     strength = np.clip(rng.normal(0.88, 0.28, truth.shape), 0.3, 1.4)
     age = np.clip(rng.normal(58, 15, len(sizes)), 18, 90).astype(int)[patient] + number
@@ -65,13 +64,14 @@ def _visits(
 
 
 def _findings(dataset: str, visits: Visits) -> list[tuple[tuple[str, float], ...]]:
-    names = drawn_labels.NAMES[dataset]
-    return [
-        tuple((label, round(float(strengths[names.index(label)]), 3)) for label in shown)
-        for shown, strengths in zip(
-            drawn_labels.to_draw(dataset, visits.truth), visits.strength, strict=True
-        )
-    ]
+    """Return (label, strength) of the findings to draw, per visit."""
+    names = DATASETS[dataset].hierarchy_labels
+    shown = drawn_labels.to_draw(dataset, visits.truth)
+    findings = []
+    for specific, strengths in zip(shown, visits.strength.tolist(), strict=True):
+        drawn = [(label, round(strengths[names.index(label)], 3)) for label in specific]
+        findings.append(tuple(drawn))
+    return findings
 
 
 def _shot(path: str, number: int, visits: Visits, visit: int, view: str, findings) -> Shot:
@@ -86,9 +86,9 @@ def _write_csv(path: Path, columns: dict) -> None:
 
 
 def chestxray14(
-    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = DEFAULT_KNOBS
 ) -> list[Shot]:
-    """The label file and the two official lists; returns what to draw."""
+    """Write the label file and the two official lists; return the images to draw."""
     visits = _visits("chestxray14", images, (0.772, 0.228), wanted, rng, knobs)
     released = drawn_labels.noisy("chestxray14", visits.truth, wanted, rng, knobs.label_noise)
     count = len(labels.CHESTXRAY14)
@@ -121,8 +121,10 @@ def chestxray14(
     return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
 
 
-def plco(folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER) -> list[Shot]:
-    """The three lists, complete; returns what to draw."""
+def plco(
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = DEFAULT_KNOBS
+) -> list[Shot]:
+    """Write the three complete lists; return the images to draw."""
     visits = _visits("plco", images, (0.7, 0.1, 0.2), wanted, rng, knobs)
     released = drawn_labels.noisy("plco", visits.truth, wanted, rng, knobs.label_noise)
     names = np.array([f"AD{i + 6848050206123000:017d}_v2" for i in range(images)])
@@ -140,11 +142,11 @@ def plco(folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_E
 
 
 def chexpert(
-    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = AS_EVER
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = DEFAULT_KNOBS
 ) -> list[Shot]:
-    """train, valid and test with their label files and readers; returns what to draw."""
+    """Write the label files of the splits and of the readers; return the images to draw."""
     splits = ("train", "valid", "test")
-    lateral = rng.random(images) < 0.17  # of each study, besides its frontal view
+    lateral = rng.random(images) < 0.17  # has the study a lateral view too?
     count = 1 + int(np.searchsorted(np.cumsum(1 + lateral), images))
     lateral = lateral[:count]
     lateral[-1] &= count + lateral.sum() <= images
@@ -161,19 +163,18 @@ def chexpert(
         f"{splits[split]}/patient{named[patient]:05d}/study{number + 1}"
         for split, patient, number in zip(visits.split, visits.patient, visits.number, strict=True)
     ]
+    root = folder / DATASETS["chexpert"].phantom_folder
+    root.mkdir(parents=True, exist_ok=True)
     shots: list[Shot] = []
     rows = []
     for i, study in enumerate(studies):
         for position in range(1 + lateral[i]):
             name = f"{study}/view{position + 1}_{('frontal', 'lateral')[position]}.jpg"
             shown = "LATERAL" if position else view[i]
-            path = f"{CHEXPERT_FOLDER}/{name}"
+            path = f"{root.name}/{name}"
             shots.append(_shot(path, len(shots), visits, i, shown, findings))
             rows.append((i, position))
     unit, position = np.array(rows).T
-    root = folder / CHEXPERT_FOLDER
-    root.mkdir(parents=True, exist_ok=True)
-
     details = {
         "Sex": np.where(visits.female, "Female", "Male")[unit],
         "Age": visits.age[unit],
@@ -200,7 +201,7 @@ def chexpert(
 
 
 def _patient_numbers(split: np.ndarray) -> np.ndarray:
-    """Of every patient: 1, 64541, 64741, ... as released, further up where a set is larger."""
+    """Return each patient's number: from 1, 64541 or 64741 as released, or higher in large sets."""
     named, free = np.empty(len(split), int), 1
     for number, first in enumerate((1, 64541, 64741)):
         count = (split == number).sum()
@@ -213,7 +214,7 @@ def _patient_numbers(split: np.ndarray) -> np.ndarray:
 def _write_readers(
     root: Path, studies: list[str], truth: np.ndarray, strength: np.ndarray, rng
 ) -> None:
-    """The true labels of the test studies, and what each simulated radiologist calls."""
+    """Write the true labels of the test studies and the calls of each simulated radiologist."""
     called = {"groundtruth.csv": truth}
     for name in drawn_labels.READERS:
         called[f"radiologists/{name}.csv"] = drawn_labels.reader(truth, strength, name, rng)
@@ -225,6 +226,3 @@ def _write_readers(
         columns |= dict(zip(labels.CHEXPERT, values.T.astype(int), strict=True))
         names = order if "/" in name else labels.CHEXPERT
         _write_csv(root / name, {key: columns[key] for key in ("Study", *names)})
-
-
-LAYOUTS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}

@@ -1,4 +1,4 @@
-"""What the drawn phantoms look like: python tests/golden/make_phantoms.py, after raising VERSION.
+"""Record how the phantoms look: python tests/golden/make_phantoms.py, after raising VERSION.
 
 Every way of drawing a finding in patients from the front, in bed and from the side, and the label
 files of whole datasets, so that a changed number in data/phantom is noticed.
@@ -14,6 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from data.datasets import DATASETS
 from data.phantom import drawing, labels, layouts
 from data.phantom.findings import PAINT
 
@@ -43,12 +44,12 @@ def pictures() -> dict[str, np.ndarray]:
 def label_files(images: int = 200) -> dict[str, str]:
     """The hash of every label file that a dataset's phantoms have."""
     hashes = {}
-    for dataset, write in layouts.LAYOUTS.items():
+    for dataset, record in DATASETS.items():
         wanted = labels.prevalences(dataset, 0.03)
         shares = labels.prevalences(dataset).round(12).tolist()
         hashes[f"{dataset}, prevalences"] = hashlib.sha256(repr(shares).encode()).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
-            shots = write(Path(folder), images, wanted, np.random.default_rng(0))
+            shots = record.write_layout(Path(folder), images, wanted, np.random.default_rng(0))
             hashes[f"{dataset}, shots"] = hashlib.sha256(
                 json.dumps(shots, default=float).encode()
             ).hexdigest()
