@@ -1,6 +1,6 @@
-"""Write files whole or not at all, lock folders, and say in one sentence why a write failed.
+"""Write files whole or not at all, lock folders, and explain a failed write in one sentence.
 
-Only the standard library is used here, so every package of the suite may import it.
+This module uses only the standard library, so every package may import it.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SEALS = "checksums.json"  # the hashes of a folder's finished files
-PART = ".part-"  # begins the name of a file that is being written: .part-PID-NAME
+PART = ".part-"  # prefix of a file that is being written: .part-PID-NAME
 _PART_NAME = re.compile(re.escape(PART) + r"(\d+)-")
 DAMAGED_ARCHIVE = (  # what NumPy, zipfile and its decompressors raise on damaged or foreign bytes
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-_LONGEST_NAME = 200  # bytes of a file name that still leave room for PART and the process id
+_LONGEST_NAME = 200  # bytes of a file name that leave room for PART and the process id
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
-_FREE_SPACE = "free some space and run the same command again; what is finished stays"
+_FREE_SPACE = "free some space and run the same command again; finished work is kept"
 _ADVICE = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
@@ -45,15 +45,15 @@ _ADVICE = {
 
 
 class UserError(Exception):
-    """Something that only the user can change; the message says what is wrong and what to do."""
+    """An error that only the user can correct; the message says what is wrong and what to do."""
 
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `path` when the block ends without an error.
+    """Yield a temporary path to write to; rename it to `path` if the block raises no error.
 
-    It ends with the same suffix, lies in the same folder and is gone after an error. A failed
-    write, also one inside h5py, which reports them as RuntimeError, becomes a UserError.
+    The temporary path has the same suffix and folder, and is deleted after an error. A failed write
+    becomes a UserError, also one inside h5py, which reports it as a RuntimeError.
     """
     path = Path(path)
     partial = path.with_name(f"{PART}{os.getpid()}-{_shortened(path.name)}")
@@ -75,8 +75,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, content: str | bytes) -> Path:
-    """Write a text or bytes, whole or not at all."""
-    if isinstance(content, str):  # file names in it may hold bytes that are not UTF-8
+    """Write text or bytes, whole or not at all; return the path."""
+    if isinstance(content, str):  # file names in the text may hold bytes that are not UTF-8
         content = content.encode("utf-8", "surrogateescape")
     with whole(path) as partial:
         partial.write_bytes(content)
@@ -84,7 +84,7 @@ def write(path: str | Path, content: str | bytes) -> Path:
 
 
 def cannot_write(path: str | Path, error: OSError) -> UserError:
-    """The error for a file or folder that cannot be written, with what to do about the reason."""
+    """Return the error for a file or folder that cannot be written, with advice for its cause."""
     advice = _ADVICE.get(
         error.errno or 0, "free some space, or make its folder writable, and run again"
     )
@@ -92,8 +92,8 @@ def cannot_write(path: str | Path, error: OSError) -> UserError:
 
 
 def remove_parts(folder: str | Path) -> None:
-    """Delete the unfinished files of processes that are gone; call it while holding the lock."""
-    with contextlib.suppress(OSError):  # a file that stays does no harm
+    """Delete the unfinished files of processes that have ended; call it while holding the lock."""
+    with contextlib.suppress(OSError):  # a file that remains is harmless
         for entry in list(os.scandir(folder)):
             match = _PART_NAME.match(entry.name)
             if match and not _is_running(int(match[1])):
@@ -102,10 +102,10 @@ def remove_parts(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: str | Path, waiting: str = "") -> Iterator[bool]:
-    """Hold the lock file `path`, which the kernel frees however a process ends; yields whether.
+    """Lock the file `path` for the block; yield False if another process holds the lock.
 
-    If another process holds it: with `waiting`, prints that sentence and waits; without, yields
-    False. Where the file system has no locks, says so and goes on as if it were held.
+    With `waiting`, print that sentence and wait for the other process instead. The kernel releases
+    the lock however a process ends. On a file system without locks, print a warning and continue.
     """
     path = Path(path)
     try:
@@ -114,10 +114,10 @@ def lock(path: str | Path, waiting: str = "") -> Iterator[bool]:
     except OSError as error:
         raise cannot_write(path, error) from error
     with file:
-        yield _held(file, path, waiting)
+        yield _lock_file(file, path, waiting)
 
 
-def _held(file, path: Path, waiting: str) -> bool:
+def _lock_file(file, path: Path, waiting: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,19 +137,19 @@ def _held(file, path: Path, waiting: str) -> bool:
 
 
 def sha256(path: str | Path) -> str:
-    """The hash of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal(folder: Path, paths: Iterable[Path]) -> None:
-    """Write down the hashes of finished files, so that a reader can tell what has changed since."""
+    """Record the hashes of finished files, so that later changes can be detected."""
     sums = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(paths)}
     write(folder / SEALS, json.dumps(sums, indent=1))
 
 
 def changed_since_sealed(folder: Path) -> list[str]:
-    """The files of a sealed folder that are not as they were written, or gone."""
+    """Return the names of the files of a sealed folder that have changed or are missing."""
     path = folder / SEALS
     try:
         sums = json.loads(path.read_text(encoding="utf-8"))
@@ -165,14 +165,14 @@ def changed_since_sealed(folder: Path) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    """The name, or its hash and its end where the temporary name would be too long."""
+    """Return the name, or its hash and last characters if the temporary name would be too long."""
     if len(os.fsencode(name)) <= _LONGEST_NAME:
         return name
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16] + "-" + name[-32:]
 
 
 def _to_disk(path: Path) -> None:
-    """Flush a written file; some network file systems cannot, and then nothing can be done."""
+    """Flush a written file to disk; ignore network file systems that cannot."""
     with path.open("rb") as file:
         try:
             os.fsync(file.fileno())
@@ -186,6 +186,6 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # not ours to signal
+    except (OSError, OverflowError):  # it belongs to another user
         return True
     return True

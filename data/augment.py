@@ -1,8 +1,8 @@
-"""Crops, mirror images, small affine maps, brightness and contrast of gray images, without state.
+"""Augment gray images: crops, mirror images, small affine maps, brightness and contrast.
 
-Every draw is a function of (seed, epoch, index) alone, so neither the order of the work nor the
-number of threads nor a resumed run can change it. NumPy and OpenCV only: prediction on single
-images uses the same code as the training pipeline.
+Every draw is a function of (seed, epoch, index) alone, so the order of work, the number of threads
+and resuming a run do not change it. Only NumPy and OpenCV are used, so that prediction on single
+images shares this code with the training pipeline.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_DRAWS = 11  # numbers drawn for an image; a new kind of draw takes the next, so the others stay
+_DRAWS = 11  # numbers per image; add new kinds of draws at the end to keep the others unchanged
 _STEP, _MIX_1, _MIX_2 = np.array(
     [0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64
 )
@@ -19,9 +19,9 @@ _STEP, _MIX_1, _MIX_2 = np.array(
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be drawn: the defaults change nothing and crop the centre."""
+    """Ranges of the random changes; the defaults change nothing and crop the centre."""
 
-    random_crop: bool = False  # any window instead of the centre
+    random_crop: bool = False  # a random window instead of the centre
     flip: bool = False  # left to right, p = 0.5
     degrees: float = 0.0  # rotation, uniform in ±degrees
     scale: float = 0.0  # magnification, uniform in 1 ± scale
@@ -29,7 +29,7 @@ class Augment:
     shift: float = 0.0  # along either axis, uniform in ±shift of the window's side
     upside_down: bool = False  # top to bottom, p = 0.5
     brightness: float = 0.0  # added, uniform in ±brightness of the range from black to white
-    contrast: float = 0.0  # distance from the image's mean times a factor, uniform in 1 ± contrast
+    contrast: float = 0.0  # factor of the distance from the mean, uniform in 1 ± contrast
 
     @property
     def is_affine(self) -> bool:
@@ -37,7 +37,7 @@ class Augment:
 
 
 AS_STORED = Augment()
-Numbers = float | np.ndarray  # one for all images, or one for each
+Numbers = float | np.ndarray  # one for all images, or one per image
 
 
 def uniforms(seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -68,15 +68,15 @@ def affine(
 ) -> np.ndarray:
     """Return (..., 2, 3) maps from output pixels of a size x size window to input pixels.
 
-    Output (x, y, 1) is read at input A (x, y, 1), as in tensorflow-addons' `tfa.image.transform`.
-    An image is mirrored, sheared, magnified and turned anticlockwise, about the window's centre;
-    left and top place the window in a larger input.
+    The output at (x, y, 1) is the input at A (x, y, 1), as in `tfa.image.transform` of
+    tensorflow-addons. An image is mirrored, sheared, magnified and turned anticlockwise about the
+    window's centre; `left` and `top` place the window in a larger input.
     """
     flip, degrees, scale, shear, left, top, upside_down = np.broadcast_arrays(
         flip, degrees, scale, shear, left, top, upside_down
     )
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    # shear @ turn / scale, then the mirrors of the input's x and y
+    # shear @ turn / scale, then mirror the input's x and y
     linear = np.stack([cos + shear * sin, -sin + shear * cos, sin, cos], -1) / scale[..., None]
     linear = linear.reshape(*scale.shape, 2, 2)
     linear *= np.where(np.stack([flip, upside_down], -1), -1.0, 1.0)[..., None]
@@ -93,10 +93,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def shade(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
-    """(image - mean) * contrast + mean + 255 * brightness of a uint8 image, rounded and saturated.
+    """Return (image - mean) * contrast + mean + 255 * brightness of a uint8 image.
 
-    Brightness and contrast in either order, as in `tf.image.adjust_brightness` and
-    `adjust_contrast`, but with one rounding and with values kept between black and white.
+    This equals `tf.image.adjust_brightness` and `adjust_contrast` in either order, but rounds once
+    and clips the values to black and white.
     """
     mean = image.mean(dtype=np.float64)
     gray = (np.arange(256) - mean) * contrast + mean + 255 * brightness
@@ -111,7 +111,7 @@ def apply(
     epoch: int = 0,
     index: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return (N, crop, crop, 1) windows of N equal (H, W) images, numbered index (0, 1, … if None).
+    """Return (N, crop, crop, 1) windows of N (H, W) images; `index` numbers them, from 0 if None.
 
     `epoch` also numbers the draws of test-time augmentation. Brightness and contrast need uint8.
     """
@@ -133,7 +133,7 @@ def apply(
 def _corners(
     room: int, augment: Augment, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(images,) top and left of each window, and whether it is mirrored."""
+    """Return (images,) top, left and mirroring of each window."""
     top, left = np.full((2, len(draws)), room // 2)
     if augment.random_crop:
         top, left = (draws[:, :2].T * (room + 1)).astype(int)
@@ -171,6 +171,8 @@ def _cut_into(
     for image, y, x, mirrored, window in each:
         cut = image[y : y + crop, x : x + crop]
         if mirrored:
-            cv2.flip(cut, 1, window)  # writes into `windows`; NumPy's mirrored copy is 10x slower
+            cv2.flip(
+                cut, 1, window
+            )  # writes into `windows`; a mirrored copy by NumPy is 10x slower
         else:
             window[..., 0] = cut

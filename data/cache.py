@@ -1,4 +1,4 @@
-"""Read a prepared cache: uint8 shards, mapped into memory, behind one row number per image."""
+"""Read a prepared image cache: memory-mapped uint8 shards, addressed by one row per image."""
 
 import hashlib
 import json
@@ -14,15 +14,15 @@ import numpy as np
 from data import DataError
 
 VERSION = 2
-_NEAR = 8  # indices: runs with smaller gaps are read ahead in one go
-_CHUNK_BYTES = 1 << 20  # of neighbouring images that are shuffled together
-_BLOCK = 1 << 20  # bytes that are checked in one call, outside the interpreter lock
-# Shards whose checksum was compared in this process: path -> (device, inode, bytes, time, checksum)
+_NEAR = 8  # indices; sequences with smaller gaps are read ahead in one request
+_CHUNK_BYTES = 1 << 20  # bytes of neighbouring images that are shuffled as one
+_BLOCK = 1 << 20  # bytes per checksum call, which releases the interpreter lock
+# Shards already verified in this process: path -> (device, inode, bytes, time, checksum)
 _compared: dict[str, tuple] = {}
 
 
 class Cache:
-    """A finished cache folder; `indices` finds images by their paths, `images` reads them."""
+    """A finished cache folder: `indices` finds images by path, `images` reads them."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -31,8 +31,8 @@ class Cache:
         self.paths: list[str] = index["paths"]
         self.skipped: dict[str, str] = index["skipped"]  # path -> why it could not be used
         self.shard_images: int = index["shard_images"]
-        # Names what a result was made from: changes with any path, pixel or setting, and with
-        # nothing else, so a copy of the images gives the same.
+        # Changes with any path, pixel or setting and with nothing else, so a copy of the images
+        # has the same fingerprint.
         self.fingerprint: str = index["fingerprint"]
         self._row = {path: row for row, path in enumerate(self.paths) if path not in self.skipped}
         files = [self.folder / shard["name"] for shard in index["shards"]]
@@ -56,7 +56,7 @@ class Cache:
         return len(self.paths)
 
     def indices(self, image_paths) -> np.ndarray:
-        """Row numbers of images; those skipped as corrupt must have been left out before."""
+        """Return the row numbers of images; raise a DataError if one is missing or was skipped."""
         missing = [path for path in image_paths if path not in self._row]
         if missing:
             raise DataError(
@@ -66,20 +66,20 @@ class Cache:
         return np.fromiter((self._row[path] for path in image_paths), np.int64)
 
     def images(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Read-only (size, size) uint8 views, one per index, without a copy."""
+        """Return read-only (size, size) uint8 views, one per index, without copying."""
         shard, position = np.divmod(indices, self.shard_images)
         shards = self._shards
         pairs = zip(shard.tolist(), position.tolist(), strict=True)
         return [shards[shard][position] for shard, position in pairs]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """(N, size, size) uint8 copy of the images."""
+        """Return a (N, size, size) uint8 copy of the images."""
         if not len(indices):
             return np.empty((0, *self.shape), np.uint8)
         return np.stack(self.images(np.asarray(indices)))
 
     def will_need(self, indices: np.ndarray) -> None:
-        """Ask the kernel to read images ahead; neighbours, given in order, become one request."""
+        """Ask the kernel to read images ahead; consecutive neighbours become one request."""
         if not len(indices):
             return
         step = np.diff(indices)
@@ -103,10 +103,10 @@ class Cache:
 
 
 def chunk_images(cache: Cache, limit: int | None = None) -> int:
-    """The `chunk` for train_batches: 0 where the cache has at most `limit` bytes.
+    """Return `chunk` for train_batches: 0 if the cache has at most `limit` bytes.
 
-    Without a limit it is half of this machine's memory. As the order of the images hangs on it, it
-    is to be chosen once for a run and recorded.
+    The default limit is half of this machine's memory. The order of the images depends on the
+    chunk, so choose it once per run and record it.
     """
     if limit is None:
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
@@ -115,23 +115,23 @@ def chunk_images(cache: Cache, limit: int | None = None) -> int:
 
 
 def fingerprint(index: dict) -> str:
-    """The hash of a cache's images: their order, paths and pixels, and which are left out."""
+    """Return the hash of a cache's images: their order, paths, pixels, and which are skipped."""
     shards = [shard["pixels"] for shard in index["shards"]]
     facts = [index["size"], index["paths"], shards, sorted(index["skipped"])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def index_checksum(index: dict) -> int:
-    """The checksum of an index, kept in its entry "check"."""
+    """Return the checksum of an index without its entry "check", which holds the checksum."""
     rest = {key: value for key, value in index.items() if key != "check"}
     return zlib.crc32(json.dumps(rest).encode())
 
 
 def damaged_shards(files: Sequence[Path], checksums: Sequence[int]) -> list[int]:
-    """Positions of the shard files that cannot be read or do not have their checksum.
+    """Return the positions of the shard files that are unreadable or have another checksum.
 
-    Each file is read once in a process: what was compared before and has not changed since is
-    taken as it was. The reading is spread over threads; docs/data.md says what it costs.
+    Each file is read once per process unless it changes. Threads share the reading; docs/data.md
+    states its cost.
     """
     pairs = list(zip(map(str, files), checksums, strict=True))
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
@@ -159,7 +159,7 @@ def _has_checksum(pair: tuple[str, int]) -> bool:
 
 
 def is_whole(shard: Path, count: int, size: int) -> bool:
-    """Whether a shard file is there with all its images (a .npy header fills 64-byte blocks)."""
+    """Return True if a shard file has all its images (a .npy header fills 64-byte blocks)."""
     try:
         header = shard.stat().st_size - count * size**2
     except OSError:
@@ -168,7 +168,7 @@ def is_whole(shard: Path, count: int, size: int) -> bool:
 
 
 def _read_index(folder: Path) -> dict:
-    """The index of a finished cache; a DataError if it is missing, damaged or another version's."""
+    """Return the index of a finished cache; raise a DataError if there is no valid one."""
     try:
         index = json.loads((folder / "index.json").read_text())
         version = index.get("version")

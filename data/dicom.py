@@ -1,6 +1,6 @@
-"""DICOM -> gray pixels as a radiologist would see them: rescaled, windowed, bones white.
+"""Decode DICOM to gray pixels as a radiologist sees them: rescaled, windowed, bones white.
 
-pydicom is wanted only where a DICOM file is given: pip install pydicom.
+pydicom is needed for DICOM files only: pip install pydicom.
 """
 
 import io
@@ -19,31 +19,28 @@ def is_dicom(data: bytes) -> bool:
 
 
 def pixels(path, data: bytes) -> np.ndarray:
-    """(H, W) uint8: black and white are the ends of the window, or of what the image holds.
-
-    Of several windows the first counts.
-    """
+    """Return (H, W) uint8, from black to white over the first window or the image's own range."""
     try:
         import pydicom
         from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
     except ImportError as error:
         raise BadImage(path, "is DICOM, which needs pydicom: pip install pydicom") from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that break the standard, as many files do
+        warnings.simplefilter("ignore")  # many files hold values that break the standard
         try:
             header = pydicom.dcmread(io.BytesIO(data))
             kind = header.get("PhotometricInterpretation", "unknown")
             if kind not in ("MONOCHROME1", "MONOCHROME2"):
-                raise BadImage(path, f"is DICOM with {kind} pixels, and no gray radiograph")
+                raise BadImage(path, f"is DICOM with {kind} pixels, not a gray radiograph")
             stored = header.pixel_array
             if stored.ndim != 2:
-                raise BadImage(path, f"is DICOM with {len(stored)} frames, and no radiograph")
+                raise BadImage(path, f"is DICOM with {len(stored)} frames, not one radiograph")
             rescaled = apply_modality_lut(stored, header)
             shown = np.asarray(apply_voi_lut(rescaled, header), float)
             low, high = _ends(header, shown, lambda values: apply_voi_lut(values, header))
         except BadImage:
             raise
-        except Exception as error:  # a damaged file may fail in any way inside the parser
+        except Exception as error:  # the parser may fail in any way on a damaged file
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BadImage(path, f"is DICOM that cannot be decoded: {reason}") from error
     gray = np.clip((shown - low) / max(high - low, 1e-9), 0, 1) * 255
@@ -53,9 +50,9 @@ def pixels(path, data: bytes) -> np.ndarray:
 
 
 def _ends(header, shown: np.ndarray, window: Callable) -> tuple[float, float]:
-    """The values that are black and white."""
+    """Return the values of black and of white."""
     if "VOILUTSequence" in header:
         return 0.0, 2.0 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
-    if "WindowCenter" in header:  # what lies far outside the window shows where it ends
+    if "WindowCenter" in header:  # values far outside the window are mapped to its ends
         return tuple(window(np.array([-1e9, 1e9])))
     return shown.min(), shown.max()

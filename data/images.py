@@ -1,4 +1,4 @@
-"""One image file -> one 8-bit gray square: the only way in which the suite reads pixels.
+"""Read one image file as one 8-bit gray square.
 
 The cache and single-image prediction both call `read_gray`, so they agree to the last bit.
 """
@@ -12,21 +12,21 @@ import numpy as np
 
 from data import BadImage, dicom
 
-# A 16-bit file usually holds fewer bits. Its depth is taken as the smallest of these that holds its
-# brightest pixel: 12-bit film scans in 16-bit files keep their contrast, and one file is enough.
+# A 16-bit file usually holds fewer bits. Its depth is the smallest of these that fits its brightest
+# pixel, so 12-bit film scans in 16-bit files keep their contrast.
 _DEPTHS = (8, 10, 12, 14, 16)
 
-# What a chest radiograph is not: smaller, longer, or coloured over more than its annotations.
+# A chest radiograph is not smaller, not longer, and not coloured beyond its annotations.
 SMALLEST = 32  # pixels
 LONGEST = 2.0  # times its short side
 COLOURED, COLOURED_SHARE = 0.12, 0.05  # difference of two channels, share of the pixels
 
 
 def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
-    """Return (size, size) uint8: colour to luma, EXIF turned, 16 bits scaled, area-resized.
+    """Return (size, size) uint8: colour to luma, EXIF applied, 16 bits scaled, area-resized.
 
-    The image is squashed to the square as the papers do; its aspect ratio is not kept. With
-    `radiograph`, one for which `unlike_radiograph` gives a reason is a BadImage.
+    As in the papers, the image is squashed to the square; its aspect ratio is not kept. With
+    `radiograph`, raise a BadImage if `unlike_radiograph` gives a reason.
     """
     content = _content(path)
     gray = _decoded(path, content, cv2.IMREAD_ANYDEPTH)
@@ -36,7 +36,7 @@ def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
 
 
 def unlike_radiograph(path) -> str:
-    """Why a readable file cannot be a gray chest radiograph; "" if it may be one."""
+    """Return why a readable file cannot be a gray chest radiograph; "" if it may be one."""
     content = _content(path)
     return _unlike(path, content, _decoded(path, content, cv2.IMREAD_ANYDEPTH))
 
@@ -44,12 +44,14 @@ def unlike_radiograph(path) -> str:
 def _unlike(path, content: bytes, gray: np.ndarray) -> str:
     height, width = gray.shape
     if min(height, width) < SMALLEST:
-        return f"has {width} x {height} pixels; {SMALLEST} on each side are the least"
+        return f"has {width} x {height} pixels; at least {SMALLEST} are needed on each side"
     if max(height, width) > LONGEST * min(height, width):
-        return f"has {width} x {height} pixels, which is no chest radiograph's shape"
+        return f"has {width} x {height} pixels, which is not the shape of a chest radiograph"
     if _may_be_coloured(content):
         image = _decoded(path, content, cv2.IMREAD_UNCHANGED)
-        if image.ndim == 3 and image.shape[2] >= 3:  # gray is often stored as three equal channels
+        if (
+            image.ndim == 3 and image.shape[2] >= 3
+        ):  # gray images are often stored as three equal channels
             channels = image[..., :3].astype(np.float32) / np.iinfo(image.dtype).max
             if (np.ptp(channels, axis=2) > COLOURED).mean() > COLOURED_SHARE:
                 return "is in colour; radiographs are gray"
@@ -59,7 +61,7 @@ def _unlike(path, content: bytes, gray: np.ndarray) -> str:
 
 
 def _may_be_coloured(content: bytes) -> bool:
-    """Whether colours are worth a second decoding: not where the header says one gray channel."""
+    """Return False if the header states one gray channel, so colours need no second decoding."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return content[25] not in (0, 4)  # colour type: gray, gray with transparency
     if content.startswith(b"\xff\xd8"):
@@ -68,7 +70,7 @@ def _may_be_coloured(content: bytes) -> bool:
 
 
 def _jpeg_channels(content: bytes) -> int:
-    """The number of channels in a JPEG's frame header; 0 where there is none."""
+    """Return the number of channels in a JPEG's frame header; 0 if there is none."""
     at = 2
     while at + 10 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
@@ -82,11 +84,11 @@ def _jpeg_channels(content: bytes) -> int:
 
 
 def _content(path) -> bytes:
-    """A file's bytes."""
+    """Return a file's bytes; raise a BadImage if it is empty, unreadable or not a regular file."""
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a named pipe would wait for ever
-            raise BadImage(path, "is no regular file, but a folder, a pipe or a device")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a named pipe would block
+            raise BadImage(path, "is not a regular file, but a folder, a pipe or a device")
         content = path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"cannot be read: {error.strerror}") from error
@@ -96,20 +98,20 @@ def _content(path) -> bytes:
 
 
 def _decoded(path, content: bytes, flags: int) -> np.ndarray:
-    """The file's 8- or 16-bit pixels, as OpenCV's flags ask for them; DICOM is always gray."""
+    """Return the 8- or 16-bit pixels that OpenCV's flags ask for; DICOM is always gray."""
     if dicom.is_dicom(content):
         return dicom.pixels(path, content)
     if not _is_whole(content):
         raise BadImage(path, "is truncated or damaged")
     try:
-        # Gray at the file's own depth: palettes are looked up, transparency is dropped.
+        # OpenCV looks palettes up and drops transparency.
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise BadImage(path, f"cannot be decoded: {error.err}") from error
     if image is None:
         raise BadImage(path, "cannot be decoded as an image")
     if image.dtype not in (np.uint8, np.uint16):
-        raise BadImage(path, f"holds {image.dtype} pixels; 8 and 16 bits are read")
+        raise BadImage(path, f"holds {image.dtype} pixels; only 8 and 16 bits are supported")
     return image
 
 
@@ -123,9 +125,9 @@ def _to_8_bit(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Shrink by area averaging; an axis that is too short is then stretched linearly."""
+    """Shrink by area averaging; then stretch an axis that is too short linearly."""
     height, width = image.shape
-    # OpenCV averages areas only where both axes shrink, hence two steps for mixed cases.
+    # OpenCV averages areas only if both axes shrink, hence two steps for mixed cases.
     inner = (min(width, size), min(height, size))
     if inner != (width, height):
         image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
@@ -135,7 +137,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a PNG or JPEG is complete: decoders fill what is missing with gray, silently."""
+    """Return False for a truncated PNG or JPEG, whose rest decoders silently fill with gray."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png_is_whole(data)
     if data.startswith(b"\xff\xd8"):

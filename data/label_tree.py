@@ -1,7 +1,7 @@
-"""Label hierarchies as tuples of parent indices, and the arrays and checks made from them.
+"""Label hierarchies as tuples of parent indices, with the arrays and checks made from them.
 
-A tree is a tuple with one parent index a label, in label order, -1 for a root. A DAG holds a tuple
-of parent indices a label instead, () for a root. Every function takes either.
+A tree is a tuple with one parent index per label, in label order, -1 for a root. A DAG has a tuple
+of parent indices per label instead, () for a root. Every function accepts both.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Tree = tuple[int | tuple[int, ...], ...]
 
 
 def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) -> Tree:
-    """The hierarchy over `names` in which each key of `children` is the parent of its values."""
+    """Return the hierarchy over `names` in which each key of `children` is its values' parent."""
     parents: list[list[int]] = [[] for _ in names]
     for parent, offspring in children.items():
         for child in offspring:
@@ -25,7 +25,7 @@ def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) 
 
 
 def parent_matrix(tree: Tree) -> np.ndarray:
-    """(labels, labels) float32: [m, p] is 1 where p is a direct parent of m."""
+    """Return (labels, labels) float32: [m, p] is 1 where p is a direct parent of m."""
     matrix = np.zeros((len(tree), len(tree)), np.float32)
     for label, parents in enumerate(tree):
         for parent in (parents,) if isinstance(parents, int) else parents:
@@ -37,10 +37,10 @@ def parent_matrix(tree: Tree) -> np.ndarray:
 
 
 def ancestor_matrix(tree: Tree) -> np.ndarray:
-    """(labels, labels) float32: [m, a] is 1 where a is m itself or one of its ancestors."""
+    """Return (labels, labels) float32: [m, a] is 1 where a is m itself or one of its ancestors."""
     parents = parent_matrix(tree)
     reached = np.eye(len(tree), dtype=np.float32)
-    for _ in tree:  # one more generation a step, until nothing new is reached
+    for _ in tree:  # one more generation per step, until nothing new is reached
         further = np.maximum(reached, np.minimum(reached @ parents, 1))
         if np.array_equal(further, reached):
             break
@@ -56,16 +56,16 @@ FILLS = ("all", "blanks", "none")
 def close(
     targets: np.ndarray, tree: Tree, fill: str = "all", blank: np.ndarray | None = None
 ) -> np.ndarray:
-    """Targets in which a positive child (above 0.5) makes its ancestors at least as positive.
+    """Return targets in which the ancestors of a positive label (above 0.5) are as positive.
 
-    fill "all" raises every ancestor, also one that was released as negative, and makes an unknown
-    (NaN) one known; "blanks" raises only those where `blank` is true; "none" raises none.
+    `fill` "all" raises every ancestor, even a released negative or an unknown (NaN) one; "blanks"
+    raises only those where `blank` is true; "none" raises none.
     """
     targets = np.asarray(targets, np.float32)  # (images, labels)
     if fill not in FILLS:
-        raise ValueError(f"fill {fill!r} is none of {', '.join(FILLS)}")
+        raise ValueError(f"fill {fill!r} must be one of {', '.join(FILLS)}")
     if fill == "blanks" and (blank is None or blank.shape != targets.shape):
-        raise ValueError(f"fill 'blanks' needs which of the {targets.shape} targets were blank")
+        raise ValueError(f"fill 'blanks' needs `blank` of the shape {targets.shape}")
     positive = np.where(targets > 0.5, targets, 0)
     ancestors = ancestor_matrix(tree)
     implied = np.stack([(positive * below).max(axis=1, initial=0) for below in ancestors.T], 1)
@@ -78,19 +78,19 @@ def close(
 
 
 def overturned(targets: np.ndarray, tree: Tree, negative: np.ndarray) -> np.ndarray:
-    """(labels,) how many explicit negatives a full closing turns positive.
+    """Return (labels,) counts of the explicit negatives that `close` turns positive.
 
-    `negative` (images, labels) is true where a label was released as 0, and not as a blank.
+    `negative` (images, labels) is true where a label was released as 0 and not as a blank.
     """
     return ((close(targets, tree) > 0.5) & negative).sum(axis=0)
 
 
 def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> np.ndarray:
-    """Targets where a label's own parent is positive, roots everywhere, NaN elsewhere.
+    """Return targets that are NaN where a label's own parent is not positive; roots stay.
 
-    With own=False: NaN for all parent labels, and child labels only in images whose parent labels
-    are all positive. An uncertain parent counts as what the policy made of it; an ignored one is
-    NaN, so its children are NaN too.
+    With own=False, parent labels are NaN everywhere, and child labels are kept only in images whose
+    parent labels are all positive. An uncertain parent has the value that the policy gave it; an
+    ignored one is NaN, so its children are NaN too.
     """
     positive = targets > 0.5
     if own:
@@ -102,25 +102,25 @@ def conditional(targets: np.ndarray, parents: np.ndarray, own: bool = True) -> n
 
 
 def violations(targets: np.ndarray, tree: Tree) -> np.ndarray:
-    """(images, labels) bool: a positive label with an ancestor that is known and not positive."""
+    """Return (images, labels) bool: positive labels with a known ancestor that is not positive."""
     targets = np.asarray(targets, np.float32)
     not_positive = (targets <= 0.5).astype(np.float32)  # NaN is neither
     return (targets > 0.5) & (not_positive @ ancestor_matrix(tree).T > 0)
 
 
 def depth(tree: Tree) -> int:
-    """The number of nodes on the longest path from a root; 1 for a flat set of labels."""
+    """Return the number of nodes on the longest path from a root; 1 for a flat set of labels."""
     parents, nodes, level = parent_matrix(tree), np.ones(len(tree)), 0
-    ancestor_matrix(tree)  # a cycle would have no depth
+    ancestor_matrix(tree)  # raises on a cycle, which has no depth
     while nodes.any():
         nodes, level = (parents @ nodes > 0).astype(float), level + 1
     return level
 
 
 def cut(tree: Tree, levels: int) -> Tree:
-    """The same labels on at most so many levels: 1 makes every label a root.
+    """Return the hierarchy reduced to at most `levels` levels; 1 makes every label a root.
 
-    A label that is too deep moves below its ancestor on the last level but one.
+    A label that is too deep becomes a child of its ancestor on the second-to-last level.
     """
     if levels >= depth(tree):
         return tree
@@ -135,12 +135,12 @@ def cut(tree: Tree, levels: int) -> Tree:
 
 
 def leaves(tree: Tree) -> np.ndarray:
-    """Indices of the labels without children."""
+    """Return the indices of the labels without children."""
     return np.flatnonzero(parent_matrix(tree).sum(axis=0) == 0)
 
 
 def inner(tree: Tree) -> np.ndarray:
-    """Indices of the labels with children."""
+    """Return the indices of the labels with children."""
     return np.flatnonzero(parent_matrix(tree).sum(axis=0) > 0)
 
 
@@ -195,7 +195,7 @@ ASADI = from_children(
     },
 )
 
-# Ours, so that Chen's method can be run on public data: PLCO's shape over ChestX-ray14's leaves.
+# Ours, to run Chen's method on public data: PLCO's shape over ChestX-ray14's leaves.
 CHESTXRAY14_HIERARCHY = from_children(
     labels.CHESTXRAY14_HIERARCHY,
     {
@@ -207,7 +207,7 @@ CHESTXRAY14_HIERARCHY = from_children(
     },
 )
 
-# Ours: Irvin's tree under one root; Support Devices stands alone, a device is no abnormality.
+# Ours: Irvin's tree under one root. Support Devices stays alone: a device is not an abnormality.
 CHEXPERT_HIERARCHY = from_children(
     labels.CHEXPERT_HIERARCHY,
     {
@@ -223,7 +223,7 @@ CHEXPERT_HIERARCHY = from_children(
     },
 )
 
-# One table for everybody: name -> the labels in order, and the hierarchy over them.
+# name -> (the labels in order, the hierarchy over them)
 HIERARCHIES: dict[str, tuple[tuple[str, ...], Tree]] = {
     "plco": (labels.PLCO, PLCO),  # Chen 2019
     "chexpert": (labels.CHEXPERT, CHEXPERT),  # Pham 2019
@@ -234,9 +234,9 @@ HIERARCHIES: dict[str, tuple[tuple[str, ...], Tree]] = {
 
 
 def parents_among(names: Sequence[str]) -> np.ndarray:
-    """(labels, labels) parents in the hierarchy that has these labels; zeros where none has.
+    """Return (labels, labels) parents in the hierarchy with these labels; zeros if there is none.
 
-    A label whose parent is not among them is put below that parent's own.
+    A label whose parent is not among `names` becomes a child of its nearest ancestor that is.
     """
     exact = [each for each in HIERARCHIES.values() if list(each[0]) == list(names)]
     wider = [each for each in HIERARCHIES.values() if set(each[0]) >= set(names)]

@@ -1,4 +1,4 @@
-"""The label orders of the datasets, typed once; every array of the suite follows one of them."""
+"""The label orders of the datasets, each written once; every array follows one of them."""
 
 CHESTXRAY14 = (
     "Atelectasis",
@@ -76,7 +76,7 @@ PLCO = (
     "Abnormal",
 )  # the columns of the lists that Chen et al. 2019 released
 
-# Chen's method on the public datasets: our inner nodes, named after PLCO's, follow the leaves.
+# For Chen's method on the public datasets: the leaves, then our inner nodes, named after PLCO's.
 CHESTXRAY14_HIERARCHY = (
     *CHESTXRAY14,
     "Nodules and Masses",
@@ -85,12 +85,12 @@ CHESTXRAY14_HIERARCHY = (
     "Pulmonary",
     "Abnormal",
 )
-CHEXPERT_HIERARCHY = (*CHEXPERT[1:], "Abnormal")  # No Finding is what Abnormal = 0 says
+CHEXPERT_HIERARCHY = (*CHEXPERT[1:], "Abnormal")  # No Finding is the same as Abnormal = 0
 
-# Four findings that radiologists read anew on images of ChestX-ray14 (Majkowska et al. 2020), and
-# the labels of ChestX-ray14 that say the same; which of them are airspace opacities is our choice.
+# Findings that radiologists labelled again on images of ChestX-ray14 (Majkowska et al. 2020), and
+# the corresponding labels of ChestX-ray14; which of these are airspace opacities is our choice.
 FOUR_FINDINGS = {
     "Pneumothorax": ("Pneumothorax",),
     "Nodule or mass": ("Nodule", "Mass"),
     "Airspace opacity": ("Atelectasis", "Consolidation", "Edema", "Infiltration", "Pneumonia"),
-}  # their fourth, Fracture, is no label of ChestX-ray14
+}  # their fourth finding, Fracture, is not a label of ChestX-ray14

@@ -1,8 +1,8 @@
-"""A prepared cache -> tf.data: shuffled and augmented for training, ordered and whole otherwise.
+"""Make tf.data batches of a prepared cache: shuffled and augmented for training, else in order.
 
-One uint8 gray channel travels; models scale it and repeat it in their first layers, which is much
-cheaper than doing so here. Batches are cut by NumPy and OpenCV from memory-mapped shards, a whole
-batch per call, and depend on (seed, epoch, index) alone: any parallelism gives the same ones.
+Batches hold one uint8 gray channel; models scale and repeat it in their first layers, which is much
+cheaper than doing so here. NumPy and OpenCV cut a whole batch per call from memory-mapped shards.
+Batches depend on (seed, epoch, index) alone, so parallelism does not change them.
 """
 
 import atexit
@@ -37,13 +37,13 @@ def train_batches(
     drop_remainder: bool = True,
     floats: bool = False,
 ) -> tf.data.Dataset:
-    """One epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)), a function of its arguments.
+    """Return one epoch of (uint8 (B, crop, crop, 1), float32 (B, labels)).
 
-    Neither the machine nor its memory or threads change a batch. chunk 0 shuffles all images; see
+    The batches depend on the arguments alone, not on the machine. chunk 0 shuffles all images; see
     `cache.chunk_images` for caches that are larger than memory.
     """
     order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
-    batch_size = max(1, min(batch_size, len(order)))  # a smaller set would vanish otherwise
+    batch_size = max(1, min(batch_size, len(order)))  # keep a set smaller than one batch
     if drop_remainder:
         order = order[: len(order) // batch_size * batch_size]
     ahead = ahead or _READ_AHEAD * batch_size
@@ -75,9 +75,9 @@ def ordered_batches(
     draw: int = 0,
     floats: bool = False,
 ) -> tf.data.Dataset:
-    """Every image once, in the order of indices; images alone without targets.
+    """Return every image once, in the order of `indices`; images alone if targets is None.
 
-    For test-time augmentation pass what to draw in `augment` and count the passes in `draw`.
+    For test-time augmentation, pass the ranges in `augment` and the number of the pass in `draw`.
     """
     order = np.arange(len(indices))
     return _batches(
@@ -99,11 +99,11 @@ def ordered_batches(
 def epoch_order(
     indices: np.ndarray, seed: int, epoch: int, chunk: int = 0
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return an epoch's order of positions in indices, the order to read them in, and the lead.
+    """Return an epoch's order of positions in `indices`, their reading order, and the read-ahead.
 
-    With chunks, runs of `chunk` neighbours in the cache are shuffled, and then the images within
-    each window of 256 runs: a batch mixes images from 256 parts of the cache, while the disk reads
-    1 MB at a time. The lead is how many images the reading runs ahead (0: no preference).
+    With chunks, groups of `chunk` neighbours in the cache are shuffled, then the images within each
+    window of 256 groups: a batch mixes images from 256 parts of the cache, while the disk reads
+    1 MB at a time. The read-ahead is a number of images; 0 means no preference.
     """
     random = np.random.default_rng([seed, epoch])
     if not chunk:
@@ -133,7 +133,7 @@ def _batches(
     epoch: int,
     floats: bool,
 ) -> tf.data.Dataset:
-    """Batches of the images at positions `order` of indices, read ahead in the order `reading`."""
+    """Return batches of the images at positions `order` of `indices`, read ahead in `reading`."""
     indices, crop = np.asarray(indices), crop or cache.size
     if not len(indices):
         raise DataError("There are no images to make batches of; check the split and its filters.")
@@ -150,7 +150,7 @@ def _batches(
         index = order[start : start + batch_size]
         return apply(cache.images(indices[index]), crop, augment, seed, epoch, index)
 
-    # TensorFlow keeps every Python function of a graph for ever: it gets one that holds nothing.
+    # TensorFlow never releases a Python function of a graph, so give it one that holds no data.
     alive = weakref.ref(cut)
     with tf.device("CPU"):
         positions = tf.constant(order)
@@ -170,18 +170,18 @@ def _batches(
 
     batches = tf.data.Dataset.range(steps)
     batches = batches.map(load, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
-    # Nothing here is for TensorFlow to tune, and an iterator ends only when its tuner next wakes:
-    # after 10 ms, 20 ms, ... 5.12 s, up to half an epoch too late.
+    # Turn off TensorFlow's tuner: it has nothing to tune, and an iterator ends only when the tuner
+    # next wakes, after 10 ms, 20 ms, ... 5.12 s, which delays the end of an epoch.
     options = tf.data.Options()
     options.autotune.enabled = False
     batches = batches.prefetch(_PARALLEL_CALLS).with_options(options)
-    # alive as long as the dataset, which its iterators keep
+    # keeps `cut` alive as long as the dataset, which its iterators hold
     batches.cut = cut  # pyright: ignore[reportAttributeAccessIssue]
     return batches
 
 
-# An interpreter that ends while tf.data still calls Python from its threads waits for ever for
-# them. So a hook lets them run dry first; it matters after Ctrl-C in the middle of an epoch.
+# An interpreter that exits while tf.data still calls Python from its threads never ends. An exit
+# hook therefore drains these calls first, which matters after Ctrl-C in the middle of an epoch.
 _calls = 0
 _running = 0
 _closing = False
@@ -189,6 +189,8 @@ _counting = threading.Lock()
 
 
 def _until_exit(function: weakref.ref):
+    """Return a call of the referenced function that stops the iterator once Python exits."""
+
     def counted(*inputs):
         global _calls, _running
         with _counting:

@@ -1,10 +1,10 @@
-"""From released labels to targets: CheXpert's uncertain ones, and labels above the released ones.
+"""Turn released labels into targets: resolve uncertain labels and add those above them.
 
 Irvin 2019 and Pham 2019, section 3.4: U-Ignore, U-Zeros, U-Ones, and Pham's label smoothing of the
-last two. A blank label counts as negative, as CheXpert's users do.
+last two. A blank label counts as negative, which is common practice with CheXpert.
 
-The children of an uncertain parent are trained as the policy decides: its target is positive under
-ones (also smoothed, above 0.5), negative under zeros, and NaN under ignore, which masks them.
+For the children of an uncertain parent the policy decides: the parent is positive under ones (also
+smoothed, above 0.5), negative under zeros, and NaN under ignore, which masks the children.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ def apply(
     epoch: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """(images, labels) float32 targets in [0, 1] or NaN from labels 1, 0, -1, NaN for a blank.
+    """Return (images, labels) float32 targets in [0, 1] or NaN of labels 1, 0, -1, NaN (blank).
 
-    The lsr policies need the images' `ids`: a draw is a function of (seed, epoch, id, label), so
-    that any subset or order of the images gets the same. Without `epoch` it is drawn once for all.
+    The lsr policies need the images' `ids`: a draw is a function of (seed, epoch, id, label), the
+    same for any subset or order of the images. Without `epoch`, all epochs share one draw.
     """
     if policy not in POLICIES:
         raise DataError(f"There is no policy {policy!r}; choose one of {', '.join(POLICIES)}.")
@@ -46,7 +46,7 @@ def apply(
         if ids is None or len(ids) != len(released):
             raise ValueError(f"policy {policy} needs the id of each of the {len(released)} images")
         low, high = INTERVALS[policy]
-        ids = list(ids)  # by position, whatever index a column of a frame has
+        ids = list(ids)  # ignore the index that a frame's column has
         positions = zip(*np.nonzero(uncertain), strict=True)
         draws = _uniform(f"{seed}/{epoch}/{ids[image]}/{label}" for image, label in positions)
         targets[uncertain] = low + (high - low) * draws
@@ -54,16 +54,16 @@ def apply(
 
 
 def _uniform(keys: Iterable[str]) -> np.ndarray:
-    """One number in [0, 1) a key: the leading 53 bits of the key's hash."""
+    """Return one number in [0, 1) per key: the leading 53 bits of the key's hash."""
     digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
     return (np.frombuffer(b"".join(digests), "<u8") >> 11) * 2.0**-53
 
 
 def hierarchy_targets(frame: pd.DataFrame, hierarchy: str, uncertain: str = "ones") -> np.ndarray:
-    """(images, labels) 0, 1 or NaN over one of label_tree.HIERARCHIES, closed under it.
+    """Return (images, labels) 0, 1 or NaN over one of label_tree.HIERARCHIES, closed under it.
 
     `uncertain` is the policy for CheXpert's -1. A label that the dataset does not release is
-    positive where something below it is.
+    positive where one of its descendants is.
     """
     names, tree = label_tree.HIERARCHIES[hierarchy]
     released = frame[[name for name in names if name in frame]].to_numpy(np.float32)
@@ -74,10 +74,10 @@ def hierarchy_targets(frame: pd.DataFrame, hierarchy: str, uncertain: str = "one
 
 
 def asadi_targets(known: np.ndarray) -> np.ndarray:
-    """The 21 targets of the 14 CheXpert labels (images, 14), in ASADI's order; NaN where unknown.
+    """Return (images, 21) targets in ASADI's order of (images, 14) CheXpert labels; NaN if unknown.
 
-    Uncertain: all 14 labels are 0. Abnormal: neither No Finding nor Uncertain. The other inner
-    labels: any of their descendants is positive.
+    Uncertain: all 14 labels are 0. Abnormal: neither No Finding nor Uncertain. Each other inner
+    label: one of its descendants is positive.
     """
 
     def any_of(columns) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Decode every image once into a folder of uint8 shards, so that later passes never decode.
+"""Decode every image once into a folder of uint8 shards, so that later epochs never decode.
 
-Shards are written whole or not at all, and a shard's name carries a hash of its settings and of its
-sources' sizes and times. So a killed run resumes with the shards that it finished, a changed source
-redoes its shard only, and nothing half-written is ever read. Beside each shard lies a note with its
-checksum and a hash of its pixels: a damaged shard is prepared again, and equal pixels give an equal
-fingerprint whatever the files' times. Threads do the work: OpenCV decodes outside the interpreter
-lock, and none of them outlives a killed run.
+A shard is written whole or not at all, and its name holds a hash of its settings and of its
+sources' sizes and times. An interrupted run therefore keeps its finished shards, a changed source
+invalidates its own shard only, and a partly written file is never read. A note beside each shard
+holds its checksum and a hash of its pixels: a damaged shard is prepared again, and equal pixels
+give an equal fingerprint whatever the files' times. Threads share the work, because OpenCV decodes
+outside the interpreter lock.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_
 from data.images import read_gray
 from data.progress import with_progress
 
-_NOTE = ".json"  # ends the name of a shard's note: checksum, hash of the pixels, corrupt images
-_OWN = re.compile(r"\d{5}-[0-9a-f]{12}\.npy(\.json)?|corrupt\.csv")  # what may be deleted here
+_NOTE = ".json"  # suffix of a shard's note: checksum, hash of the pixels, corrupt images
+_OWN = re.compile(r"\d{5}-[0-9a-f]{12}\.npy(\.json)?|corrupt\.csv")  # files that may be deleted
 
 
 def prepare(
@@ -49,8 +49,8 @@ def prepare(
 ) -> Path:
     """Return the finished cache folder of images (paths relative to root) at size x size.
 
-    With a template, each image is cropped to the template's size where it matches best. An image
-    that cannot be read, or that is unlike a radiograph, is an error unless `skip_corrupt`.
+    With a template, crop each image where it matches the template best. Raise a DataError if an
+    image cannot be read or is unlike a radiograph, unless `skip_corrupt`.
     """
     root, paths = Path(root).resolve(), [str(path) for path in image_paths]
     sources = _sources(root, paths)
@@ -96,7 +96,7 @@ class Shard:
         self.name = f"{number:05d}-{_digest(settings, paths, sources)}.npy"
 
     def write(self, folder: Path, decoded: Iterator[np.ndarray | str]) -> None:
-        """Take this shard's images from the stream; a corrupt one becomes black and is noted."""
+        """Write this shard from the stream of images; note corrupt ones and store them as black."""
         corrupt, black = {}, np.zeros((self.size, self.size), np.uint8)
         header = _header((len(self.paths), self.size, self.size))
         checksum, pixels = zlib.crc32(header), hashlib.sha256()
@@ -110,13 +110,13 @@ class Shard:
                 pixels.update(image.data)
                 file.write(image.data)
             file.flush()
-            # in its folder before the shard is: a shard without a note is not finished
+            # the note is written before the shard, because a shard without a note is unfinished
             note = {"crc32": checksum, "pixels": pixels.hexdigest(), "corrupt": corrupt}
             note["check"] = _digest(note)
             safefiles.write(folder / (self.name + _NOTE), json.dumps(note))
 
     def note(self, folder: Path) -> dict | None:
-        """What was noted when the shard was written; None if it is not finished."""
+        """Return the note of a finished shard; None if it is not finished."""
         if not is_whole(folder / self.name, len(self.paths), self.size):
             return None
         try:
@@ -127,7 +127,7 @@ class Shard:
 
 
 def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
-    """The shards that must be prepared; says so if some of them were finished before."""
+    """Return the shards to prepare; print a message if some of them were finished before."""
     notes = [shard.note(folder) for shard in shards]
     noted = [shard for shard, note in zip(shards, notes, strict=True) if note]
     damaged = damaged_shards(
@@ -139,7 +139,7 @@ def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
     if lost:
         print(
             f"{len(lost)} of {len(shards)} shards of the image cache {folder} are damaged or gone "
-            f"(the first: {lost[0]}); their images are prepared again.",
+            f"(the first: {lost[0]}); preparing their images again.",
             file=sys.stderr,
             flush=True,
         )
@@ -147,7 +147,7 @@ def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
 
 
 def _finished_before(folder: Path) -> set[str]:
-    """Names of the shards that were whole at some time: those indexed, and those with a file."""
+    """Return the names of the shards that were once finished: those indexed or with a file."""
     names = {path.name for path in folder.glob("*.npy")}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         index = json.loads((folder / "index.json").read_text())
@@ -156,6 +156,7 @@ def _finished_before(folder: Path) -> set[str]:
 
 
 def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, show: bool) -> None:
+    """Decode and write the missing shards; raise a DataError if the disk is too small for them."""
     paths = [path for shard in missing for path in shard.paths]
     if not paths:
         return
@@ -164,7 +165,7 @@ def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, 
     if free < needed:
         raise DataError(
             f"The image cache {folder} needs {needed / 1e9:.1f} GB more and its disk has "
-            f"{free / 1e9:.1f} GB free; make room or choose another cache folder."
+            f"{free / 1e9:.1f} GB free; free some space or choose another cache folder."
         )
     workers = workers or len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(workers)
@@ -179,13 +180,13 @@ def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, 
 
 
 def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
-    """Write the index, which makes the cache readable, and delete shards of former sources.
+    """Write the index, which makes the cache readable, and delete outdated shards.
 
-    `facts` go into the index: settings, and bytes and modification time (ns) of each source.
+    `facts` go into the index: the settings, and the bytes and modification time (ns) per source.
     """
     notes = [shard.note(folder) for shard in shards]
     if not all(notes):
-        raise DataError(f"Files of {folder} were deleted while it was prepared; run again.")
+        raise DataError(f"Files of {folder} were deleted during preparation; run again.")
     corrupt = {path: reason for note in notes for path, reason in note["corrupt"].items()}
     if corrupt and not skip_corrupt:
         raise _corrupt_error(folder / "corrupt.csv", corrupt, len(paths))
@@ -215,7 +216,7 @@ def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
 
 
 def _corrupt_error(listing: Path, corrupt: dict[str, str], total: int) -> DataError:
-    """Write the list of all corrupt images; the error that names the first five."""
+    """Write the list of all corrupt images; return the error that names the first five."""
     lines = ["image_path,reason"]
     lines += [f"{_quoted(path)},{_quoted(reason)}" for path, reason in corrupt.items()]
     safefiles.write(listing, "\n".join(lines) + "\n")
@@ -228,7 +229,7 @@ def _corrupt_error(listing: Path, corrupt: dict[str, str], total: int) -> DataEr
 
 
 def _header(shape: Sequence[int]) -> bytes:
-    """The first bytes of a .npy file of uint8 images."""
+    """Return the header of a .npy file of uint8 images."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
@@ -241,7 +242,7 @@ def _quoted(text: str) -> str:
 
 
 def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
-    """Size in bytes and modification time in ns of every source."""
+    """Return (bytes, modification time in ns) of each source; raise a DataError if one is missing."""
     if not paths:
         raise DataError(f"There are no images to prepare in {root}.")
     if len(set(paths)) < len(paths):
@@ -269,7 +270,7 @@ def _digest(*parts) -> str:
 
 @contextlib.contextmanager
 def _one_thread_each():
-    """The images are spread over threads already; OpenCV's own would only get in their way."""
+    """Limit OpenCV to one thread per call, because our threads already share the images."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -279,7 +280,7 @@ def _one_thread_each():
 
 
 def _in_order(pool, function: Callable, items: Iterable, ahead: int) -> Iterator:
-    """Results in the order of items, with at most `ahead` of them under way or waiting."""
+    """Yield results in the order of the items, with at most `ahead` of them submitted."""
     waiting: deque = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

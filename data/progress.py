@@ -1,4 +1,4 @@
-"""Progress of a long loop: a progress bar on a terminal, a line every ten seconds elsewhere."""
+"""Show the progress of a long loop: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -18,9 +18,9 @@ def with_progress(
     show: bool = True,
     images: Callable = lambda item: 1,
 ) -> Generator:
-    """The same items, while a progress bar counts the images in them.
+    """Yield the items and show how many of the `total` images are done.
 
-    `done` of the `total` images were finished before; `images` gives the number of one item.
+    `done` images were finished before; `images` returns the number of images in an item.
     """
     bar = show and sys.stderr.isatty()
     began = last_line = time.monotonic()
@@ -39,17 +39,17 @@ def with_progress(
 
 
 class TimeLeft:
-    """Estimates the time left for a table from the epochs that were trained."""
+    """Estimate the time left for a table from the epochs trained so far."""
 
     def __init__(self, epochs: int):
         self.ahead, self.done, self.spent = epochs, 0, 0.0
 
     def skip(self, epochs: int) -> None:
-        """Leave out epochs that need no training: done before, or stopped early."""
+        """Leave out epochs that need no training: those done before, or after an early stop."""
         self.ahead -= epochs
 
     def after(self, seconds: float) -> str:
-        """Count one epoch, which took these seconds; return the time left for the table."""
+        """Count one epoch that took `seconds`; return the time left for the table."""
         self.ahead, self.done, self.spent = self.ahead - 1, self.done + 1, self.spent + seconds
         left = self.ahead * self.spent / self.done
         if left < 90:

@@ -1,7 +1,7 @@
-"""Train, validation and test sets by patient; every function leaves the order of the images.
+"""Split images into train, validation and test sets by patient, in their given order.
 
-A split depends on the seed and the patients' ids alone, not on the order of the rows. Fractions are
-of images and hold to within one patient.
+A split depends on the seed and the patients' ids alone, not on the order of the rows. Fractions
+refer to images and are exact to within one patient.
 """
 
 import gzip
@@ -22,7 +22,7 @@ OFFICIAL_TEST_PATIENTS = Path(__file__).with_name("chestxray14_test_patients.csv
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
-    """The released sets as they are, CheXpert's `valid` as val."""
+    """Return the released splits unchanged, except that CheXpert's `valid` is called val."""
     split = frame["split"].replace({"valid": "val"})
     if not split.isin(NAMES).all():
         raise DataError(
@@ -35,9 +35,9 @@ def as_released(frame: pd.DataFrame) -> pd.DataFrame:
 def held_out(
     frame: pd.DataFrame, fraction: float, seed: int, train: str = "train", test: str = "test"
 ) -> pd.DataFrame:
-    """Released `test` as test; val is `fraction` of released `train`; other images are left out.
+    """Return released `test` as test and `fraction` of released `train` as val; drop other images.
 
-    So the images that a paper reports on never choose its model.
+    The images that a paper reports on therefore never select its model.
     """
     frame = frame[frame["split"].isin((train, test))].reset_index(drop=True)
     for name in (train, test):
@@ -51,26 +51,25 @@ def held_out(
 def by_patient(
     frame: pd.DataFrame, seed: int, fractions: Sequence[float] = (0.7, 0.1, 0.2)
 ) -> pd.DataFrame:
-    """Random train, val and test sets of all images, whatever the released split."""
+    """Return random train, val and test sets of all images; ignore the released split."""
     if len(fractions) != len(NAMES) or not np.isclose(sum(fractions), 1):
-        raise ValueError(f"{fractions} are no fractions of train, val and test")
+        raise ValueError(f"{fractions} must be the fractions of train, val and test, with sum 1")
     return _checked(frame.assign(split=_assign(frame["patient_id"], NAMES, fractions, seed)))
 
 
 def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
-    """ChestX-ray14's public 70/10/20 split by patient, as used for CheXNet's reproductions.
+    """Return ChestX-ray14's public 70/10/20 split by patient, used by CheXNet's reproductions.
 
-    78,468 / 11,219 / 22,433 images. The table holds the set of each of the 30,805 patients, taken
-    from the three image lists at https://github.com/arnoweng/CheXNet, which others published
-    numbers and predictions on.
+    It has 78,468 / 11,219 / 22,433 images of 30,805 patients and comes from the three image lists
+    at https://github.com/arnoweng/CheXNet, on which others published numbers and predictions.
     """
     set_of_patient = chexnet_sets()
     split = frame["patient_id"].map(set_of_patient)
     unknown = frame.loc[split.isna(), "patient_id"].unique().tolist()
     if unknown:
         raise DataError(
-            f"The CheXNet split knows ChestX-ray14's patients 1 to 30805; this data has "
-            f"{len(unknown):,} others, such as {unknown[0]}: choose another split."
+            f"The CheXNet split covers ChestX-ray14's patients 1 to 30805; this data has "
+            f"{len(unknown):,} others, such as {unknown[0]}; choose another split."
         )
     if lacking := [name for name in NAMES if name not in set(split)]:
         raise DataError(
@@ -81,13 +80,13 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def chexnet_sets() -> dict[str, str]:
-    """Patient -> train, val or test of the CheXNet split."""
+    """Return patient -> train, val or test of the CheXNet split."""
     table = reading.read_table(CHEXNET_PATIENTS, ("patient", "split"))
     return dict(zip(table["patient"], table["split"], strict=True))
 
 
 def official_test_patients() -> set[str]:
-    """The 2,797 patients of ChestX-ray14's test_list.txt; all others are in train_val_list.txt."""
+    """Return the 2,797 patients of test_list.txt; all others are in train_val_list.txt."""
     return {*reading.read_table(OFFICIAL_TEST_PATIENTS, ("patient",))["patient"]}
 
 
@@ -102,7 +101,7 @@ def carve(
         others = ", ".join(sorted(set(frame["split"])))
         raise DataError(
             f"There are no images of the set {from_split}, from which {to_split} is taken, but of "
-            f"{others}: put the label file of {from_split} into the dataset's folder."
+            f"{others}; put the label file of {from_split} into the dataset's folder."
         )
     parts = _assign(
         frame.loc[within, "patient_id"], (to_split, from_split), (fraction, 1 - fraction), seed
@@ -115,7 +114,7 @@ def carve(
 def _assign(
     patients: pd.Series, names: Sequence[str], fractions: Sequence[float], seed: int
 ) -> np.ndarray:
-    """The set of each image: patients in a random order, cut where the shares of images fall."""
+    """Return the set of each image: shuffle the patients and cut where the image shares fall."""
     code, different = pd.factorize(patients)
     images = np.bincount(code, minlength=len(different))
     digests = [hashlib.blake2b(f"{seed}/{name}".encode()).digest() for name in different]
@@ -139,7 +138,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(frame: pd.DataFrame, path: str | Path) -> str:
-    """Write image_path and split as a CSV, gzipped if named so; its hash, to be recorded."""
+    """Write image_path and split as a CSV, gzipped if named .gz; return the split's digest."""
     path = Path(path)
     text = frame[["image_path", "split"]].to_csv(index=False, lineterminator="\n")
     content = text.encode("utf-8", "surrogateescape")
@@ -149,7 +148,7 @@ def save(frame: pd.DataFrame, path: str | Path) -> str:
 
 
 def digest(frame: pd.DataFrame) -> str:
-    """The hash of which image is in which set, whatever the order of the rows."""
+    """Return the hash of the images and their sets; the order of the rows does not matter."""
     pairs = sorted(zip(frame["image_path"], frame["split"], strict=True))
     return hashlib.sha256(
         "\n".join(map(",".join, pairs)).encode("utf-8", "surrogateescape")
@@ -157,7 +156,7 @@ def digest(frame: pd.DataFrame) -> str:
 
 
 def digest_of(path: str | Path) -> str:
-    """The digest of a saved split; empty if it cannot be read."""
+    """Return the digest of a saved split; "" if it cannot be read."""
     try:
         return digest(reading.read_table(Path(path), ("image_path", "split")))
     except DataError:
@@ -165,7 +164,7 @@ def digest_of(path: str | Path) -> str:
 
 
 def load(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """The frame's images named in a saved split, with that split; others are left out."""
+    """Return the images that a saved split names, with that split; drop all others."""
     path = Path(path)
     table = reading.read_table(path, ("image_path", "split"))
     names = reading.texts(table, "image_path", path)

@@ -1,7 +1,7 @@
-"""Pham 2021's lung crop: the 224 x 224 window of a 256 x 256 image that looks most like a template.
+"""Pham 2021's lung crop: the 224 x 224 window of a 256 x 256 image that best matches a template.
 
-The paper names neither the template nor the similarity: here the template is the centre of the mean
-training image, and the similarity is the normalised correlation of means-free windows
+The paper states neither the template nor the similarity. Here the template is the centre of the
+mean training image, and the similarity is the normalised correlation of windows minus their means
     r(x, y) = sum_ij T'(i, j) I'(x+i, y+j) / sqrt(sum T'^2 sum I'^2)
 which is what `cv2.matchTemplate(..., cv2.TM_CCOEFF_NORMED)` computes.
 """
@@ -34,8 +34,8 @@ def build(
 ) -> np.ndarray:
     """Return the (crop, crop) uint8 centre of the mean of training images.
 
-    At most `limit` of them, evenly spaced, are read: by then the mean stands to about one gray
-    level, and all of ChestX-ray14 would take as long as preparing it.
+    Read at most `limit` of them, evenly spaced: the mean is then accurate to about one gray level,
+    while reading all of ChestX-ray14 would take as long as preparing it.
     """
     paths = list(image_paths)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(limit, len(paths))).round().astype(int))
@@ -61,7 +61,7 @@ def build(
 
 
 def save(path, template: np.ndarray, **origin) -> None:
-    """Keep a template with its version, its hash and whatever says where it came from."""
+    """Save a template with its version, its hash and the facts about its origin."""
     about = {"version": VERSION, "sha256": digest(template), **origin}
     with safefiles.whole(path) as partial, partial.open("wb") as file:
         np.savez(file, template=template, about=json.dumps(about))
@@ -76,18 +76,18 @@ def load(path) -> np.ndarray:
     except safefiles.DAMAGED_ARCHIVE as error:
         raise DataError(f"{path} holds no template; delete it and run again.") from error
     if known != (VERSION, digest(template)) or template.ndim != 2 or template.dtype != np.uint8:
-        raise DataError(f"{path} holds another version's or a damaged template; delete it.")
+        raise DataError(f"{path} holds a damaged template or one of another version; delete it.")
     return template
 
 
 def load_or_make(path, make: Callable[[], np.ndarray], **origin) -> np.ndarray:
-    """The template saved at `path`; it is made and saved there first if absent or damaged."""
+    """Return the template saved at `path`; make and save it if it is missing or damaged."""
     path = Path(path)
     if path.exists():
         try:
             return load(path)
         except DataError:
-            print(f"{path} is damaged; the template is made again.", file=sys.stderr, flush=True)
+            print(f"{path} is damaged; making the template again.", file=sys.stderr, flush=True)
     save(path, make(), **origin)
     return load(path)
 
@@ -97,7 +97,7 @@ def digest(template: np.ndarray) -> str:
 
 
 def crop(image: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """Return the window of image that matches template best, of the template's size."""
+    """Return the window of the image, of the template's size, that matches the template best."""
     top, left = locate(image, template)
     height, width = template.shape
     return np.ascontiguousarray(image[top : top + height, left : left + width])
@@ -110,10 +110,10 @@ def locate(image: np.ndarray, template: np.ndarray) -> tuple[int, int]:
 
 
 def similarity(image: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """TM_CCOEFF_NORMED of every window; flat windows give 0.
+    """Return TM_CCOEFF_NORMED of every window; flat windows give 0.
 
-    OpenCV transforms the template anew for each image. Here that is done once, and the image's own
-    size serves as the period, which halves the time (bench/input.py).
+    OpenCV transforms the template again for each image. Doing so once, with the image's own size as
+    the period, halves the time (bench/input.py).
     """
     spectrum, norm = _spectrum(template.tobytes(), template.shape, image.shape)
     product = cv2.mulSpectrums(cv2.dft(image.astype(np.float32)), spectrum, 0, conjB=True)
@@ -122,7 +122,7 @@ def similarity(image: np.ndarray, template: np.ndarray) -> np.ndarray:
     matches = cv2.dft(product, flags=flags)[:rows, :columns]
     sums, squares = (_windows(table, template.shape) for table in cv2.integral2(image))
     variation = squares - sums.astype(np.float64) ** 2 / template.size
-    flat = variation < 0.5  # exact sums of integers: anything below one is a constant window
+    flat = variation < 0.5  # sums of integers are exact: below 1, the window is constant
     return np.where(flat, 0, matches / (norm * np.sqrt(np.where(flat, 1, variation))))
 
 

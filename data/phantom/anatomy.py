@@ -1,4 +1,4 @@
-"""The normal chest of a drawn patient: its shape, and the layers that make the radiograph."""
+"""The normal chest of a synthetic patient: its shape and the layers of the radiograph."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from data.phantom.film import Canvas, curve
 
 VIEWS = ("PA", "AP", "LATERAL")
 
-# Distances of the lung's two borders from the midline, from apex (0) to costophrenic angle (1).
+# Distances of the lung's borders from the midline, from apex (0) to costophrenic angle (1).
 _DOWN = np.array([0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.88, 1.0])
 _OUTER = np.array([0.125, 0.195, 0.262, 0.318, 0.352, 0.372, 0.38, 0.377])
 _INNER = np.array([0.115, 0.075, 0.055, 0.058, 0.065, 0.072, 0.08, 0.085])
@@ -42,7 +42,7 @@ class Thorax:
 
 @dataclass
 class Mediastinum:
-    """What lies between the lungs; 1 is the mean size."""
+    """The organs between the lungs; 1 is the mean size."""
 
     heart: float
     tilt: float  # of the heart
@@ -68,10 +68,10 @@ class Body:
 
 @dataclass
 class Shape:
-    """What differs between patients, and what disease changes; lengths are image fractions."""
+    """Properties that vary between patients and with disease; lengths are image fractions."""
 
     view: str
-    texture: int  # seeds vessels and lung texture: a patient keeps them
+    texture: int  # seed of vessels and lung texture, which a patient keeps
     thorax: Thorax
     mediastinum: Mediastinum
     lungs: Lungs
@@ -79,9 +79,9 @@ class Shape:
 
 
 def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
-    """One patient's shape; portable (AP) films magnify the heart and catch less breath.
+    """Sample a patient's shape; portable (AP) films show a larger heart and a shallower breath.
 
-    Released phantoms hang on the order in which these numbers are drawn.
+    The phantoms depend on the order in which these numbers are drawn.
     """
     dome = rng.normal(0.69, 0.022)
     portable = view == "AP"
@@ -116,12 +116,11 @@ def sample_shape(rng: np.random.Generator, view: str, female: bool) -> Shape:
 
 
 class Lung:
-    """One lung: outer and inner border from apex to base, closed by the diaphragm."""
+    """One lung: outer and inner borders from apex to base, closed by the diaphragm."""
 
     def __init__(self, shape: Shape, side: int):
-        angle = shape.thorax.domes[side] + 0.105 * (
-            1 - 0.6 * shape.thorax.flat
-        )  # the costophrenic angle
+        # the costophrenic angle
+        angle = shape.thorax.domes[side] + 0.105 * (1 - 0.6 * shape.thorax.flat)
         y = shape.thorax.apex + _DOWN * (angle - shape.thorax.apex)
         if shape.view == "LATERAL":
             offset = 0.012 * side
@@ -146,12 +145,12 @@ class Lung:
             self.hilum = np.array([0.52, 0.42])
 
     def outline(self) -> np.ndarray:
-        """(n, 2), closed."""
+        """Return the closed outline (n, 2)."""
         inner, outer, base = curve(self.inner[::-1]), curve(self.outer), curve(self.base)
         return np.vstack([outer[:-1], base[:-1], inner])
 
     def at(self, across: float, down: float) -> np.ndarray:
-        """The point between inner (0) and outer (1) border, from apex (0) to dome (1)."""
+        """Return the point between inner (0) and outer (1) border, from apex (0) to dome (1)."""
         outer = [np.interp(down * 0.9, _DOWN, self.outer[:, axis]) for axis in (0, 1)]
         inner = [np.interp(down * 0.9, _DOWN, self.inner[:, axis]) for axis in (0, 1)]
         point = np.array(inner) + across * (np.array(outer) - inner)
@@ -160,10 +159,10 @@ class Lung:
 
 
 class Film(Canvas):
-    """A square canvas of density layers; findings add to them.
+    """A square canvas of density layers, to which findings add.
 
-    `fill` is the share of the lungs' air that something denser replaces, so that opacities
-    saturate at soft tissue; `extra` is density on top (bone, calcium, metal), or below it (gas).
+    `fill` is the share of the lungs' air that denser matter replaces, so opacities saturate at soft
+    tissue; `extra` is added density (bone, calcium, metal) or, if negative, gas.
     """
 
     def __init__(self, shape: Shape, side: int):
@@ -179,7 +178,7 @@ class Film(Canvas):
         self._draw_bones()
 
     def opacify(self, mask: np.ndarray, amount: float) -> None:
-        """Replace `amount` of the air under the mask."""
+        """Replace the share `amount` of the air under the mask."""
         self.fill = 1 - (1 - self.fill) * (1 - np.float32(min(amount, 1)) * mask)
 
     # The normal chest.
@@ -322,6 +321,6 @@ class Film(Canvas):
         self.extra += bone * bones
 
     def density(self) -> np.ndarray:
-        """All layers together: 0 is air, about 1 the mediastinum."""
+        """Return the density of all layers: 0 is air, about 1 the mediastinum."""
         air = self.air * (1 - self.fill) * (1 - np.clip(self.vessels, 0, 0.9))
         return np.maximum((self.tissue - air + self.extra) * self.body, 0)

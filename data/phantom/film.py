@@ -1,7 +1,7 @@
-"""Pencil and darkroom of the drawn chest: smooth curves, soft masks, pose and exposure.
+"""Drawing tools of the phantoms: smooth curves, soft masks, pose and exposure.
 
 Coordinates are fractions of the upright, centred image: x to the right, y down, so the patient's
-right lung stands on the left. A pose moves the finished drawing as a patient moves at the detector.
+right lung is on the left. A pose moves the finished drawing as a patient moves at the detector.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ SUBPIXEL = 4  # OpenCV takes vertices in 1/16 pixel
 
 @lru_cache
 def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
-    """(points, count): the weights of a Catmull-Rom curve through `count` control points."""
+    """Return (points, count) weights of a Catmull-Rom curve through `count` control points."""
     spans = count if closed else count - 1
     t = np.arange(steps) / steps
     basis = 0.5 * np.stack(
@@ -31,13 +31,13 @@ def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
 
 
 def curve(points, closed: bool = False, steps: int = 8) -> np.ndarray:
-    """A smooth line (..., n, 2) through the control points (..., k, 2)."""
+    """Return a smooth line (..., n, 2) through the control points (..., k, 2)."""
     points = np.asarray(points, float)
     return _spline(points.shape[-2], closed, steps) @ points
 
 
 class Canvas:
-    """A square on which masks are drawn, (side, side) float32 in [0, 1], in image fractions."""
+    """A square for drawing (side, side) float32 masks in [0, 1]; lengths are image fractions."""
 
     def __init__(self, side: int):
         self.side = side
@@ -47,7 +47,7 @@ class Canvas:
         return np.rint(scaled).astype(np.int32)
 
     def soften(self, mask: np.ndarray, sigma: float) -> np.ndarray:
-        """Gaussian blur; a wide one is made on a smaller grid, where it costs little."""
+        """Return the mask after a Gaussian blur; wide blurs use a smaller grid for speed."""
         pixels = sigma * self.side
         if pixels < 0.4:
             return mask
@@ -60,13 +60,13 @@ class Canvas:
         return cv2.resize(small, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
     def area(self, points, sigma: float = 0.0) -> np.ndarray:
-        """A filled outline."""
+        """Return a filled outline."""
         mask = np.zeros((self.side, self.side), np.uint8)
         cv2.fillPoly(mask, [self._vertices(points)], 255, cv2.LINE_AA, SUBPIXEL)
         return self.soften(mask.astype(np.float32) / 255, sigma)
 
     def lines(self, paths, width: float, sigma: float = 0.0) -> np.ndarray:
-        """Open lines; one thinner than a pixel is drawn fainter instead."""
+        """Return open lines; draw lines thinner than a pixel fainter instead."""
         mask = np.zeros((self.side, self.side), np.uint8)
         pixels = width * self.side
         strength = int(255 * min(1, max(0.2, pixels)))
@@ -78,7 +78,7 @@ class Canvas:
         return self.soften(mask.astype(np.float32) / 255, sigma)
 
     def blob(self, center, radii, angle: float = 0.0, hard: float = 0.3) -> np.ndarray:
-        """An ellipse; `hard` 0 is a Gaussian haze, 1 a sharp edge."""
+        """Return an ellipse; `hard` 0 is a Gaussian haze, 1 a sharp edge."""
         mask = np.zeros((self.side, self.side), np.float32)
         reach = max(radii) * (2.6 - hard)  # beyond it the mask is below 0.01
         low = [max(0, int((at - reach) * self.side)) for at in center]
@@ -97,7 +97,7 @@ class Canvas:
         return mask
 
     def cloud(self, rng: np.random.Generator, grain: float) -> np.ndarray:
-        """Smooth random texture in about [0, 1] with features of size `grain`."""
+        """Return a smooth random texture in [0, 1] with features of size `grain`."""
         cells = max(4, round(1 / grain))
         noise = rng.random((cells, cells), dtype=np.float32)
         shape = (self.side, self.side)
@@ -106,7 +106,7 @@ class Canvas:
 
 @dataclass
 class Pose:
-    """How the film was taken: misalignment, exposure, collimation, and text burnt in."""
+    """How the film was taken: misalignment, exposure, collimation and burnt-in text."""
 
     angle: float = 0.0  # degrees
     scale: float = 1.0
@@ -120,20 +120,21 @@ class Pose:
     texts: list[tuple[str, float, float]] = field(default_factory=list)
 
     def matrix(self) -> np.ndarray:
-        """(2, 3): canonical to posed coordinates, both in image fractions."""
+        """Return the (2, 3) map from canonical to posed coordinates, both in image fractions."""
         turn = cv2.getRotationMatrix2D((0.5, 0.5), self.angle, self.scale)
         turn[:, 2] += np.array(self.shift)
         return turn
 
     def misalign(self, share: float, rng: np.random.Generator) -> None:
-        """Shift by up to `share` of the side along either axis and turn by that of 90 degrees."""
-        across, down, turn = share * rng.uniform(-1, 1, 3)  # a larger share goes further that way
+        """Shift by up to `share` of the side along each axis; turn by up to that of 90 degrees."""
+        # a larger share moves further in the same direction
+        across, down, turn = share * rng.uniform(-1, 1, 3)
         self.shift = (self.shift[0] + across, self.shift[1] + down)
         self.angle += 90 * turn
 
 
 def sample_pose(rng: np.random.Generator, view: str) -> Pose:
-    """One film's pose; portable films lie more askew and carry more writing."""
+    """Sample a film's pose; portable films are more tilted and carry more text."""
     portable = view == "AP"
     texts = [("L" if rng.random() < 0.6 else "R", 0.0, rng.uniform(0.05, 0.16))]
     texts[0] = (texts[0][0], 0.88 if texts[0][0] == "L" else 0.05, texts[0][2])
@@ -158,7 +159,7 @@ def sample_pose(rng: np.random.Generator, view: str) -> Pose:
 
 
 def develop(density: np.ndarray, pose: Pose, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The radiograph as (size, size) uint8: posed, exposed, noisy, framed and written on."""
+    """Return the (size, size) uint8 radiograph: posed, exposed, with noise, frame and text."""
     matrix = pose.matrix() * np.array([[1, 1, len(density)]])
     image = cv2.warpAffine(
         density,
@@ -172,7 +173,9 @@ def develop(density: np.ndarray, pose: Pose, size: int, rng: np.random.Generator
     image = np.float32(pose.gain) * image + np.float32(pose.offset)
     image += np.float32(pose.noise) * rng.standard_normal(image.shape, dtype=np.float32)
     image = np.maximum(image, 0) ** np.float32(pose.gamma)
-    image = image / (1 + image**8) ** np.float32(0.125)  # the shoulder of a film's curve
+    image = image / (1 + image**8) ** np.float32(
+        0.125
+    )  # the shoulder of a film's characteristic curve
     left, top, right, bottom = (round(border * size) for border in pose.borders)
     image[:top] = image[size - bottom :] = pose.border_value
     image[:, :left] = image[:, size - right :] = pose.border_value

@@ -1,8 +1,8 @@
-"""The signature of each finding, by label, and its position in the finished image.
+"""The signature of each finding, by label, and its box in the finished image.
 
 `RESHAPE[label](shape, rng, strength)` changes a Shape before the chest is drawn, and
-`PAINT[label](film, rng, strength)` adds to the layers and returns the masks of the focal lesions it
-drew, none for a diffuse finding. Strength is about 1; a subtle finding has less.
+`PAINT[label](film, rng, strength)` adds to the layers and returns a mask per focal lesion, none for
+a diffuse finding. Strength is about 1; a subtle finding has less.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ def mediastinum_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 
 def hernia(film: Film, rng: Rng, strength: float) -> Masks:
-    """A stomach behind the heart: a round rim with gas over fluid."""
+    """Draw a stomach behind the heart: a round rim with gas over fluid."""
     center = np.array([rng.normal(0.53, 0.025), np.mean(film.shape.thorax.domes) - 0.06])
     radii = rng.uniform(0.065, 0.095, 2) * (1.15, 0.9)
     mask = film.blob(center, radii, hard=0.8)
@@ -50,7 +50,7 @@ def hernia(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def _on_bone(film: Film, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """A point on a rib (or, sometimes, a clavicle) and the bone's direction at it."""
+    """Return a point on a rib (sometimes a clavicle) and the bone's direction there."""
     bones = film.clavicles if rng.random() < 0.15 else film.ribs
     bone = bones[rng.integers(len(bones))]
     at = rng.integers(len(bone) // 3, 5 * len(bone) // 6)
@@ -110,7 +110,7 @@ def devices(film: Film, rng: Rng, strength: float) -> Masks:
             film.extra += 1.6 * bright * film.blob((x, y), (0.058, 0.05), rng.uniform(0, 3), 1.0)
             way = [(x, y), (0.5 + 0.4 * (x - 0.5), 0.2), (0.46, 0.36), (0.48, 0.6), (0.62, 0.7)]
             film.extra += bright * film.lines([curve(way)], 0.007)
-        elif kind == "wires":  # of a sternum once opened
+        elif kind == "wires":  # of a sternotomy
             angles = np.linspace(0, 2 * np.pi, 14)
             loop = np.stack([0.016 * np.cos(angles), 0.008 * np.sin(angles)], 1)
             loops = [np.add(loop, (middle, y)) for y in np.linspace(0.27, 0.62, 5)]
@@ -174,7 +174,7 @@ PAINT: dict[str, Callable[[Film, Rng, float], Masks]] = {
 }
 
 
-# A label and the one that it is hard to tell from.
+# label -> the label that looks similar
 LOOK_ALIKE = {
     "Consolidation": "Infiltration",
     "Pneumonia": "Infiltration",
@@ -184,7 +184,7 @@ LOOK_ALIKE = {
 
 
 def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ...]]:
-    """(x, y, width, height) of each mask after the pose, in image fractions, cut at the edges."""
+    """Return (x, y, width, height) of each mask after the pose, in image fractions, clipped."""
     bounding_boxes = []
     for mask in masks:
         inside = (mask > 0.4 * max(float(mask.max()), 0.25)).astype(np.uint8)
@@ -200,10 +200,10 @@ def boxes(masks: Iterable[np.ndarray], pose: np.ndarray) -> list[tuple[float, ..
 
 
 def benign(film: Film, rng: Rng) -> None:
-    """What a healthy chest may show and a network may take for a finding."""
+    """Draw what a healthy chest may show and a network may mistake for a finding."""
     if rng.random() < 0.3:  # a vague shadow
         film.opacify(film.blob(lungs.spot(film, rng), rng.uniform(0.08, 0.14, 2), hard=0), 0.2)
-    for _ in range(rng.poisson(0.5)):  # a vessel seen end on, a nipple
+    for _ in range(rng.poisson(0.5)):  # a vessel seen end-on, or a nipple
         film.opacify(film.blob(lungs.spot(film, rng), (0.011, 0.011), hard=0.4), 0.4)
     if rng.random() < 0.12 and not film.lateral:  # a fold of skin
         line = lungs.border(film.lungs[lungs.either(rng)], 0.2, 0.9, rng.uniform(0.15, 0.4))

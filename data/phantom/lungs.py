@@ -1,4 +1,4 @@
-"""What findings of the lungs and the pleura paint on the film, and how they reshape the chest."""
+"""Findings of the lungs and the pleura: how they paint the film and reshape the chest."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from data.phantom.anatomy import Film, Lung, Shape
 from data.phantom.film import curve
 
 Rng = np.random.Generator
-Masks = list[np.ndarray]  # one a focal lesion
+Masks = list[np.ndarray]  # one per focal lesion
 
 
 def either(rng: Rng) -> int:
@@ -14,7 +14,7 @@ def either(rng: Rng) -> int:
 
 
 def sides(rng: Rng, both: float) -> list[int]:
-    """One random side, or both with probability `both`."""
+    """Return one random side, or both with probability `both`."""
     return [0, 1] if rng.random() < both else [either(rng)]
 
 
@@ -23,7 +23,7 @@ def spot(film: Film, rng: Rng, down=(0.12, 0.9), across=(0.3, 0.9)) -> np.ndarra
 
 
 def border(lung: Lung, start: float, stop: float, inset: float = 0.0) -> np.ndarray:
-    """(9, 2): the outer lung border between two heights (0 apex, 1 angle), moved inwards."""
+    """Return (9, 2): the outer lung border between two heights (0 apex, 1 angle), moved inwards."""
     line = curve(lung.outer)
     span = np.linspace(start, stop, 9) * (len(line) - 1)
     index = np.arange(len(line))
@@ -32,11 +32,11 @@ def border(lung: Lung, start: float, stop: float, inset: float = 0.0) -> np.ndar
 
 
 def on_air(film: Film, mask: np.ndarray) -> np.ndarray:
-    """The part of a mask that lies over a lung."""
+    """Return the part of a mask that lies over a lung."""
     return mask * np.maximum(*film.lung_masks)
 
 
-# Round things in the lungs.
+# Round lesions of the lungs.
 
 
 def nodule(film: Film, rng: Rng, strength: float) -> Masks:
@@ -101,7 +101,7 @@ def hilar(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def _patch(film: Film, rng: Rng, size: float, grain: float, down=(0.2, 0.9)) -> np.ndarray:
-    """An ill-defined opacity, broken by texture."""
+    """Return an ill-defined opacity, broken up by texture."""
     center = spot(film, rng, down, (0.25, 0.75))
     mask = film.blob(center, (size, size * rng.uniform(0.7, 1.2)), rng.uniform(0, 3), 0.2)
     return mask * (0.45 + 0.85 * film.cloud(rng, grain)).clip(0, 1)
@@ -138,7 +138,7 @@ def infiltration(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def haze(film: Film, rng: Rng, strength: float) -> Masks:
-    """A lung opacity that nobody names further."""
+    """Draw an unspecific lung opacity."""
     mask = film.blob(spot(film, rng, (0.25, 0.85)), rng.uniform(0.1, 0.17, 2), rng.uniform(0, 3), 0)
     film.opacify(mask, strength * rng.uniform(0.4, 0.55))
     return [on_air(film, mask)]
@@ -164,7 +164,7 @@ def edema_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 
 def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
-    """Plates across the lower zone of the lung that lost volume."""
+    """Draw plates across the lower zone of the lung that lost volume."""
     side, masks = int(np.argmax(film.shape.thorax.lost)), []
     for _ in range(rng.choice([1, 2, 2, 3])):
         start = film.lungs[side].at(rng.uniform(0.1, 0.35), rng.uniform(0.72, 0.97))
@@ -178,7 +178,7 @@ def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def _shrink(shape: Shape, side: int, amount: float) -> None:
-    """A lung that loses volume pulls its diaphragm up."""
+    """Reduce a lung's volume, which pulls its diaphragm up."""
     shape.thorax.lost[side] += amount
     shape.thorax.domes[side] -= amount
 
@@ -188,7 +188,7 @@ def atelectasis_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 
 def collapse(film: Film, rng: Rng, strength: float) -> Masks:
-    """A lobe without air: a wedge from the hilum to the raised diaphragm."""
+    """Draw a lobe without air: a wedge from the hilum to the raised diaphragm."""
     side = int(np.argmax(film.shape.thorax.lost))
     lung = film.lungs[side]
     corner = lung.at(rng.uniform(0.6, 0.85), 1.05)
@@ -202,7 +202,7 @@ def collapse_shape(shape: Shape, rng: Rng, strength: float) -> None:
     _shrink(shape, either(rng), 0.045 * strength)
 
 
-# Air where it should not be, and too much of it.
+# Air in the pleura, and too much air in the lungs.
 
 
 def emphysema(film: Film, rng: Rng, strength: float) -> Masks:
@@ -299,7 +299,7 @@ def pleural_other(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def fibrosis(film: Film, rng: Rng, strength: float) -> Masks:
-    """A net of fine lines at the bases and along the chest wall, over a faint haze."""
+    """Draw a net of fine lines at the bases and along the chest wall, over a faint haze."""
     net = 1 - np.abs(2 * film.cloud(rng, 0.016) - 1)  # the ridges between light and dark
     net = net**4 + 0.7 * (1 - np.abs(2 * film.cloud(rng, 0.026) - 1)) ** 5
     where = np.zeros_like(net)
@@ -317,7 +317,7 @@ def fibrosis_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 
 def _strands(film: Film, rng: Rng, center, count: int, length: float, toward=None) -> np.ndarray:
-    """Thin lines that start around a point, at random angles or all about one way."""
+    """Return thin lines that start around a point, at random angles or roughly toward another."""
     angles = rng.uniform(0, 2 * np.pi, count)
     if toward is not None:
         angles = np.arctan2(*(toward - center)[::-1]) + rng.normal(0, 0.4, count)
