@@ -171,8 +171,6 @@ def _cut_into(
     for image, y, x, mirrored, window in each:
         cut = image[y : y + crop, x : x + crop]
         if mirrored:
-            cv2.flip(
-                cut, 1, window
-            )  # writes into `windows`; a mirrored copy by NumPy is 10x slower
+            cv2.flip(cut, 1, window)  # into `windows`; a mirrored copy by NumPy is 10x slower
         else:
             window[..., 0] = cut

@@ -139,7 +139,7 @@ def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
     if lost:
         print(
             f"{len(lost)} of {len(shards)} shards of the image cache {folder} are damaged or gone "
-            f"(the first: {lost[0]}); preparing their images again.",
+            f"(the first: {lost[0]}); their images are prepared again.",
             file=sys.stderr,
             flush=True,
         )
@@ -242,7 +242,7 @@ def _quoted(text: str) -> str:
 
 
 def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
-    """Return (bytes, modification time in ns) of each source; raise a DataError if one is missing."""
+    """Return (bytes, modification time in ns) of each source; raise a DataError if any is absent."""
     if not paths:
         raise DataError(f"There are no images to prepare in {root}.")
     if len(set(paths)) < len(paths):

@@ -87,7 +87,7 @@ def load_or_make(path, make: Callable[[], np.ndarray], **origin) -> np.ndarray:
         try:
             return load(path)
         except DataError:
-            print(f"{path} is damaged; making the template again.", file=sys.stderr, flush=True)
+            print(f"{path} is damaged; the template is made again.", file=sys.stderr, flush=True)
     save(path, make(), **origin)
     return load(path)
 

@@ -94,7 +94,7 @@ def test_all_16_bits_count(tmp_path):
 
 def test_colour_damage_and_a_missing_library_are_a_sentence(tmp_path, ramp, monkeypatch):
     palette = write(tmp_path / "palette", ramp, "PALETTE COLOR")
-    with pytest.raises(BadImage, match="PALETTE COLOR pixels, and no gray radiograph"):
+    with pytest.raises(BadImage, match="PALETTE COLOR pixels, not a gray radiograph"):
         read_gray(palette, 64)
     whole = write(tmp_path / "whole", ramp)
     (tmp_path / "cut").write_bytes(whole.read_bytes()[:-500])

@@ -144,7 +144,7 @@ def test_what_predict_refuses_is_not_trained_on(tmp_path):
     for name, (_, reason) in odd.items():
         assert reason in cache.skipped[name]
         assert unlike_radiograph(root / name) == cache.skipped[name]
-    assert "no regular file" in cache.skipped["f.png"]
+    assert "not a regular file" in cache.skipped["f.png"]
     with pytest.raises(DataError, match=r"None of the 1 images can be used: f.png is no regular"):
         prepare(root, ["f.png"], tmp_path / "cache", 64, skip_corrupt=True, progress=False)
 
