@@ -242,7 +242,7 @@ def _quoted(text: str) -> str:
 
 
 def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
-    """Return (bytes, modification time in ns) of each source; raise a DataError if any is absent."""
+    """Return (bytes, modification time in ns) per source; raise a DataError if one is absent."""
     if not paths:
         raise DataError(f"There are no images to prepare in {root}.")
     if len(set(paths)) < len(paths):

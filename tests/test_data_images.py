@@ -177,8 +177,14 @@ def test_the_depth_ladder_covers_every_16_bit_value():
 def test_why_an_image_is_no_radiograph(tmp_path):
     random_numbers = np.random.default_rng(0)
     images = {
-        "a.png": (random_numbers.integers(0, 256, (31, 32), np.uint8), "has 32 x 31 pixels; 32"),
-        "b.png": (random_numbers.integers(0, 256, (32, 65), np.uint8), "no chest radiograph's"),
+        "a.png": (
+            random_numbers.integers(0, 256, (31, 32), np.uint8),
+            "has 32 x 31 pixels; at least 32",
+        ),
+        "b.png": (
+            random_numbers.integers(0, 256, (32, 65), np.uint8),
+            "not the shape of a chest radiograph",
+        ),
         "c.png": (np.full((64, 64), 7, np.uint8), "is a single shade of gray"),
         "d.png": (random_numbers.integers(0, 256, (32, 64), np.uint8), ""),
     }

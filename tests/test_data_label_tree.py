@@ -325,7 +325,7 @@ def test_closing_blanks_keeps_how_positive_a_smoothed_child_is():
 def test_an_unknown_way_to_close_is_refused():
     with pytest.raises(ValueError, match="'some' must be one of all, blanks, none"):
         label_tree.close(np.zeros((1, 3)), CHAIN, "some")
-    with pytest.raises(ValueError, match="needs which"):
+    with pytest.raises(ValueError, match="needs `blank` of the shape"):
         label_tree.close(np.zeros((1, 3)), CHAIN, "blanks")
 
 

@@ -125,8 +125,11 @@ def test_what_predict_refuses_is_not_trained_on(tmp_path):
     names = make_images(root, 9)
     rng = np.random.default_rng(0)
     odd = {
-        "a.png": (rng.integers(0, 256, (1, 1), np.uint8), "has 1 x 1 pixels; 32 on each side"),
-        "b.png": (rng.integers(0, 256, (40, 3000), np.uint8), "no chest radiograph's shape"),
+        "a.png": (rng.integers(0, 256, (1, 1), np.uint8), "has 1 x 1 pixels; at least 32"),
+        "b.png": (
+            rng.integers(0, 256, (40, 3000), np.uint8),
+            "not the shape of a chest radiograph",
+        ),
         "c.png": (rng.integers(0, 256, (64, 64, 3), np.uint8), "is in colour"),
         "d.jpg": (np.tile(np.uint8([0, 128, 255]), (64, 64, 1)), "is in colour"),
         "e.png": (np.full((64, 64), 7, np.uint8), "is a single shade of gray"),
@@ -145,7 +148,9 @@ def test_what_predict_refuses_is_not_trained_on(tmp_path):
         assert reason in cache.skipped[name]
         assert unlike_radiograph(root / name) == cache.skipped[name]
     assert "not a regular file" in cache.skipped["f.png"]
-    with pytest.raises(DataError, match=r"None of the 1 images can be used: f.png is no regular"):
+    with pytest.raises(
+        DataError, match=r"None of the 1 images can be used: f.png is not a regular"
+    ):
         prepare(root, ["f.png"], tmp_path / "cache", 64, skip_corrupt=True, progress=False)
 
 

@@ -115,7 +115,7 @@ def test_too_few_patients_are_refused():
         splits.carve(frame_of([3]), "train", "val", 0.5, 0)
     with pytest.raises(ValueError, match="not between 0 and 1"):
         splits.carve(frame_of([3]), "train_val", "val", 1.0, 0)
-    with pytest.raises(ValueError, match="no fractions"):
+    with pytest.raises(ValueError, match="must be the fractions"):
         splits.by_patient(frame_of([3]), 0, (0.7, 0.2, 0.2))
 
 

@@ -173,9 +173,7 @@ def develop(density: np.ndarray, pose: Pose, size: int, rng: np.random.Generator
     image = np.float32(pose.gain) * image + np.float32(pose.offset)
     image += np.float32(pose.noise) * rng.standard_normal(image.shape, dtype=np.float32)
     image = np.maximum(image, 0) ** np.float32(pose.gamma)
-    image = image / (1 + image**8) ** np.float32(
-        0.125
-    )  # the shoulder of a film's characteristic curve
+    image = image / (1 + image**8) ** np.float32(0.125)  # the shoulder of a film's curve
     left, top, right, bottom = (round(border * size) for border in pose.borders)
     image[:top] = image[size - bottom :] = pose.border_value
     image[:, :left] = image[:, size - right :] = pose.border_value
