@@ -27,7 +27,7 @@ from tests.faults_world import CASES, MESSAGES, Case, World
 # what else is held, and where: part of the campaign's listing
 TESTS = {
     "A5": "test_engine_state.py::test_foreign_and_damaged_predictions_are_set_aside_and_made_again",
-    "A14": "test_data_prepare_refused.py::test_what_predict_refuses_is_not_trained_on",
+    "A14": "test_data_prepare.py::test_what_predict_refuses_is_not_trained_on",
     "B1": "full_disk.py",
     "B2": "fuzz_run_files.py",
     "B6": "several_processes.py",

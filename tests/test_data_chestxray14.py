@@ -220,11 +220,6 @@ def test_a_wrong_label_file_is_refused_whatever_is_allowed(folder, change, messa
             b"00000002_000.png\n00000009_000.png",
             "names images that .* lacks .1., such as 00000009_000.png; .* pass --allow-missing",
         ),
-        (
-            "test_list.txt",
-            b"00000001_000.png\n00000002_000.png",
-            "in both lists of",
-        ),
         ("Data_Entry_2017_v2020.csv", b"", "is empty"),
         ("Data_Entry_2017_v2020.csv", b"Image Index,Patient ID\n1,2", "no column Finding Labels"),
         ("Data_Entry_2017_v2020.csv", csv_of(ROWS).encode("utf-16"), "not UTF-8"),
@@ -347,12 +342,6 @@ def test_a_patient_in_both_sets_is_refused(folder):
     )
     with pytest.raises(DataError, match=r"more than one split .1.: 1;"):
         chestxray14.read(folder, allow_missing=True)
-
-
-def test_rows_come_in_the_order_of_the_images_names(folder):
-    expected = chestxray14.read(folder)
-    (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(ROWS[::-1]))
-    pd.testing.assert_frame_equal(chestxray14.read(folder), expected)
 
 
 def test_a_whole_release_has_112_120_images():

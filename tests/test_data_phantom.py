@@ -13,7 +13,7 @@ import pytest
 
 from data import DataError, chestxray14, chexpert, label_tree, labels, plco
 from data.datasets import DATASETS
-from data.phantom import drawing
+from data.phantom import drawing, layouts
 from data.phantom import labels as phantom_labels
 from data.phantom.__main__ import sheet
 from data.phantom.film import Pose
@@ -396,3 +396,13 @@ def test_contact_sheet(tmp_path):
     assert picture.ndim == 2
     assert min(picture.shape) > 600
     assert (tmp_path / "sheet.png").stat().st_size < 600_000
+
+
+def test_patients_of_a_large_chexpert_are_in_one_set_each():
+    """The released numbers leave room for 200 patients of the validation set."""
+    split = np.repeat([0, 1, 2], [5, 300, 40])
+    named = layouts._patient_numbers(split)
+    assert len(set(named)) == len(named)
+    assert (named[0], named[5], named[-1]) == (1, 64541, 64541 + 339)
+    few = layouts._patient_numbers(np.array([0, 1, 2, 0]))
+    assert few.tolist() == [1, 64541, 64741, 2]  # as released

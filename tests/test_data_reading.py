@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chestxray14, chexpert, labels, plco, reading
+from data import DataError, labels, plco, reading
+from data.datasets import DATASETS
 from data.phantom import drawing
 
 
@@ -48,18 +49,13 @@ def written_plco(folder):
     return pd.concat([expected, table[["split", *labels.PLCO, *plco.PRESERVE]]], axis=1)
 
 
-@pytest.mark.parametrize(
-    ("reader", "written"),
-    [
-        (chestxray14, written_chestxray14),
-        (chexpert, written_chexpert),
-        (plco, written_plco),
-    ],
-)
-def test_what_is_drawn_is_read_label_for_label(reader, written, tmp_path):
-    dataset = reader.__name__.split(".")[-1]
+WRITTEN = {"chestxray14": written_chestxray14, "chexpert": written_chexpert, "plco": written_plco}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_readers_return_every_label_of_the_phantoms(dataset, tmp_path):
     folder = drawing.write(dataset, tmp_path / "drawn", 150, 32, seed=4, progress=False)
-    frame, expected = reader.read(folder), written(folder)
+    frame, expected = DATASETS[dataset].read(folder), WRITTEN[dataset](folder)
     frame = frame.drop(columns=["sex", "age"], errors="ignore")  # their own tests read them
     assert len(frame) == 150
     assert frame.columns.tolist() == expected.columns.tolist()
@@ -119,18 +115,27 @@ def table_of(tmp_path, text, wanted=("name", "finding")):
         ("a,b\n1,2\n\0,3\n", "has a NUL byte in line 3; get it again"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_with_its_line(tmp_path, text, message):
+@pytest.mark.parametrize("name", ["labels.csv", "labels.csv.gz"])
+def test_a_malformed_row_is_refused_with_its_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
     def read():
-        table = table_of(tmp_path, text)
-        path = tmp_path / "labels.csv"
+        table = reading.read_table(path, ("name",), ("finding",))
         reading.texts(table, "name", path)
         reading.label_values(table, ("finding",), (0, 1), path)
 
     with pytest.raises(DataError, match=message):
         read()
-    (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(DataError, match=message.replace("labels.csv", "labels.csv.gz")):
-        read()
+
+
+def test_rows_are_returned_with_their_lines(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('\nid,a\n\nx,"1,2"\ny,\n')
+    assert reading.read_rows(path) == [(2, ["id", "a"]), (4, ["x", "1,2"]), (5, ["y", ""])]
+    path.write_bytes(gzip.compress(b"id,a\nx\n"))  # gzipped under another name
+    with pytest.raises(DataError, match=r"rows.csv has 1 field in line 2, .* header has 2"):
+        reading.read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -166,48 +171,45 @@ def test_a_patient_in_two_spellings_is_refused(first, second):
     reading.check_patients(frame.replace({"patient_id": {second: "1000"}}))
 
 
-@pytest.mark.parametrize("dataset", ["chestxray14", "chexpert", "plco"])
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_shuffled_rows_are_the_same_dataset(tmp_path, dataset):
-    reader = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}[dataset]
     folder = drawing.write(dataset, tmp_path / "drawn", 60, 32, seed=4, progress=False)
-    before = reader.read(folder)
+    before = DATASETS[dataset].read(folder)
     for path in [*folder.glob("*.csv"), *folder.glob("*_list.txt")]:
         header, *rows = path.read_text().splitlines()
         if path.suffix == ".txt":
             header, rows = rows[0], [header, *rows[1:]]
         path.write_text("\n".join([header, *rows[::-1]]) + "\n")
-    after = reader.read(folder)
+    after = DATASETS[dataset].read(folder)
     pd.testing.assert_frame_equal(after, before)
     assert after["split"].drop_duplicates().tolist() == before["split"].drop_duplicates().tolist()
 
 
 @pytest.mark.parametrize("dataset", ["chestxray14", "plco"])
 def test_links_in_a_circle_end(tmp_path, dataset):
-    reader = {"chestxray14": chestxray14, "plco": plco}[dataset]
     folder = drawing.write(dataset, tmp_path / "drawn", 20, 32, seed=4, progress=False)
-    before = reader.read(folder)
+    before = DATASETS[dataset].read(folder)
     (folder / "images_001").symlink_to(folder / "images_001")
     (folder / "images" / "loop").symlink_to(folder)
     (folder / "self.png").symlink_to(folder / "self.png")
-    pd.testing.assert_frame_equal(reader.read(folder), before)
+    pd.testing.assert_frame_equal(DATASETS[dataset].read(folder), before)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "images").symlink_to(tmp_path / "other" / "images")
     with pytest.raises(DataError, match="does not look like"):
-        reader.read(tmp_path / "other")
+        DATASETS[dataset].read(tmp_path / "other")
 
 
-@pytest.mark.parametrize("dataset", ["chestxray14", "chexpert", "plco"])
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_a_broken_link_is_a_missing_image(tmp_path, dataset):
-    reader = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}[dataset]
     folder = drawing.write(dataset, tmp_path / "drawn", 20, 32, seed=4, progress=False)
-    path = reader.read(folder)["image_path"][5]
+    path = DATASETS[dataset].read(folder)["image_path"][5]
     (folder / path).rename(tmp_path / "elsewhere")
     (folder / path).symlink_to(tmp_path / "elsewhere")
-    assert reader.read(folder)["image_path"][5] == path
+    assert DATASETS[dataset].read(folder)["image_path"][5] == path
     (tmp_path / "elsewhere").unlink()
     with pytest.raises(DataError, match=r"1 of 20 .* or are links to missing files"):
-        reader.read(folder)
-    frame = reader.read(folder, allow_missing=True)
+        DATASETS[dataset].read(folder)
+    frame = DATASETS[dataset].read(folder, allow_missing=True)
     assert len(frame) == 19
     assert path not in set(frame["image_path"])
 
