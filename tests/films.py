@@ -1,4 +1,4 @@
-"""Small images on disk to be prepared."""
+"""Write small test images to disk."""
 
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Augmentation: agreement with tensorflow-addons, exact draws, and independence of the batch."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +18,17 @@ PICTURE = GOLDEN["image"]
 SIZE = len(PICTURE)
 
 
-@pytest.mark.parametrize("degrees", [7.0, -7.0, 2.5])
-def test_turning_agrees_with_tensorflow_addons(degrees):
-    turned = warp(PICTURE, affine(SIZE, degrees=degrees), SIZE)
-    assert np.abs(turned - GOLDEN[f"rotate {degrees}"]).max() < 0.01
-
-
-def test_shifting_agrees_with_tensorflow_addons():
-    shifted = warp(PICTURE, affine(SIZE, left=-2.25, top=3.5), SIZE)
-    assert np.abs(shifted - GOLDEN["translate 2.25 -3.5"]).max() < 0.01
+@pytest.mark.parametrize(
+    ("golden", "change"),
+    [
+        ("rotate 7.0", {"degrees": 7.0}),
+        ("rotate -7.0", {"degrees": -7.0}),
+        ("rotate 2.5", {"degrees": 2.5}),
+        ("translate 2.25 -3.5", {"left": -2.25, "top": 3.5}),
+    ],
+)
+def test_rotation_and_shift_agree_with_tensorflow_addons(golden, change):
+    assert np.abs(warp(PICTURE, affine(SIZE, **change), SIZE) - GOLDEN[golden]).max() < 0.01
 
 
 def test_shearing_agrees_with_tensorflow_addons():
@@ -46,13 +50,11 @@ def test_all_together_agree_with_tensorflow_addons(flip):
     assert np.abs(whole - golden).max() <= 0.51
 
 
-def test_no_transform_is_the_identity():
+def test_the_identity_and_mirrors_are_exact():
     assert np.array_equal(affine(SIZE), [[1, 0, 0], [0, 1, 0]])
     assert np.array_equal(warp(PICTURE, affine(SIZE), SIZE), PICTURE)
-
-
-def test_a_mirror_alone_is_exact():
     assert np.array_equal(warp(PICTURE, affine(SIZE, flip=True), SIZE), PICTURE[:, ::-1])
+    assert np.array_equal(warp(PICTURE, affine(SIZE, upside_down=True), SIZE), PICTURE[::-1])
 
 
 @given(
@@ -104,7 +106,7 @@ def test_negative_and_huge_seeds_are_fine():
 
 @pytest.fixture
 def numbered() -> np.ndarray:
-    """300 images whose pixels tell where they lay: column in the one, row in the other half."""
+    """Return 300 images whose pixels hold their column (even images) or row (odd images)."""
     y, x = np.mgrid[:20, :20]
     return np.stack([x, y] * 150).astype(np.uint8)
 
@@ -115,7 +117,7 @@ def test_by_default_the_centre_is_cropped(numbered):
     assert np.array_equal(apply(numbered[:2], 20)[..., 0], numbered[:2])
 
 
-def test_random_crops_reach_every_place_and_are_whole_windows(numbered):
+def test_random_crops_reach_every_position_and_are_whole_windows(numbered):
     draw = Augment(random_crop=True)
     out = apply(numbered, 16, draw, index=np.arange(300) // 2)[..., 0].astype(int)
     left, top = out[::2, 0, 0], out[1::2, 0, 0]
@@ -133,8 +135,7 @@ def test_about_half_are_mirrored_exactly(numbered):
     assert 50 < mirrored.sum() < 100
 
 
-def test_upside_down_is_exact_and_drawn_apart_from_the_mirror(numbered):
-    assert np.array_equal(warp(PICTURE, affine(SIZE, upside_down=True), SIZE), PICTURE[::-1])
+def test_upside_down_is_drawn_independently_of_the_mirror():
     both = apply(np.repeat(PICTURE[None], 400, 0), SIZE, Augment(flip=True, upside_down=True))
     kinds = (PICTURE, PICTURE[:, ::-1], PICTURE[::-1], PICTURE[::-1, ::-1])
     counts = [sum(np.array_equal(image, kind) for image in both[..., 0]) for kind in kinds]
@@ -162,13 +163,13 @@ def test_affine_draws_take_their_surroundings_from_the_larger_image():
     assert (apply(white, 64, draw)[:, 0, 0, 0] == 0).any()  # nothing is known outside: black
 
 
-def test_a_crop_and_affine_draw_share_their_mirror_and_place(numbered):
+def test_crops_and_affine_maps_share_mirror_and_position(numbered):
     plain = Augment(random_crop=True, flip=True)
     barely = Augment(random_crop=True, flip=True, degrees=1e-7)
     assert np.array_equal(apply(numbered, 16, plain), apply(numbered, 16, barely))
 
 
-def test_what_is_drawn_does_not_depend_on_the_batch(numbered):
+def test_draws_do_not_depend_on_the_batch(numbered):
     draw = Augment(random_crop=True, flip=True, degrees=7)
     whole = apply(numbered, 16, draw, seed=3, epoch=2)
     some = np.array([5, 299, 17])
@@ -223,7 +224,7 @@ def test_brightness_and_contrast_are_drawn_last_and_fill_their_ranges():
     assert (spread.min(), spread.max()) == (45, 55)
 
 
-def test_new_kinds_of_draws_leave_the_old_ones_as_they_were():
+def test_additional_draws_leave_earlier_ones_unchanged():
     assert np.array_equal(
         uniforms(7, 2, np.arange(50), 11)[:, :9], uniforms(7, 2, np.arange(50), 9)
     )
@@ -238,7 +239,7 @@ def test_the_draws_never_change_between_versions():
 
 
 def test_the_hash_is_splitmix64():
-    """The first numbers of its authors' C code from 1234567."""
+    """These are the first numbers of its authors' C code with the seed 1234567."""
     state = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * augment._STEP
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert augment._mixed(state).tolist() == expected

@@ -1,4 +1,4 @@
-"""What a cache is: its paths and pixels. And damage of any of its files is found and mended."""
+"""The cache: its fingerprint, read-ahead, and the detection and repair of damaged files."""
 
 import os
 import random
@@ -150,7 +150,7 @@ def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
     assert refused > 80
 
 
-def test_a_folder_in_the_way_is_named_and_foreign_files_stay(films, tmp_path):
+def test_a_blocking_folder_is_named_and_foreign_files_are_kept(films, tmp_path):
     root, names = films
     folder = prepared(root, names, tmp_path / "cache")
     (folder / "thesis.txt").write_text("years of work")

@@ -1,4 +1,4 @@
-"""The ChestX-ray14 reader on the real label file, real images, and folders that went wrong."""
+"""The ChestX-ray14 reader on the real label file, real images and faulty folders."""
 
 import gzip
 import shutil
@@ -44,7 +44,7 @@ def csv_of(rows, header=HEADER, end="\n"):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A small release in the flat layout; the images are empty, a reader opens none."""
+    """Return a small release in the flat layout; its images are empty, as readers open none."""
     release = tmp_path / "CXR8"
     (release / "images").mkdir(parents=True)
     for name, *_ in ROWS:
@@ -199,7 +199,7 @@ def test_only_the_first_five_of_many_missing_images_are_named(folder):
         (lambda rows: [], "has no rows"),
     ],
 )
-def test_a_wrong_label_file_is_refused_whatever_is_allowed(folder, change, message):
+def test_a_wrong_label_file_is_refused_even_with_allow_missing(folder, change, message):
     (folder / "Data_Entry_2017_v2020.csv").write_text(csv_of(change(ROWS)))
     with pytest.raises(DataError, match=message):
         chestxray14.read(folder, allow_missing=True)
@@ -239,7 +239,7 @@ def test_half_a_gzip_is_named(folder):
         chestxray14.read(folder)
 
 
-def test_a_wrong_folder_shows_what_was_expected_beside_what_was_found(folder):
+def test_a_wrong_folder_shows_expected_and_present_files(folder):
     with pytest.raises(DataError) as error:
         chestxray14.read(folder / "images")
     lines = str(error.value).splitlines()
@@ -260,7 +260,7 @@ def test_a_long_listing_is_cut(tmp_path):
         chestxray14.read(tmp_path)
 
 
-def test_a_path_that_is_no_folder_is_refused(tmp_path):
+def test_a_path_must_be_a_folder(tmp_path):
     with pytest.raises(DataError, match="There is no folder"):
         chestxray14.read(tmp_path / "nowhere")
     (tmp_path / "nih.zip").touch()
@@ -268,7 +268,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
         chestxray14.read(tmp_path / "nih.zip")
 
 
-def test_drawn_images_are_known_as_such(folder):
+def test_phantoms_are_recognised(folder):
     (folder / "phantom.json").write_text("{}")
     assert chestxray14.read(folder).attrs["phantom"]
 
@@ -283,7 +283,7 @@ def test_the_real_small_images_read(shared_data):
 
 @pytest.fixture
 def whole_release(shared_data, tmp_path, monkeypatch) -> Path:
-    """The real label file with lists of the official lengths, as if every image were there."""
+    """Return the real label file with lists of the official lengths and all images."""
     source = shared_data / "chestxray14-labels" / "Data_Entry_2017_v2020.csv.gz"
     shutil.copy(source, tmp_path)
     table = pd.read_csv(source, usecols=["Image Index", "Patient ID"])

@@ -49,7 +49,7 @@ def touch(folder: Path, *splits):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """CheXpert-v1.0-small with its CSVs inside, images empty."""
+    """Return CheXpert-v1.0-small with its CSVs inside and empty images."""
     folder = tmp_path / "CheXpert-v1.0-small"
     touch(folder, "train", "valid")
     for split in IMAGES:
@@ -80,13 +80,13 @@ def test_the_small_release_reads_value_for_value(folder):
     assert values.dtype == np.float32
     expected = np.full((5, 14), NAN)
     expected[:, :4] = [values for *_, values in everything]
-    np.testing.assert_array_equal(values, expected)  # blank, 0 and -1 stay three things
+    np.testing.assert_array_equal(values, expected)  # blank, 0 and -1 stay distinct
     assert list(frame.attrs["label_files"]) == ["train.csv", "valid.csv"]
     assert not frame.attrs["complete"]
 
 
 def below(frame, folder):
-    """The frame as it would be if read from the folder."""
+    """Return the frame with image paths relative to the folder."""
     paths = frame["image_path"].str.removeprefix(f"{folder}/")
     return frame.assign(image_path=paths)
 
@@ -107,7 +107,7 @@ def test_the_csv_may_lie_beside_the_folder(folder, from_around):
 
 
 def test_an_archive_without_the_top_folder_reads(folder):
-    """Kaggle's: Path starts with a folder that is not there."""
+    """Path starts with a missing folder, as in Kaggle's archive."""
     expected = chexpert.read(folder)
     frame = chexpert.read(folder.rename(folder.parent / "archive"))
     pd.testing.assert_frame_equal(frame, expected)
@@ -153,7 +153,7 @@ def test_visualchexbert_labels_replace_the_training_ones(folder):
     assert list(frame.attrs["label_files"]) == ["train_visualCheXbert.csv", "valid.csv"]
 
 
-def test_without_the_visualchexbert_file_the_error_says_so(folder):
+def test_a_missing_visualchexbert_file_is_named(folder):
     with pytest.raises(DataError, match=r"has no train_visualCheXbert.csv"):
         chexpert.read(folder, labels="visualchexbert")
     with pytest.raises(DataError, match="no 'chexbert' labels; choose"):
@@ -181,7 +181,7 @@ def test_the_public_test_set_has_fewer_columns(folder, name):
     np.testing.assert_array_equal(frame[list(CHEXPERT[:4])], [values for _, values in TEST])
 
 
-def test_one_row_a_study_stands_for_all_its_images(folder):
+def test_a_row_per_study_applies_to_all_its_images(folder):
     touch(folder, "test")
     studies = public_test().drop(index=1)
     studies["Study"] = "CheXpert-v1.0/" + studies.pop("Path").str.rsplit("/", n=1).str[0]
@@ -233,13 +233,13 @@ def test_missing_images_are_an_error_until_allowed(folder):
         (lambda t: t[:0], "has no rows"),
     ],
 )
-def test_a_wrong_csv_is_refused_whatever_is_allowed(folder, change, message):
+def test_a_wrong_csv_is_refused_even_with_allow_missing(folder, change, message):
     change(table("train")).to_csv(folder / "train.csv", index=False)
     with pytest.raises(DataError, match=message):
         chexpert.read(folder, allow_missing=True)
 
 
-def test_a_wrong_folder_shows_what_was_expected(folder):
+def test_a_wrong_folder_shows_the_expected_files(folder):
     with pytest.raises(DataError, match=f"has no train.csv, .* Did you mean {folder}") as error:
         chexpert.read(folder / "train")
     assert "\n  expected" in str(error.value)
@@ -260,7 +260,7 @@ def test_row_counts_of_the_whole_release_make_it_complete(folder, monkeypatch):
     assert not chexpert.read(folder, allow_missing=True).attrs["complete"]
 
 
-def test_drawn_images_are_known_from_the_folder_around_and_the_one_within(folder):
+def test_phantoms_are_recognised_from_either_folder(folder):
     (folder.parent / "phantom.json").write_text("{}")
     assert chexpert.read(folder).attrs["phantom"]
     assert chexpert.read(folder.parent).attrs["phantom"]
@@ -333,7 +333,7 @@ def test_a_faulty_file_of_a_radiologist_is_refused_at_reading(folder, study):
     assert chexpert.radiologists(folder)["bc6"].index.tolist() == ["patient64742/study1"]
 
 
-def test_without_training_labels_the_split_says_so(folder):
+def test_carving_without_training_labels_is_refused(folder):
     (folder / "train.csv").unlink()
     frame = chexpert.read(folder)
     with pytest.raises(DataError, match=r"no images of the set train, .* but of valid"):
@@ -343,6 +343,6 @@ def test_without_training_labels_the_split_says_so(folder):
 def test_a_view_that_is_stated_once_contradicts_nothing(folder):
     expected = chexpert.read(folder)["image_path"].tolist()
     table = pd.read_csv(folder / "train.csv", dtype=str)
-    table.loc[0, "Frontal/Lateral"] = None  # the file's name says it alone
+    table.loc[0, "Frontal/Lateral"] = None  # only the file's name states the view
     table.to_csv(folder / "train.csv", index=False)
     assert chexpert.read(folder)["image_path"].tolist() == expected

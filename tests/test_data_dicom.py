@@ -1,4 +1,4 @@
-"""DICOM as a radiologist sees it: windows, inverted scales, 16 bits, and what is refused."""
+"""DICOM as a radiologist sees it: windows, inverted scales, 16 bits, and refused files."""
 
 import sys
 
@@ -12,7 +12,7 @@ pydicom = pytest.importorskip("pydicom")
 
 
 def write(path, pixels: np.ndarray, kind="MONOCHROME2", bits=12, **tags):
-    """A minimal digital radiograph."""
+    """Write a minimal digital radiograph."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
@@ -36,7 +36,7 @@ def write(path, pixels: np.ndarray, kind="MONOCHROME2", bits=12, **tags):
 
 @pytest.fixture
 def ramp() -> np.ndarray:
-    """0 to 4095 from left to right."""
+    """Return values from 0 to 4095 from left to right."""
     return np.tile(np.linspace(0, 4095, 64).round().astype(np.uint16), (48, 1))
 
 
@@ -54,7 +54,7 @@ def test_a_window_clips_and_stretches(tmp_path, ramp):
 
 
 def test_a_window_wider_than_the_image_is_not_stretched(tmp_path, ramp):
-    """A dark image stays dark: its brightest pixel is not made white."""
+    """A dark image stays dark; its brightest pixel does not become white."""
     path = write(tmp_path / "a", ramp // 4, WindowCenter=2048, WindowWidth=4096)
     assert read_gray(path, 64).max() == pytest.approx(1023 / 4095 * 255, abs=1.5)
 

@@ -1,3 +1,5 @@
+"""Reading images: every format and depth, and the reasons for refusing a file."""
+
 import io
 
 import cv2
@@ -153,7 +155,7 @@ def test_one_flipped_bit_in_a_png_is_noticed(tmp_path, gray):
     ("content", "reason"),
     [(b"", "empty"), (b"not an image", "decoded"), (b"\x89PNG\r\n\x1a\n", "truncated")],
 )
-def test_what_is_no_image_is_named_with_the_reason(tmp_path, content, reason):
+def test_a_file_that_is_not_an_image_is_named_with_the_reason(tmp_path, content, reason):
     with pytest.raises(BadImage, match=reason) as raised:
         read_gray(written(tmp_path, content, "film.png"), 32)
     assert "film.png" in str(raised.value)
@@ -174,7 +176,7 @@ def test_the_depth_ladder_covers_every_16_bit_value():
         assert images._to_8_bit(np.full((4, 4), value, np.uint16), 4).max() <= 255
 
 
-def test_why_an_image_is_no_radiograph(tmp_path):
+def test_reasons_why_an_image_is_not_a_radiograph(tmp_path):
     random_numbers = np.random.default_rng(0)
     images = {
         "a.png": (
@@ -207,13 +209,13 @@ def test_a_coloured_annotation_may_cover_a_small_share(tmp_path, share, in_colou
     image[: round(100 * share), :, 2] = image[: round(100 * share), :, 0] + 40  # above 12 % of 255
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), image)
     assert ("is in colour" in unlike_radiograph(tmp_path / f"a.{suffix}")) == in_colour
-    image[: round(100 * share), :, 2] -= 15  # less colour than counts
+    image[: round(100 * share), :, 2] -= 15  # below the colour threshold
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), image)
     assert unlike_radiograph(tmp_path / f"a.{suffix}") == ""
 
 
 def test_only_images_that_may_be_coloured_are_decoded_twice():
-    """What the header says of a gray PNG or JPEG is enough; padding before a marker is allowed."""
+    """The header of a gray PNG or JPEG is sufficient; padding before a marker is allowed."""
     gray = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     for suffix, picture, channels in (("png", gray, 1), ("jpg", gray, 1), ("jpg", None, 3)):
         picture = np.repeat(gray[..., None], 3, axis=2) if picture is None else picture
@@ -238,7 +240,7 @@ def test_long_segments_before_a_jpegs_frame_are_passed_over():
     assert images._jpeg_channels(content[:2] + comment + content[2:]) == 1
 
 
-def test_transparency_is_no_colour(tmp_path):
+def test_transparency_is_not_colour(tmp_path):
     gray = np.random.default_rng(0).integers(0, 200, (40, 40, 1), np.uint8)
     image = np.concatenate([gray, gray, gray, np.full_like(gray, 255)], axis=2)
     cv2.imwrite(str(tmp_path / "a.png"), image)

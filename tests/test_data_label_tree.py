@@ -1,4 +1,4 @@
-"""Hierarchies: hand cases, the papers' trees, real lists closed under them, random DAGs."""
+"""Hierarchies: hand-worked cases, the papers' trees, real lists and random DAGs."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def test_each_tree_covers_its_labels_once(tree, names):
 
 
 def path(tree, names, label):
-    """The names on the way from the root, for a tree."""
+    """Return the names on the path from the root, for a tree."""
     index, way = names.index(label), []
     while index >= 0:
         way, index = [names[index], *way], tree[index]
@@ -81,7 +81,7 @@ def test_two_labels_of_asadi_have_two_parents():
     assert label_tree.depth(label_tree.ASADI) == 5  # Abnormal … Consolidation, Pneumonia
 
 
-def test_a_tree_and_the_dag_that_says_the_same_agree():
+def test_a_tree_and_the_equivalent_dag_agree():
     as_dag = tuple(() if parent < 0 else (parent,) for parent in label_tree.PLCO)
     for function in (label_tree.parent_matrix, label_tree.ancestor_matrix):
         np.testing.assert_array_equal(function(as_dag), function(label_tree.PLCO))
@@ -178,7 +178,7 @@ def test_an_unknown_name_in_a_hierarchy_is_refused():
 
 @st.composite
 def dags(draw):
-    """A DAG over up to 7 labels, in any label order."""
+    """Draw a DAG over up to 7 labels, in any label order."""
     size = draw(st.integers(1, 7))
     order = draw(st.permutations(range(size)))
     parents = [()] * size
@@ -204,7 +204,7 @@ def ancestors_by_walking(dag, label):
 
 @settings(max_examples=100, deadline=None)
 @given(dags())
-def test_ancestors_are_those_met_on_the_way_up(dag):
+def test_ancestors_match_a_walk_to_the_root(dag):
     matrix = label_tree.ancestor_matrix(dag)
     for label in range(len(dag)):
         assert set(np.flatnonzero(matrix[label])) == ancestors_by_walking(dag, label)
@@ -213,7 +213,7 @@ def test_ancestors_are_those_met_on_the_way_up(dag):
 
 
 def ways_up(dag, label):
-    """The longest way from the label to a root."""
+    """Return the longest path from the label to a root."""
     return [label, *max((ways_up(dag, parent) for parent in dag[label]), key=len, default=[])]
 
 
@@ -285,7 +285,7 @@ def test_a_label_is_learnt_where_its_parent_is_positive():
     np.testing.assert_array_equal(learnt, np.float32(expected))
 
 
-def test_or_child_labels_only_in_images_with_all_parents_positive():
+def test_child_labels_are_learnt_only_where_all_parents_are_positive():
     learnt = label_tree.conditional(LEARNT_TARGETS, LEARNT_PARENTS, own=False)  # A, B are parents
     np.testing.assert_array_equal(learnt, [[NAN, NAN, 0, 0, 1], *np.full((3, 5), NAN)])
 
@@ -322,7 +322,7 @@ def test_closing_blanks_keeps_how_positive_a_smoothed_child_is():
     np.testing.assert_array_equal(filled, np.float32([[0.7, 0.7, 0.7], [0.2, 0.7, 0.7]]))
 
 
-def test_an_unknown_way_to_close_is_refused():
+def test_an_unknown_fill_is_refused():
     with pytest.raises(ValueError, match="'some' must be one of all, blanks, none"):
         label_tree.close(np.zeros((1, 3)), CHAIN, "some")
     with pytest.raises(ValueError, match="needs `blank` of the shape"):

@@ -1,6 +1,6 @@
-"""Real label files, changed at random: each change is refused with its line, or changes nothing.
+"""Mutate real label files at random: each change is refused with its line or has no effect.
 
-CXR_MUTATIONS is the number of changes in all, 500 unless given.
+CXR_MUTATIONS is the total number of changes; the default is 500.
 """
 
 import csv
@@ -28,7 +28,7 @@ def _touch(folder: Path, paths) -> None:
 
 
 def _chestxray14(shared: Path, folder: Path) -> list[Path]:
-    """The first rows of the label file, with the official lists of those images."""
+    """Write the first rows of the label file, with the official lists of those images."""
     labels = shared / "chestxray14-labels"
     with gzip.open(labels / "Data_Entry_2017_v2020.csv.gz", "rt") as file:
         lines = [next(file) for _ in range(ROWS + 1)]
@@ -42,7 +42,7 @@ def _chestxray14(shared: Path, folder: Path) -> list[Path]:
 
 
 def _plco(shared: Path, folder: Path) -> list[Path]:
-    """The rows of the released validation list, dealt to three lists by patient."""
+    """Write rows of the released validation list, distributed to three lists by patient."""
     with gzip.open(
         shared / "plco-official-splits" / "val_set_delete0.0.csv.gz", "rt", newline=""
     ) as file:
@@ -61,7 +61,7 @@ def hash_of(text: str) -> int:
 
 
 def _chexpert(shared: Path, folder: Path) -> list[Path]:
-    """The released test labels and the decisions of the three benchmark radiologists."""
+    """Copy the released test labels and the decisions of the three benchmark radiologists."""
     released = shared / "released" / "chexpert-test"
     shutil.copy(released / "groundtruth.csv", folder)
     shutil.copytree(released / "radiologists", folder / "radiologists")
@@ -79,7 +79,7 @@ DATASETS = {
 
 
 def _one_line(text: str, numbers: random.Random, change) -> str:
-    """The text with one of its lines, of at least two characters, changed."""
+    """Return the text with one line of at least two characters changed."""
     lines = text.splitlines(keepends=True)
     at = numbers.choice([k for k, line in enumerate(lines) if len(line.strip()) > 1])
     line = lines[at].rstrip("\r\n")
@@ -124,7 +124,7 @@ def a_column_twice(text: str, numbers: random.Random) -> str:
     rows = list(csv.reader(io.StringIO(text, newline="")))
     column, to = numbers.randrange(len(rows[0])), numbers.randint(0, len(rows[0]))
     values = [row[column] for row in rows]
-    if numbers.random() < 0.5:  # another content under the same name
+    if numbers.random() < 0.5:  # other values under the same name
         values[1:] = numbers.sample(values[1:], len(values) - 1)
     doubled = [[*row[:to], value, *row[to:]] for row, value in zip(rows, values, strict=True)]
     file = io.StringIO(newline="")
@@ -136,7 +136,7 @@ CHANGES = (a_field_more, a_field_less, a_quotation_mark, a_line_cut, a_column_tw
 
 
 def _read(read, folder: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The frame, without the hashes of its files, and what the radiologists decided."""
+    """Return the frame, without the hashes of its files, and the radiologists' decisions."""
     frame = read(folder)
     del frame.attrs["label_files"]
     return frame, chexpert.radiologists(folder)
@@ -160,7 +160,7 @@ def test_a_changed_file_is_refused_or_reads_the_same(shared_data, tmp_path, data
             refused += 1
             message = str(error)
             assert path.name in message, f"{change.__name__}: {message}"
-            # what the whole file lacks or has twice stands in no line of it
+            # errors about the file as a whole name no line
             assert re.search(r"line \d|no column|more than once|names images|in both", message), (
                 message
             )

@@ -1,4 +1,4 @@
-"""The phantoms: released layouts, honest labels, visible findings, the same bytes every time."""
+"""Phantoms (synthetic radiographs): layouts, labels, visible findings, reproducible bytes."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ STILL = Pose(noise=0.0)  # no misalignment, no writing, no noise
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    """The folder of each dataset's phantoms, as its reader gets it."""
+    """Return the folder of each dataset's phantoms, as given to its reader."""
     root = tmp_path_factory.mktemp("phantoms")
     return {
         dataset: drawing.write(dataset, root / dataset, IMAGES, SIZE, seed=3, progress=False)
@@ -47,8 +47,8 @@ def _plco(folder: Path) -> list[pd.DataFrame]:
     return [pd.read_csv(folder / f"{name}_set_delete0.0.csv") for name in ("train", "val", "test")]
 
 
-def test_phantoms_look_as_they_did_when_their_version_was_raised():
-    """Otherwise raise drawing.VERSION and run tests/golden/make_phantoms.py."""
+def test_phantoms_are_unchanged_since_their_version():
+    """If this fails on purpose, raise drawing.VERSION and run tests/golden/make_phantoms.py."""
     with np.load(make_phantoms.GOLDEN) as golden:
         assert golden["version"] == drawing.VERSION
         hashes = dict(zip(golden["files"].tolist(), golden["hashes"].tolist(), strict=True))
@@ -248,7 +248,7 @@ def _shot(view: str, findings: tuple[tuple[str, float], ...], patient: int = 4) 
 
 @pytest.mark.parametrize("label", sorted(PAINT))
 @pytest.mark.parametrize("view", ["PA", "LATERAL"])
-def test_each_finding_changes_the_picture_where_it_says(label, view):
+def test_each_finding_changes_the_image_in_its_box(label, view):
     seen = []
     for patient in range(4):
         plain, nothing = drawing.draw(_shot(view, (), patient), 128, 7, STILL)
@@ -340,7 +340,7 @@ def test_a_finished_folder_is_left_alone_and_an_unfinished_one_redrawn(tmp_path,
     assert _hashes(folder) == before
 
 
-def test_other_peoples_folders_are_refused(tmp_path):
+def test_foreign_folders_are_refused(tmp_path):
     drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
     with pytest.raises(DataError, match="seed differ"):
         drawing.write("plco", tmp_path / "p", 20, 32, seed=2, progress=False)
@@ -399,7 +399,7 @@ def test_contact_sheet(tmp_path):
 
 
 def test_patients_of_a_large_chexpert_are_in_one_set_each():
-    """The released numbers leave room for 200 patients of the validation set."""
+    """The released numbers leave 200 for the patients of the validation set."""
     split = np.repeat([0, 1, 2], [5, 300, 40])
     named = layouts._patient_numbers(split)
     assert len(set(named)) == len(named)

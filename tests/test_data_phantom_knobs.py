@@ -1,4 +1,4 @@
-"""Knobs of the drawn patients: the defaults change nothing, and each changes what it says."""
+"""Knobs of the phantoms: the defaults change nothing, and each knob has its stated effect."""
 
 import json
 
@@ -20,7 +20,7 @@ SHOT = Shot("", 5, 5, False, "PA", (("Mass", 1.1),))
 
 
 def plan(tmp_path, dataset, knobs, images=3000):
-    """The frame that a dataset's reader would label, and what is drawn in each image."""
+    """Write a dataset's label files; return the findings to draw in each image."""
     tmp_path.mkdir(exist_ok=True)
     wanted = drawn_labels.prevalences(dataset, 0.03)
     return DATASETS[dataset].write_layout(
@@ -29,14 +29,14 @@ def plan(tmp_path, dataset, knobs, images=3000):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_defaults_plan_and_draw_what_no_knobs_do(tmp_path, dataset):
+def test_default_knobs_change_nothing(tmp_path, dataset):
     shots = plan(tmp_path / "a", dataset, DEFAULT_KNOBS, 200)
     assert shots == plan(tmp_path / "b", dataset, Knobs(alike=0.5, misaligned=0.1), 200)
     image = drawing.draw(shots[0], 48, 0)[0]
     assert (image == drawing.draw(shots[0], 48, 0, knobs=Knobs())[0]).all()
 
 
-def test_a_knob_stands_in_the_record_unless_it_is_at_its_default(tmp_path):
+def test_knobs_are_recorded_unless_at_their_default(tmp_path):
     for knobs in (Knobs(), Knobs(odds=3.0, findings=("Mass",))):
         drawing.write(
             "chestxray14", tmp_path / f"{knobs.odds}", 20, 32, 0, knobs=knobs, progress=False
@@ -112,7 +112,7 @@ def test_look_alikes_end_the_same_and_the_named_label_keeps_its_box():
     assert (same == drawing.draw(plain, 64, 0)[0]).all()
 
 
-def test_misaligned_images_move_further_the_same_way():
+def test_larger_misalignment_moves_further_in_the_same_direction():
     def pose(share):
         drawn = drawing.sample_pose(np.random.default_rng(0), "PA")
         drawn.misalign(share, np.random.default_rng(1))
@@ -158,7 +158,7 @@ def test_the_command_draws_with_knobs(tmp_path):
     assert frame[["Mass", "Nodule"]].to_numpy().any()
 
 
-def test_what_is_drawn_already_is_given_again_without_drawing(tmp_path, monkeypatch, capsys):
+def test_existing_phantoms_are_not_drawn_again(tmp_path, monkeypatch, capsys):
     words = ["chestxray14", "--out", str(tmp_path / "p"), "--images", "20", "--size", "32"]
     assert main(words) == 0
     monkeypatch.setattr(drawing, "draw", None)
@@ -177,7 +177,7 @@ def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
     assert "start over" in capsys.readouterr().err
 
 
-def test_films_lie_askew_by_the_same_chance_to_either_side():
+def test_misalignment_is_symmetric():
     poses = []
     for seed in range(400):
         pose = Pose()

@@ -1,3 +1,5 @@
+"""tf.data batches: complete, reproducible, resumable, and ended without delay."""
+
 import collections
 import gc
 import subprocess
@@ -50,6 +52,11 @@ def collected(dataset) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(images.numpy(), targets.numpy()) for images, targets in dataset]
 
 
+def images_of(dataset) -> np.ndarray:
+    """Return all images of a dataset without targets."""
+    return np.concatenate([images.numpy() for images in dataset])
+
+
 def same(first, second) -> bool:
     pairs = zip(first, second, strict=True)
     return all(np.array_equal(a[k], b[k], equal_nan=k == 1) for a, b in pairs for k in (0, 1))
@@ -69,7 +76,7 @@ def test_evaluation_is_ordered_and_complete(cache, rows, targets, batch_size):
 
 
 def test_evaluation_crops_the_centre_and_needs_no_targets(cache, rows):
-    images = np.concatenate([images.numpy() for images in ordered_batches(cache, rows, crop=20)])
+    images = images_of(ordered_batches(cache, rows, crop=20))
     assert np.array_equal(images[..., 0], cache.read(rows)[:, 2:22, 2:22])
 
 
@@ -136,7 +143,7 @@ sys.exit(3)  # with tf.data's threads at work, which would wait for the interpre
     assert np.array_equal(there, np.concatenate([images for images, _ in here]))
 
 
-def test_resuming_at_an_epoch_gives_what_an_uninterrupted_run_had(cache, rows, targets):
+def test_a_resumed_epoch_equals_that_of_an_uninterrupted_run(cache, rows, targets):
     whole = [
         collected(train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW))
         for epoch in range(4)
@@ -178,19 +185,15 @@ def test_float_batches_hold_the_same_values(cache, rows, targets):
 
 def test_test_time_draws_differ_and_repeat(cache, rows):
     def drawn(draw):
-        passes = ordered_batches(cache, rows, None, 32, augment=AFFINE, seed=1, draw=draw)
-        return np.concatenate([images.numpy() for images in passes])
+        return images_of(ordered_batches(cache, rows, augment=AFFINE, seed=1, draw=draw))
 
     assert np.array_equal(drawn(0), drawn(0))
     assert not np.array_equal(drawn(0), drawn(1))
 
 
-def test_augmentation_belongs_to_the_image_not_to_its_place_in_the_batch(cache, rows):
+def test_augmentation_does_not_depend_on_the_batch_size(cache, rows):
     small, large = (
-        np.concatenate(
-            [images.numpy() for images in ordered_batches(cache, rows, None, size, augment=AFFINE)]
-        )
-        for size in (7, 64)
+        images_of(ordered_batches(cache, rows, None, size, augment=AFFINE)) for size in (7, 64)
     )
     assert np.array_equal(small, large)
 
@@ -218,7 +221,7 @@ def test_small_caches_are_shuffled_as_a_whole(cache, monkeypatch):
     assert chunk_images(cache) == (1 << 20) // SIZE**2
 
 
-def test_impossible_requests_are_one_sentence(cache, rows, targets):
+def test_impossible_requests_are_refused_in_one_sentence(cache, rows, targets):
     with pytest.raises(DataError, match="no images to make batches of"):
         ordered_batches(cache, rows[:0])
     with pytest.raises(DataError, match="no images to make batches of"):
@@ -256,8 +259,8 @@ def test_an_epoch_is_freed_when_it_is_over(cache, rows, targets):
     assert [work() for work in watched] == [None] * 3
 
 
-def test_an_epoch_ends_at_once(cache, rows, targets):
-    """TensorFlow's tuner, which nothing needs here, holds many an iterator until it next wakes."""
+def test_an_epoch_ends_without_delay(cache, rows, targets):
+    """TensorFlow's tuner would delay the end of an iterator until it next wakes."""
     made = (train_batches(cache, rows, targets, 16, seed=0, epoch=epoch) for epoch in range(8))
     iterators = [iter(batches) for batches in made]
     for iterator in iterators:
@@ -280,20 +283,15 @@ def test_real_radiographs_make_batches(shared_data, tmp_path):
     root = shared_data / "chestxray14-64px" / "images"
     names = sorted(path.name for path in root.glob("*.png"))[:100]
     real = Cache(prepare(root, names, tmp_path, 64, progress=False))
-    batches = collected(
-        train_batches(
-            real, real.indices(names), np.zeros((100, 14)), 32, 0, 0, augment=DRAW, crop=56
-        )
-    )
+    indices, targets = real.indices(names), np.zeros((100, 14))
+    batches = collected(train_batches(real, indices, targets, 32, 0, 0, augment=DRAW, crop=56))
     assert [images.shape for images, _ in batches] == [(32, 56, 56, 1)] * 3
     assert all(30 < images.mean() < 200 for images, _ in batches)
 
 
 def test_a_single_pass_is_the_first_draw(cache, rows):
     plain, first = (
-        np.concatenate(
-            [batch.numpy() for batch in ordered_batches(cache, rows, augment=AFFINE, **draw)]
-        )
+        images_of(ordered_batches(cache, rows, augment=AFFINE, **draw))
         for draw in ({}, {"draw": 0, "seed": 0})
     )
     assert np.array_equal(plain, first)

@@ -1,4 +1,4 @@
-"""The PLCO reader: the released lists, images in any folders, folders that went wrong."""
+"""The PLCO reader: the released lists, images in any folders, faulty folders."""
 
 import gzip
 from pathlib import Path
@@ -32,7 +32,7 @@ def table(split, deleted=()):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Three lists and their images, each kind of file in a folder of its own."""
+    """Return three lists and their images in several folders and formats."""
     release = tmp_path / "plco"
     for split in IMAGES:
         (release / split).mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_an_image_that_lies_twice_is_refused(folder):
     with pytest.raises(DataError, match=r"AD01_v2 lies twice .* test/AD01_v2.tif and as train/"):
         plco.read(folder)
     (folder / "test" / "AD01_v2.tif").rename(folder / "test" / "AD99_v2.tif")
-    (folder / "test" / "AD01_v2.txt").touch()  # other files are nobody's business
+    (folder / "test" / "AD01_v2.txt").touch()  # other files are ignored
     assert len(plco.read(folder)) == 5
 
 
@@ -134,13 +134,13 @@ def test_missing_images_are_an_error_until_allowed(folder):
         ("test", lambda t: t.drop(columns="COPD preserve bool"), "no column COPD preserve bool"),
     ],
 )
-def test_a_wrong_list_is_refused_whatever_is_allowed(folder, split, change, message):
+def test_a_wrong_list_is_refused_even_with_allow_missing(folder, split, change, message):
     change(table(split)).to_csv(folder / f"{split}_set_delete0.0.csv", index=False)
     with pytest.raises(DataError, match=message):
         plco.read(folder, allow_missing=True)
 
 
-def test_an_absent_list_shows_what_was_expected(folder):
+def test_a_missing_list_shows_the_expected_files(folder):
     with pytest.raises(DataError, match=r"has no train_set_delete0.5.csv(.|\n)*expected"):
         plco.read(folder, deleted="0.5")
     (folder / "test_set_delete0.0.csv").unlink()

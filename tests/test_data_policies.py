@@ -57,7 +57,7 @@ def test_draws_of_labels_images_seeds_and_epochs_are_unrelated():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.permutations(range(6)), st.sampled_from([None, 0, 7]))
-def test_a_draw_belongs_to_its_image_whatever_the_subset_or_order(seed, order, epoch):
+def test_draws_do_not_depend_on_subset_or_order(seed, order, epoch):
     released = np.where(np.arange(18).reshape(6, 3) % 2, -1, 1)
     ids = pd.Series([f"train/patient{i}/view1.jpg" for i in range(6)])
     whole = policies.apply(released, "zeros-lsr", seed, epoch, ids)
@@ -82,7 +82,7 @@ def test_applying_a_policy_leaves_the_released_labels():
     ("policy", "parent"),
     [("ones", 1), ("ones-lsr", 1), ("zeros", 0), ("zeros-lsr", 0), ("ignore", NAN)],
 )
-def test_an_uncertain_parent_is_what_the_policy_says_of_it(policy, parent):
+def test_an_uncertain_parent_follows_the_policy(policy, parent):
     """Children train where the parent's target is above 0.5, and not where it is unknown."""
     released = np.zeros((1, len(CHEXPERT)))
     lung, edema = CHEXPERT.index("Lung Opacity"), CHEXPERT.index("Edema")
@@ -147,7 +147,7 @@ def test_21_targets_by_hand():
     ]
 
 
-def test_unknown_labels_leave_open_what_depends_on_them():
+def test_targets_that_depend_on_unknown_labels_are_unknown():
     nan = np.nan
     released = {"Edema": [-1, -1, -1], "Pneumonia": [0, 1, 0], "No Finding": [0, 0, 1]}
     truth = pd.DataFrame(truth_of(released, "ignore"), columns=labels.ASADI)

@@ -23,7 +23,7 @@ from data.prepare import prepare
 from tests.films import make_images
 
 REPOSITORY = Path(__file__).parent.parent
-# Prepares argv[1] into argv[2] at 64 px, 8 images a shard; prints a line when it starts to work.
+# Prepare argv[1] into argv[2] at 64 px, 8 images per shard; print a line before the work starts.
 SCRIPT = """
 import sys
 from data import DataError
@@ -55,7 +55,7 @@ def films(tmp_path):
     return tmp_path / "films", make_images(tmp_path / "films", 21)
 
 
-def test_the_cache_holds_what_read_gray_returns(films, tmp_path):
+def test_the_cache_equals_read_gray(films, tmp_path):
     root, names = films
     folder = prepared(root, names, tmp_path / "cache")
     cache = Cache(folder)
@@ -96,7 +96,7 @@ def test_a_second_run_decodes_nothing(films, tmp_path, monkeypatch):
     assert prepare(root, names, tmp_path / "cache", 64, progress=False) == folder
 
 
-def test_killed_five_times_it_ends_in_the_same_bytes(tmp_path):
+def test_five_kills_do_not_change_the_final_bytes(tmp_path):
     root = tmp_path / "films"
     names = make_images(root, 160, side=1000)
     whole = prepared(root, names, tmp_path / "whole")
@@ -124,13 +124,13 @@ def test_killed_five_times_it_ends_in_the_same_bytes(tmp_path):
 
 
 def _ended_process() -> int:
-    """The id of a process that is over."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
 
 
-def test_a_leftover_of_a_killed_run_is_swept_up_and_never_read(films, tmp_path):
+def test_leftovers_of_a_killed_run_are_deleted_and_never_read(films, tmp_path):
     root, names = films
     folder = prepared(root, names, tmp_path / "cache")
     before = contents(folder)
@@ -156,7 +156,7 @@ def test_a_changed_source_changes_its_shard_and_the_fingerprint(films, tmp_path)
     kept = [name for name in before if after.get(name) == before[name]]
     assert len(kept) == 4  # two of three shards, with their notes; the index is new
     assert len(after) == len(before)  # the former shard is gone
-    assert np.array_equal(old.read(np.arange(21)), was)  # who still reads it, reads what it was
+    assert np.array_equal(old.read(np.arange(21)), was)  # an open reader still reads the old images
 
 
 def test_other_settings_and_other_lists_are_other_caches(films, tmp_path):
@@ -181,7 +181,7 @@ def test_with_a_template_the_best_windows_are_stored(films, tmp_path):
     assert np.array_equal(cache.read(np.array([3]))[0], expected)
 
 
-def test_a_disk_that_fills_up_is_one_sentence_and_loses_nothing(films, tmp_path):
+def test_a_full_disk_is_one_sentence_and_loses_nothing(films, tmp_path):
     root, names = films
     # A limit on file sizes fails the same writes, in the middle of a shard (8 images: 32 kB).
     full = subprocess.run(
@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_loses_nothing(films, tmp_path)
     assert Cache(folder).read(np.array([20])).any()
 
 
-def test_two_processes_may_prepare_the_same_cache_at_once(tmp_path):
+def test_two_processes_can_prepare_the_same_cache_at_once(tmp_path):
     root = tmp_path / "films"
     names = make_images(root, 64, side=500)
     runs = [
@@ -227,7 +227,7 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_shards(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a script that runs in the background hands on that SIGINT is ignored
+        # a background script passes on that SIGINT is ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "cache").glob("*/0*.npy")):
@@ -241,7 +241,7 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_shards(tmp_path):
     assert not list((tmp_path / "cache").glob("*/.part-*"))
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(films, tmp_path, capsys):
+def test_progress_is_plain_lines_without_a_terminal(films, tmp_path, capsys):
     root, names = films
     prepare(root, names, tmp_path / "cache", 64)
     lines = capsys.readouterr().err.splitlines()
@@ -307,7 +307,7 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
     root, names, bad = damaged
     with pytest.raises(DataError):
         prepared(root, names, tmp_path / "cache")
-    monkeypatch.setattr(module, "read_gray", None)  # what was decoded is not decoded again
+    monkeypatch.setattr(module, "read_gray", None)  # decoded images are not decoded again
     folder = prepared(root, names, tmp_path / "cache", skip_corrupt=True, workers=2)
     cache = Cache(folder)
     assert list(cache.skipped) == bad
@@ -320,7 +320,7 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
         prepared(root, names, tmp_path / "cache")
 
 
-def test_a_replaced_image_mends_the_cache(damaged, tmp_path):
+def test_a_replaced_image_repairs_the_cache(damaged, tmp_path):
     root, names, bad = damaged
     with pytest.raises(DataError):
         prepared(root, names, tmp_path / "cache")
@@ -342,7 +342,7 @@ def test_missing_empty_and_double_lists_are_refused(films, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_unwritable_place_is_one_sentence(films, tmp_path):
+def test_an_unwritable_path_is_one_sentence(films, tmp_path):
     root, names = films
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(
@@ -404,7 +404,7 @@ def test_what_predict_refuses_is_not_trained_on(tmp_path):
         prepare(root, ["f.png"], tmp_path / "cache", 64, skip_corrupt=True, progress=False)
 
 
-def test_gray_stored_in_three_channels_is_a_radiograph(tmp_path):
+def test_gray_in_three_channels_is_a_radiograph(tmp_path):
     gray = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     for name in ("a.png", "b.jpg", "c.tif"):
         cv2.imwrite(str(tmp_path / name), np.stack([gray] * 3, -1))

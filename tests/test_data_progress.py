@@ -1,4 +1,4 @@
-"""The time left for a whole table, from the epochs that are done."""
+"""Progress lines, and the time left for a whole table."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from data import progress
 from data.progress import TimeLeft
 
 
-def test_time_left_is_that_of_all_epochs_ahead():
+def test_time_left_covers_all_remaining_epochs():
     time_left = TimeLeft(4)
     assert time_left.after(10) == "30 s left"
     assert time_left.after(230) == "4 min left"
@@ -22,7 +22,7 @@ def test_skipped_epochs_take_no_time():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that says 0, then 4 seconds more at every look."""
+    """Install a clock that starts at 0 and advances 4 seconds per call."""
     ticks = itertools.count(0, 4)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticks))
 
@@ -33,7 +33,7 @@ def test_lines_come_every_ten_seconds_and_at_the_end(clock, capsys):
     assert shown == ["read: 3/7 images, 0/s", "read: 6/7 images, 0/s", "read: 7/7 images, 0/s"]
 
 
-def test_what_was_done_before_counts_for_the_total_and_not_for_the_rate(clock, capsys):
+def test_earlier_images_count_for_the_total_but_not_for_the_rate(clock, capsys):
     items = [40, 40]
     assert list(progress.with_progress(items, "read", 1080, done=1000, images=int)) == items
     assert capsys.readouterr().err == "read: 1,080/1,080 images, 10/s\n"
@@ -49,7 +49,7 @@ def test_no_line_where_none_is_wanted(clock, capsys):
     [(29.9, "90 s left"), (29.6, "89 s left"), (30, "2 min left"), (1799, "90 min left"),
      (1800, "1.5 h left"), (7200, "6.0 h left")],
 )  # fmt: skip
-def test_time_left_has_the_unit_that_suits_it(seconds, text):
+def test_time_left_has_a_suitable_unit(seconds, text):
     assert TimeLeft(4).after(seconds) == text
 
 

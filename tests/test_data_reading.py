@@ -1,4 +1,4 @@
-"""What is written as a phantom dataset is what the reader of that dataset reads."""
+"""Shared parts of the readers: strict CSV files, layouts, links; all readers on phantoms."""
 
 import gzip
 import json
@@ -70,7 +70,7 @@ def test_readers_return_every_label_of_the_phantoms(dataset, tmp_path):
     json.dumps(frame.attrs)  # attrs go into every run's records
 
 
-def test_half_written_phantoms_are_still_known_as_drawn(tmp_path):
+def test_unfinished_phantoms_are_recognised(tmp_path):
     folder = drawing.write("plco", tmp_path / "drawn", 20, 32, seed=0, progress=False)
     (folder / "phantom.json").rename(folder / "phantom.unfinished.json")
     assert plco.read(folder).attrs["phantom"]
@@ -146,11 +146,11 @@ def test_rows_are_returned_with_their_lines(tmp_path):
         "name,age,finding\na,1,0,\nb,2,1,\n",  # a comma ends every row
         "name,age,finding,\na,1,0\nb,2,1\n",  # or the header
         " name,finding ,age\na,0,1\nb,1,2\n",
-        "name,finding,age,age\na,0,1,3\nb,1,2,3\n",  # a column twice that nobody reads
+        "name,finding,age,age\na,0,1,3\nb,1,2,3\n",  # a duplicate column that is not read
         'name,age,finding\n"a","1","0"\nb,2,1\n',
     ],
 )
-def test_what_means_the_same_reads_the_same(tmp_path, text):
+def test_equivalent_files_read_the_same(tmp_path, text):
     table = table_of(tmp_path, text)
     assert table["name"].tolist() == ["a", "b"]
     assert table["finding"].tolist() == [0, 1]
@@ -242,7 +242,7 @@ def layout_error(folder):
     return str(reading.layout_error(folder, "PLCO", "labels.csv", expected, ("labels.csv",)))
 
 
-def test_a_wrong_folder_shows_what_is_there_and_where_the_data_may_be(tmp_path):
+def test_a_wrong_folder_shows_its_files_and_suggests_another(tmp_path):
     folder = tmp_path / "downloads"
     (folder / "inner").mkdir(parents=True)
     assert layout_error(folder).splitlines() == [

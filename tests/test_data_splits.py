@@ -1,4 +1,4 @@
-"""Splits: by patient, to within one patient's images, blind to row order, saved and checked."""
+"""Splits: by patient, exact to one patient, independent of row order, saved and checked."""
 
 import gzip
 
@@ -12,7 +12,7 @@ from data import DataError, chestxray14, splits
 
 
 def frame_of(images, split="train_val"):
-    """A frame of patients with the given numbers of images."""
+    """Return a frame of patients with the given numbers of images."""
     patient = np.repeat([f"p{i}" for i in range(len(images))], images)
     return pd.DataFrame(
         {
@@ -53,7 +53,7 @@ def test_seeds_give_different_splits_and_the_order_of_images_stays():
     first, second = splits.by_patient(frame, 0), splits.by_patient(frame, 1)
     assert 0.2 < (first["split"] == second["split"]).mean() < 0.8
     pd.testing.assert_frame_equal(first.drop(columns="split"), frame.drop(columns="split"))
-    assert (frame["split"] == "train_val").all()  # the input is left alone
+    assert (frame["split"] == "train_val").all()  # the input is unchanged
 
 
 def test_which_patient_goes_where_never_changes_between_versions():
@@ -165,13 +165,13 @@ def test_loading_leaves_out_images_that_were_left_out(tmp_path):
         ("image_path,split\n", "has no rows"),
     ],
 )
-def test_a_file_that_is_no_split_of_these_images_is_refused(tmp_path, text, message):
+def test_a_split_file_of_other_images_is_refused(tmp_path, text, message):
     (tmp_path / "split.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         splits.load(frame_of([2]), tmp_path / "split.csv")
 
 
-def test_an_unwritable_place_is_one_sentence(tmp_path):
+def test_an_unwritable_path_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"split.csv cannot be written"):
         splits.save(frame_of([1]), tmp_path / "file" / "split.csv")
@@ -211,7 +211,7 @@ def test_the_table_of_the_chexnet_split_knows_every_patient_once():
     assert set(table["split"]) == set(splits.NAMES)
 
 
-def test_the_chexnet_split_by_hand_and_what_it_cannot_split():
+def test_the_chexnet_split_by_hand_and_its_refusals():
     def frame_with(*patients):
         names = [f"{patient}.png" for patient in patients]
         return pd.DataFrame({"image_path": names, "patient_id": patients, "split": "train_val"})
@@ -226,7 +226,7 @@ def test_the_chexnet_split_by_hand_and_what_it_cannot_split():
         splits.chexnet(frame_with("1", "10"))
 
 
-def test_a_split_is_saved_gzipped_where_its_name_says_so(tmp_path):
+def test_a_split_named_gz_is_saved_gzipped(tmp_path):
     frame = frame_of([3] * 40)
     split = splits.by_patient(frame, 1)
     digest = splits.save(split, tmp_path / "split.csv.gz")
@@ -245,7 +245,7 @@ def test_a_split_is_saved_gzipped_where_its_name_says_so(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"\x93NUMPY\x01\x00v", b"PK\x03\x04\xff", b"\x1f\x8b\x08"]
 )
-def test_a_foreign_file_is_no_split(tmp_path, name, content):
+def test_a_foreign_file_is_refused_as_a_split(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as raised:
         splits.load(frame_of([2]), tmp_path / name)

@@ -1,3 +1,5 @@
+"""The lung crop: recovered shifts, agreement with OpenCV, saved templates."""
+
 from dataclasses import replace
 
 import cv2
@@ -14,7 +16,7 @@ ROOM = FROM - TO
 
 
 def film(number: int, shift=None) -> np.ndarray:
-    """A phantom in its own pose; with a shift in pixels, planted in place of the pose's own."""
+    """Return a phantom in its own pose, or with the pose's shift replaced by one in pixels."""
     pose = sample_pose(np.random.default_rng(number), "PA")
     if shift is not None:
         # A collimator's frame belongs to the film and would not move with the patient.
@@ -91,7 +93,7 @@ def test_a_template_cut_from_the_image_is_found_where_it_was(template, top, left
     assert np.array_equal(template_crop.crop(image, part), part)
 
 
-def test_flat_images_and_templates_do_no_harm(template):
+def test_flat_images_and_templates_are_handled(template):
     flat = np.full((FROM, FROM), 9, np.uint8)
     assert (template_crop.similarity(flat, template) == 0).all()
     assert template_crop.crop(flat, template).shape == (TO, TO)

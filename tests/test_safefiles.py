@@ -1,4 +1,4 @@
-"""Files are whole or not there, locks are held by one process, failures are one sentence."""
+"""Files are written whole or not at all, one process holds a lock, failures are one sentence."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def _ended_process() -> int:
-    """The id of a process that is over."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
@@ -64,7 +64,7 @@ def test_after_an_error_the_old_file_stays_and_no_other(tmp_path, error):
         (errno.EIO, "free some space, or make its folder writable"),
     ],
 )
-def test_a_failed_write_is_one_sentence_that_fits_its_reason(tmp_path, number, advice):
+def test_a_failed_write_is_one_sentence_with_fitting_advice(tmp_path, number, advice):
     path = tmp_path / "table.csv"
     with pytest.raises(UserError, match=advice) as raised, safefiles.whole(path):
         raise OSError(number, os.strerror(number))
@@ -81,7 +81,7 @@ def test_a_full_disk_inside_h5py_is_the_same_sentence(tmp_path):
         raise RuntimeError(message)
 
 
-def test_a_folder_or_a_file_in_the_way_is_named(tmp_path):
+def test_a_blocking_folder_or_file_is_named(tmp_path):
     (tmp_path / "index.json").mkdir()
     with pytest.raises(UserError, match=r"index.json cannot be written .*a folder has its name"):
         safefiles.write(tmp_path / "index.json", "{}")
@@ -101,7 +101,7 @@ def test_the_longest_names_can_be_written(tmp_path, name):
         safefiles.write(tmp_path / ("x" * 300), "")
 
 
-def test_a_disk_that_cannot_flush_is_written_to_all_the_same(tmp_path, monkeypatch):
+def test_a_disk_that_cannot_flush_is_still_written_to(tmp_path, monkeypatch):
     def fails(number):
         def fsync(_):
             raise OSError(number, os.strerror(number))
@@ -116,7 +116,7 @@ def test_a_disk_that_cannot_flush_is_written_to_all_the_same(tmp_path, monkeypat
     assert not (tmp_path / "b").exists()
 
 
-def test_parts_of_dead_processes_are_removed_and_those_of_live_ones_stay(tmp_path):
+def test_parts_of_ended_processes_are_removed_and_others_kept(tmp_path):
     dead, alive = _ended_process(), os.getppid()
     for name in (
         f".part-{dead}-table.csv",
@@ -159,7 +159,7 @@ def test_one_process_holds_a_lock_and_the_kernel_frees_it(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_who_waits_says_so_and_gets_the_lock(tmp_path, capsys, monkeypatch):
+def test_a_waiting_process_prints_a_sentence_and_gets_the_lock(tmp_path, capsys, monkeypatch):
     tried, flock = [], fcntl.flock
 
     def busy_once(file, how):
@@ -207,9 +207,9 @@ def test_parts_of_other_users_processes_stay(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [".part-1-table.csv"]
 
 
-def test_a_sealed_folder_tells_which_files_have_changed(tmp_path):
+def test_changed_files_of_a_sealed_folder_are_detected(tmp_path):
     paths = [safefiles.write(tmp_path / name, name) for name in ("a.csv", "b.csv", "c.csv")]
-    assert safefiles.changed_since_sealed(tmp_path) == []  # nobody sealed it
+    assert safefiles.changed_since_sealed(tmp_path) == []  # it is not sealed
     safefiles.seal(tmp_path, paths)
     assert safefiles.changed_since_sealed(tmp_path) == []
     safefiles.write(paths[0], "another")

@@ -1,7 +1,7 @@
 """Record how the phantoms look: python tests/golden/make_phantoms.py, after raising VERSION.
 
-Every way of drawing a finding in patients from the front, in bed and from the side, and the label
-files of whole datasets, so that a changed number in data/phantom is noticed.
+It records every way of drawing a finding in frontal, bedside and lateral views, and the label files
+of whole datasets, so that a changed number in data/phantom is detected.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from data.phantom import drawing, labels, layouts
 from data.phantom.findings import PAINT
 
 GOLDEN = Path(__file__).with_name("phantoms.npz")
-SIZE, BLOCK = 96, 4  # pixels: a picture is kept as the means of its blocks
+SIZE, BLOCK = 96, 4  # pixels; an image is recorded as the means of its blocks
 FILMS = [("PA", patient) for patient in range(6)] + [("AP", 6), ("LATERAL", 0), ("LATERAL", 1)]
 
 
 def pictures() -> dict[str, np.ndarray]:
-    """Block means of pictures, and the boxes of findings, by what is drawn."""
+    """Return block means of the images and the boxes of the findings, by drawn label."""
     one_label_each = {paint: label for label, paint in PAINT.items()}
     drawn = {}
     for label in ["", *one_label_each.values()]:
@@ -42,7 +42,7 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def label_files(images: int = 200) -> dict[str, str]:
-    """The hash of every label file that a dataset's phantoms have."""
+    """Return the hash of every label file of each dataset's phantoms."""
     hashes = {}
     for dataset, record in DATASETS.items():
         wanted = labels.prevalences(dataset, 0.03)
