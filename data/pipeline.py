@@ -10,6 +10,7 @@ import math
 import threading
 import time
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -42,25 +43,12 @@ def train_batches(
     The batches depend on the arguments alone, not on the machine. chunk 0 shuffles all images; see
     `cache.chunk_images` for caches that are larger than memory.
     """
-    order, reading, ahead = epoch_order(indices, seed, epoch, chunk)
-    batch_size = max(1, min(batch_size, len(order)))  # keep a set smaller than one batch
+    order = epoch_order(indices, seed, epoch, chunk)
+    batch_size = max(1, min(batch_size, len(indices)))  # keep a set smaller than one batch
     if drop_remainder:
-        order = order[: len(order) // batch_size * batch_size]
-    ahead = ahead or _READ_AHEAD * batch_size
-    return _batches(
-        cache,
-        indices,
-        targets,
-        order=order,
-        reading=reading,
-        ahead=ahead,
-        batch_size=batch_size,
-        crop=crop,
-        augment=augment,
-        seed=seed,
-        epoch=epoch,
-        floats=floats,
-    )
+        order = order._replace(shown=order.shown[: len(indices) // batch_size * batch_size])
+    draws = {"augment": augment, "seed": seed, "epoch": epoch}
+    return _batches(cache, indices, targets, order, batch_size, crop, draws, floats)
 
 
 def ordered_batches(
@@ -79,61 +67,51 @@ def ordered_batches(
 
     For test-time augmentation, pass the ranges in `augment` and the number of the pass in `draw`.
     """
-    order = np.arange(len(indices))
-    return _batches(
-        cache,
-        indices,
-        targets,
-        order=order,
-        reading=order,
-        ahead=_READ_AHEAD * batch_size,
-        batch_size=batch_size,
-        crop=crop,
-        augment=augment,
-        seed=seed,
-        epoch=draw,
-        floats=floats,
-    )
+    in_order = np.arange(len(indices))
+    draws = {"augment": augment, "seed": seed, "epoch": draw}
+    order = Order(in_order, in_order, 0)
+    return _batches(cache, indices, targets, order, batch_size, crop, draws, floats)
 
 
-def epoch_order(
-    indices: np.ndarray, seed: int, epoch: int, chunk: int = 0
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return an epoch's order of positions in `indices`, their reading order, and the read-ahead.
+class Order(NamedTuple):
+    """Positions in `indices`: those to show, and all in the order in which they are read."""
+
+    shown: np.ndarray
+    read: np.ndarray
+    ahead: int  # images that are read ahead; 0: no preference
+
+
+def epoch_order(indices: np.ndarray, seed: int, epoch: int, chunk: int = 0) -> Order:
+    """Return the order in which an epoch shows and reads the images at `indices`.
 
     With chunks, groups of `chunk` neighbours in the cache are shuffled, then the images within each
     window of 256 groups: a batch mixes images from 256 parts of the cache, while the disk reads
-    1 MB at a time. The read-ahead is a number of images; 0 means no preference.
+    1 MB at a time.
     """
     random = np.random.default_rng([seed, epoch])
     if not chunk:
         order = random.permutation(len(indices))
-        return order, order, 0
+        return Order(order, order, 0)
     along = np.argsort(indices, kind="stable")
     starts = random.permutation(np.arange(0, len(indices), chunk))
-    reading = np.concatenate([along[start : start + chunk] for start in starts])
-    order, window = reading.copy(), chunk * _WINDOW_CHUNKS
-    for start in range(0, len(order), window):
-        random.shuffle(order[start : start + window])
-    return order, reading, window
+    read = np.concatenate([along[start : start + chunk] for start in starts])
+    shown, window = read.copy(), chunk * _WINDOW_CHUNKS
+    for start in range(0, len(shown), window):
+        random.shuffle(shown[start : start + window])
+    return Order(shown, read, window)
 
 
 def _batches(
     cache: Cache,
     indices: np.ndarray,
     targets: np.ndarray | None,
-    *,
-    order: np.ndarray,
-    reading: np.ndarray,
-    ahead: int,
+    order: Order,
     batch_size: int,
     crop: int | None,
-    augment: Augment,
-    seed: int,
-    epoch: int,
+    draws: dict,
     floats: bool,
 ) -> tf.data.Dataset:
-    """Return batches of the images at positions `order` of `indices`, read ahead in `reading`."""
+    """Return batches of the images in `order`; `draws` are the options of `augment.apply`."""
     indices, crop = np.asarray(indices), crop or cache.size
     if not len(indices):
         raise DataError("There are no images to make batches of; check the split and its filters.")
@@ -141,19 +119,21 @@ def _batches(
         raise DataError(f"There are {len(targets)} rows of targets for {len(indices)} images.")
     if crop > cache.size:
         raise DataError(f"Cannot crop {crop} px from the {cache.size} px images of {cache.folder}.")
-    steps = math.ceil(len(order) / batch_size)
-    whole = batch_size if len(order) % batch_size == 0 else None
+    shown, read, ahead = order
+    ahead = ahead or _READ_AHEAD * batch_size
+    steps = math.ceil(len(shown) / batch_size)
+    whole = batch_size if len(shown) % batch_size == 0 else None
 
     def cut(step: np.ndarray) -> np.ndarray:
         start = int(step) * batch_size
-        cache.will_need(indices[reading[start + ahead if step else 0 : start + ahead + batch_size]])
-        index = order[start : start + batch_size]
-        return apply(cache.images(indices[index]), crop, augment, seed, epoch, index)
+        cache.will_need(indices[read[start + ahead if step else 0 : start + ahead + batch_size]])
+        index = shown[start : start + batch_size]
+        return apply(cache.images(indices[index]), crop, index=index, **draws)
 
     # TensorFlow never releases a Python function of a graph, so give it one that holds no data.
     alive = weakref.ref(cut)
     with tf.device("CPU"):
-        positions = tf.constant(order)
+        positions = tf.constant(shown)
         by_position = None if targets is None else tf.constant(targets, tf.float32)
 
     def load(step):
