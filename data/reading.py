@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import os
 import re
 import zlib
@@ -67,11 +68,8 @@ def layout_error(
     if len(present) > rows:
         present[rows - 1 :] = [f"… and {len(present) - rows + 1:,} more"]
     width = max(map(len, expected))
-    for left, right in zip(
-        ["expected", *expected, *[""] * (len(present) - len(expected))],
-        ["found", *present, *[""] * (len(expected) - len(present))],
-        strict=True,
-    ):
+    table = itertools.zip_longest(["expected", *expected], ["found", *present], fillvalue="")
+    for left, right in table:
         message += f"\n  {left:<{width}}   {right}".rstrip()
     return DataError(message)
 
