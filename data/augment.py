@@ -167,8 +167,8 @@ def _cut_into(
 ) -> None:
     crop = windows.shape[1]
     top, left, flip = _corners(len(images[0]) - crop, augment, draws)
-    each = zip(images, top.tolist(), left.tolist(), flip.tolist(), windows, strict=True)
-    for image, y, x, mirrored, window in each:
+    windows_to_cut = zip(images, top.tolist(), left.tolist(), flip.tolist(), windows, strict=True)
+    for image, y, x, mirrored, window in windows_to_cut:
         cut = image[y : y + crop, x : x + crop]
         if mirrored:
             cv2.flip(cut, 1, window)  # into `windows`; a mirrored copy by NumPy is 10x slower

@@ -40,7 +40,7 @@ class Cache:
         if damaged:
             raise DataError(
                 f"{files[damaged[0]]} is damaged, missing or cut short; run the same command "
-                "again to prepare its images anew."
+                "again to repair it."
             )
         self._maps = [self._map(file, k) for k, file in enumerate(files)]
         self._shards = [

@@ -81,13 +81,11 @@ def _label_file(folder: Path) -> Path:
     """Return the label file; raise a DataError if it or one of the lists is missing."""
     choices = [folder / (name + ending) for name in LABEL_FILES for ending in ("", ".gz")]
     present = [path for path in choices if path.is_file()]
-    lacking = [] if present else [" or ".join(LABEL_FILES)]
-    lacking += [name for name in LISTS.values() if not (folder / name).is_file()]
-    if lacking:
+    absent = [] if present else [" or ".join(LABEL_FILES)]
+    absent += [name for name in LISTS.values() if not (folder / name).is_file()]
+    if absent:
         marks = [path.name for path in choices]
-        raise reading.layout_error(
-            folder, DATASET.title, " and no ".join(lacking), _EXPECTED, marks
-        )
+        raise reading.layout_error(folder, DATASET.title, " and no ".join(absent), _EXPECTED, marks)
     return present[0]
 
 
@@ -95,15 +93,17 @@ def _splits(names: pd.Series, folder: Path, label_file: Path, allow_missing: boo
     """Return the split of each image; raise a DataError where lists and label file disagree."""
     lists = {split: reading.read_list(folder / name) for split, name in LISTS.items()}
     listed = {split: names.isin(images).to_numpy() for split, images in lists.items()}
-    both = names[listed["train_val"] & listed["test"]].tolist()
-    if both:
-        raise DataError(f"Images are in both lists of {folder} ({len(both):,}), such as {both[0]}.")
-    neither = names[~(listed["train_val"] | listed["test"])]
-    if len(neither):
+    in_both = names[listed["train_val"] & listed["test"]].tolist()
+    if in_both:
         raise DataError(
-            f"{len(neither):,} of {len(names):,} images of {label_file} are in neither "
-            f"train_val_list.txt nor test_list.txt, such as {neither.iloc[0]} in line "
-            f"{neither.index[0]:,}; get the lists that belong to it."
+            f"Images are in both lists of {folder} ({len(in_both):,}), such as {in_both[0]}."
+        )
+    unlisted = names[~(listed["train_val"] | listed["test"])]
+    if len(unlisted):
+        raise DataError(
+            f"{len(unlisted):,} of {len(names):,} images of {label_file} are in neither "
+            f"train_val_list.txt nor test_list.txt, such as {unlisted.iloc[0]} in line "
+            f"{unlisted.index[0]:,}; get the lists that belong to it."
         )
     known = set(names)
     for split, images in lists.items():

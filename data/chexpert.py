@@ -190,12 +190,12 @@ def _read_csv(
 def _parsed(text: pd.Series, pattern: str, path: Path) -> pd.DataFrame:
     """Return patient, study and image of each path; raise a DataError at any other form."""
     parsed = text.str.extract(pattern)
-    odd = text[parsed["patient_id"].isna()]
-    if len(odd):
+    malformed = text[parsed["patient_id"].isna()]
+    if len(malformed):
         shape = "train/patient00001/study1" + "/view1_frontal.jpg" * ("image" in parsed)
         raise DataError(
-            f"{len(odd):,} of {len(text):,} rows of {path} name no image or study like {shape}, "
-            f"first {odd.iloc[0]} in line {odd.index[0]:,}; correct the file."
+            f"{len(malformed):,} of {len(text):,} rows of {path} name no image or study like "
+            f"{shape}, first {malformed.iloc[0]} in line {malformed.index[0]:,}; correct the file."
         )
     return parsed
 

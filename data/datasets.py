@@ -71,8 +71,8 @@ _CHESTXRAY14_POSITIVES = (
 )  # among 112,120 images
 
 DATASETS: dict[str, Dataset] = {
-    each.name: each
-    for each in (
+    record.name: record
+    for record in (
         Dataset(
             name="chestxray14",
             title="ChestX-ray14",

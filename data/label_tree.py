@@ -128,9 +128,9 @@ def cut(tree: Tree, levels: int) -> Tree:
     level = ancestors.sum(axis=1)  # 1 at a root
     parents = []
     for label in range(len(tree)):
-        above = [int(each) for each in np.flatnonzero(ancestors[label]) if each != label]
-        kept = [each for each in above if level[each] < min(level[label], levels)]
-        parents.append(max(kept, key=lambda each: level[each], default=-1))
+        above = [int(index) for index in np.flatnonzero(ancestors[label]) if index != label]
+        kept = [index for index in above if level[index] < min(level[label], levels)]
+        parents.append(max(kept, key=lambda index: level[index], default=-1))
     return tuple(parents)
 
 
@@ -238,8 +238,8 @@ def parents_among(names: Sequence[str]) -> np.ndarray:
 
     A label whose parent is not among `names` becomes a child of its nearest ancestor that is.
     """
-    exact = [each for each in HIERARCHIES.values() if list(each[0]) == list(names)]
-    wider = [each for each in HIERARCHIES.values() if set(each[0]) >= set(names)]
+    exact = [pair for pair in HIERARCHIES.values() if list(pair[0]) == list(names)]
+    wider = [pair for pair in HIERARCHIES.values() if set(pair[0]) >= set(names)]
     if not (exact or wider):
         return np.zeros((len(names), len(names)))
     order, tree = (exact or wider)[0]

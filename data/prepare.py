@@ -129,11 +129,11 @@ class Shard:
 def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
     """Return the shards to prepare; print a message if some of them were finished before."""
     notes = [shard.note(folder) for shard in shards]
-    noted = [shard for shard, note in zip(shards, notes, strict=True) if note]
+    finished = [shard for shard, note in zip(shards, notes, strict=True) if note]
     damaged = damaged_shards(
-        [folder / shard.name for shard in noted], [note["crc32"] for note in notes if note]
+        [folder / shard.name for shard in finished], [note["crc32"] for note in notes if note]
     )
-    intact = {shard.name for shard in noted} - {noted[position].name for position in damaged}
+    intact = {shard.name for shard in finished} - {finished[position].name for position in damaged}
     missing = [shard for shard in shards if shard.name not in intact]
     lost = [shard.name for shard in missing if shard.name in _finished_before(folder)]
     if lost:

@@ -59,9 +59,9 @@ def layout_error(
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
     if archives:
         message += f" Extract {_some(archives)} first."
-    for near in [*subfolders(folder), folder.absolute().parent]:
-        if any((near / mark).exists() for mark in marks):
-            message += f" Did you mean {near}?"
+    for candidate in [*subfolders(folder), folder.absolute().parent]:
+        if any((candidate / mark).exists() for mark in marks):
+            message += f" Did you mean {candidate}?"
             break
     present = [entry.name + "/" * is_folder(entry) for entry in entries] or ["(nothing)"]
     rows = max(len(expected), 6)
@@ -94,9 +94,9 @@ def read_table(
         raise DataError(
             f"{path} has no column {_some(lacking)}; its columns are {_some(header, 30)}."
         )
-    if twice := sorted({name for name in names if name in wanted and names.count(name) > 1}):
+    if repeated := sorted({name for name in names if name in wanted and names.count(name) > 1}):
         raise DataError(
-            f"{path} has the column {_some(twice)} more than once; delete the one that is wrong."
+            f"{path} has the column {_some(repeated)} more than once; delete the one that is wrong."
         )
     if not rows:
         raise DataError(f"{path} has no rows; get it again.")
@@ -274,10 +274,10 @@ def label_values(
 
 def check_unique(names: pd.Series, path: Path) -> None:
     """Raise a DataError if an image is listed more than once."""
-    again = names[names.duplicated()]
-    if len(again):
-        where = f", again in line {again.index[0]:,}" if again.index.name == "line" else ""
-        different = again.unique().tolist()
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        where = f", again in line {repeated.index[0]:,}" if repeated.index.name == "line" else ""
+        different = repeated.unique().tolist()
         raise DataError(
             f"{path} lists images more than once ({len(different):,}): {_some(different)}{where}; "
             "keep one row per image."

@@ -89,8 +89,8 @@ class Canvas:
         dy = ((np.arange(low[1], high[1], dtype=np.float32) + 0.5) / self.side - center[1])[:, None]
         cos, sin = np.cos(angle), np.sin(angle)
         along = (cos / radii[0] * dx).astype(np.float32) + (sin / radii[0] * dy).astype(np.float32)
-        beside = (cos / radii[1] * dy).astype(np.float32) - (sin / radii[1] * dx).astype(np.float32)
-        squared = along * along + beside * beside
+        across = (cos / radii[1] * dy).astype(np.float32) - (sin / radii[1] * dx).astype(np.float32)
+        squared = along * along + across * across
         mask[low[1] : high[1], low[0] : high[0]] = np.exp(
             -0.7 * squared ** np.float32(1 + 4 * hard)
         )
