@@ -66,9 +66,8 @@ def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
     patients = reading.texts(table, "Patient ID", path)
     patients = patients.str.replace(r"^0*(\d+)(?:\.0*)?$", r"\1", regex=True)
     in_name = names.str.extract(r"^0*(\d+)_\d+\.", expand=False)
-    wrong = (in_name.notna() & (in_name != patients)).to_numpy()
-    if wrong.any():
-        first = int(wrong.argmax())
+    first = reading.first_true(in_name.notna() & (in_name != patients))
+    if first is not None:
         raise DataError(
             f"{path} gives the image {names.iloc[first]} to patient {patients.iloc[first]} in line "
             f"{names.index[first]:,}, but its name says patient {in_name.iloc[first]}; correct "

@@ -205,9 +205,8 @@ def _check_path(
 ) -> None:
     """Raise a DataError if a path contradicts the split of its CSV or the view in its row."""
     named = text.str.extract(r"(?:^|/)(train|valid|val|test)/patient", expand=False)
-    wrong = (named.notna() & ~named.isin(_FOLDERS[split])).to_numpy()
-    if wrong.any():
-        first = int(wrong.argmax())
+    first = reading.first_true(named.notna() & ~named.isin(_FOLDERS[split]))
+    if first is not None:
         raise DataError(
             f"{path} is read as the split {split}, but line {text.index[first]:,} names "
             f"{text.iloc[first]}; give each CSV the name of its own split."
@@ -215,9 +214,8 @@ def _check_path(
     if "image" in parsed and "Frontal/Lateral" in table:
         view = parsed["image"].str.extract(r"_(frontal|lateral)", expand=False).str.capitalize()
         stated = table["Frontal/Lateral"].str.strip().str.capitalize()
-        wrong = (view.notna() & stated.notna() & (view != stated)).to_numpy()
-        if wrong.any():
-            first = int(wrong.argmax())
+        first = reading.first_true(view.notna() & stated.notna() & (view != stated))
+        if first is not None:
             raise DataError(
                 f"{path} calls the image {text.iloc[first]} {stated.iloc[first]} "
                 f"in line {text.index[first]:,}, but its name says otherwise; correct it."

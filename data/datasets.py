@@ -42,12 +42,14 @@ class Dataset:
     @property
     def read(self) -> "Callable[..., pd.DataFrame]":
         """Return the reader: read(folder, allow_missing=False, **its own options) -> frame."""
-        return pkgutil.resolve_name(self.reader)
+        reader: Callable[..., pd.DataFrame] = pkgutil.resolve_name(self.reader)
+        return reader
 
     @property
     def write_layout(self) -> "Callable[..., list[Shot]]":
         """Return the function that writes the phantoms' label files and plans their images."""
-        return pkgutil.resolve_name(self.layout)
+        layout: Callable[..., list[Shot]] = pkgutil.resolve_name(self.layout)
+        return layout
 
     @property
     def hierarchy_labels(self) -> tuple[str, ...]:

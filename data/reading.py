@@ -239,13 +239,19 @@ def texts(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
             f"{table.index[int(blank.argmax())]:,}."
         )
     column_texts = table[column].astype(str).str.strip()
-    stray = column_texts.str.contains('"', regex=False).to_numpy()
-    if stray.any():
+    stray = first_true(column_texts.str.contains('"', regex=False))
+    if stray is not None:
         raise DataError(
             f"{path} has a stray quotation mark in column {column}, line "
-            f"{table.index[int(stray.argmax())]:,}: {column_texts.iloc[int(stray.argmax())]}."
+            f"{table.index[stray]:,}: {column_texts.iloc[stray]}."
         )
     return column_texts
+
+
+def first_true(rows: pd.Series | np.ndarray) -> int | None:
+    """Return the position of the first true value; None if there is none."""
+    values = np.asarray(rows, bool)
+    return int(values.argmax()) if values.any() else None
 
 
 def label_values(
