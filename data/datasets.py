@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class Dataset:
     """A released dataset: its reader, labels, size and prevalences, and its phantom layout."""
 
-    name: str  # of flags, folders and files
-    title: str  # of tables and pages
+    name: str  # in flags, folders and files
+    title: str  # in tables and pages
     reader: str  # module:function of the reader
     layout: str  # module:function that writes the phantoms' label files
     labels: tuple[str, ...]  # the released findings, in the order of every array
     tree: Tree | None  # over `labels`; None where the labels were released flat
-    closed: bool  # as released, every positive label has positive ancestors
+    closed: bool  # True if every released positive label has positive ancestors
     hierarchy: str  # the key in label_tree.HIERARCHIES for Chen's method and for the phantoms
     complete: Mapping[str, int] = field(hash=False)  # images per released split, as published
     images: int  # of all splits

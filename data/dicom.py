@@ -44,7 +44,7 @@ def pixels(path, data: bytes) -> np.ndarray:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BadImage(path, f"is DICOM that cannot be decoded: {reason}") from error
     gray = np.clip((shown - low) / max(high - low, 1e-9), 0, 1) * 255
-    if kind == "MONOCHROME1":  # the smallest value is white
+    if kind == "MONOCHROME1":  # small values are white
         gray = 255 - gray
     return gray.round().astype(np.uint8)
 

@@ -42,6 +42,7 @@ def unlike_radiograph(path) -> str:
 
 
 def _unlike(path, content: bytes, gray: np.ndarray) -> str:
+    """Return why the decoded file cannot be a gray chest radiograph; "" if it may be one."""
     height, width = gray.shape
     if min(height, width) < SMALLEST:
         return f"has {width} x {height} pixels; at least {SMALLEST} are needed on each side"
@@ -49,9 +50,8 @@ def _unlike(path, content: bytes, gray: np.ndarray) -> str:
         return f"has {width} x {height} pixels, which is not the shape of a chest radiograph"
     if _may_be_coloured(content):
         image = _decoded(path, content, cv2.IMREAD_UNCHANGED)
-        if (
-            image.ndim == 3 and image.shape[2] >= 3
-        ):  # gray images are often stored as three equal channels
+        # gray images are often stored as three equal channels
+        if image.ndim == 3 and image.shape[2] >= 3:
             channels = image[..., :3].astype(np.float32) / np.iinfo(image.dtype).max
             if (np.ptp(channels, axis=2) > COLOURED).mean() > COLOURED_SHARE:
                 return "is in colour; radiographs are gray"

@@ -1,4 +1,4 @@
-"""Writes tfa.npz with tensorflow-addons 0.23.0; see README.md for the environment it needs."""
+"""Write tfa.npz with tensorflow-addons 0.23.0; see README.md for the environment it needs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DEGREES, SCALE, SHEAR = 7.0, 1.02, 5 / 224
 
 
 def picture() -> np.ndarray:
-    """Smooth waves and a few sharp edges, 0 to 255."""
+    """Return smooth waves and a few sharp edges, 0 to 255."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     waves = 128 + 50 * np.sin(x / 3.1 + y / 7.3) + 40 * np.cos(y / 2.7 - x / 11.0)
     waves[10:16, 22:30] = 250
