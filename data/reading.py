@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def read_table(
     content = _read_text(path)
     written = _rows(path, content)
     header_line, header = next(written)
-    rows = [_shape(*row) for row in written]
+    rows = [(line, len(fields), fields[-1]) for line, fields in written]
     _check_widths(path, header, rows)
     names = [name.strip() for name in header]
     wanted = {*text, *values, *optional}
@@ -100,7 +100,7 @@ def read_table(
         )
     if not rows:
         raise DataError(f"{path} has no rows; get it again.")
-    lines, width = [row.line for row in rows], rows[0].width
+    lines, width = [line for line, *_ in rows], rows[0][1]
     positions = [position for position, name in enumerate(names) if name in wanted]
     try:
         table = pd.read_csv(
@@ -126,9 +126,9 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
 
     Raise a DataError if a row has another number of fields than the header.
     """
-    rows = list(_rows(path, _read_text(path)))
-    _check_widths(path, rows[0][1], [_shape(*row) for row in rows[1:]])
-    return rows
+    (header_line, header), *rows = _rows(path, _read_text(path))
+    _check_widths(path, header, [(line, len(fields), fields[-1]) for line, fields in rows])
+    return [(header_line, header), *rows]
 
 
 def _read_text(path: Path) -> str:
@@ -177,37 +177,23 @@ def _rows(path: Path, content: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} is empty; get it again.")
 
 
-class _Shape(NamedTuple):
-    """The number of fields in a row, which is all that the width check needs of a large file."""
-
-    line: int
-    width: int
-    ends_blank: bool
-
-
-def _shape(line: int, fields: list[str]) -> _Shape:
-    return _Shape(line, len(fields), not fields[-1].strip())
-
-
-def _check_widths(path: Path, header: list[str], rows: list[_Shape]) -> None:
+def _check_widths(path: Path, header: list[str], rows: list[tuple[int, int, str]]) -> None:
     """Raise a DataError at the first row with another number of fields than the header.
 
-    A comma may end every line, the header alone, or every line but the header.
+    `rows` are (line, number of fields, last field). A comma may end every line, the header alone,
+    or every line but the header.
     """
-    widths = {row.width for row in rows}
-    if widths == {len(header) + 1} and all(row.ends_blank for row in rows):
+    widths = {width for _, width, _ in rows}
+    if widths == {len(header) + 1} and not any(last.strip() for *_, last in rows):
         return
-    if (
-        len(widths) == 1
-        and max(widths) <= len(header)
-        and not any(name.strip() for name in header[max(widths) :])
-    ):
+    narrower = len(widths) == 1 and max(widths) <= len(header)
+    if narrower and not any(name.strip() for name in header[max(widths) :]):
         return
-    for row in rows:
-        if row.width != len(header):
-            count = "1 field" if row.width == 1 else f"{row.width} fields"
+    for line, width, _ in rows:
+        if width != len(header):
+            count = "1 field" if width == 1 else f"{width} fields"
             raise DataError(
-                f"{path} has {count} in line {row.line:,}, but its header has {len(header)}; "
+                f"{path} has {count} in line {line:,}, but its header has {len(header)}; "
                 "correct that line, or get the file again."
             )
 
