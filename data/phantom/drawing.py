@@ -70,10 +70,10 @@ def _density(shot: Shot, size: int, seed: int, drawn_as: dict[str, str]):
             RESHAPE[look](shape, np.random.default_rng([*streams[label], 1]), strength)
     film = Film(shape, max(size, WORKING_SIDE))
     benign(film, np.random.default_rng([seed, ANATOMY, shot.patient, 1]))
-    masks = [
-        (label, PAINT[drawn_as.get(label, label)](film, np.random.default_rng(streams[label]), s))
-        for label, s in shot.findings
-    ]
+    masks = []
+    for label, strength in shot.findings:
+        paint = PAINT[drawn_as.get(label, label)]
+        masks.append((label, list(paint(film, np.random.default_rng(streams[label]), strength))))
     return film.density(), masks
 
 

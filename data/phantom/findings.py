@@ -1,7 +1,7 @@
 """The signature of each finding, by label, and its box in the finished image.
 
 `RESHAPE[label](shape, rng, strength)` changes a Shape before the chest is drawn, and
-`PAINT[label](film, rng, strength)` adds to the layers and returns a mask per focal lesion, none for
+`PAINT[label](film, rng, strength)` adds to the layers and gives a mask per focal lesion, none for
 a diffuse finding. Strength is about 1; a subtle finding has less.
 """
 
@@ -59,7 +59,6 @@ def _on_bone(film: Film, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fracture(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.integers(2, 6)):
         point, along = _on_bone(film, rng)
         across = along[::-1] * (-1, 1)
@@ -68,20 +67,17 @@ def fracture(film: Film, rng: Rng, strength: float) -> Masks:
         stump = film.lines([[shifted, shifted + 0.035 * along]], 0.017, 0.002)
         callus = film.blob(point - 0.016 * along, (0.028, 0.022), np.arctan2(*along[::-1]), 0.4)
         film.extra += np.float32(strength) * (0.13 * stump + 0.2 * callus - 0.14 * gap)
-        masks.append(np.maximum(stump, callus))
-    return masks
+        yield np.maximum(stump, callus)
 
 
 def bone_lesion(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.integers(2, 5)):
         point, along = _on_bone(film, rng)
         radii = (rng.uniform(0.028, 0.045), rng.uniform(0.018, 0.025))
         mask = film.blob(point, radii, np.arctan2(*along[::-1]), 0.5)
         lytic = rng.random() < 0.3
         film.extra += np.float32(strength * (-0.17 if lytic else 0.3)) * mask
-        masks.append(mask)
-    return masks
+        yield mask
 
 
 def devices(film: Film, rng: Rng, strength: float) -> Masks:

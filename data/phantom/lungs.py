@@ -1,12 +1,14 @@
 """Findings of the lungs and the pleura: how they paint the film and reshape the chest."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from data.phantom.anatomy import Film, Lung, Shape
 from data.phantom.film import curve
 
 Rng = np.random.Generator
-Masks = list[np.ndarray]  # one per focal lesion
+Masks = Iterable[np.ndarray]  # one per focal lesion
 
 
 def either(rng: Rng) -> int:
@@ -40,15 +42,13 @@ def on_air(film: Film, mask: np.ndarray) -> np.ndarray:
 
 
 def nodule(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         radius = rng.uniform(0.017, 0.03)
         mask = film.blob(
             spot(film, rng), (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, 3), 0.35
         )
         film.opacify(mask, strength * rng.uniform(0.6, 0.8))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def mass(film: Film, rng: Rng, strength: float) -> Masks:
@@ -62,13 +62,11 @@ def mass(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def granuloma(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.choice([1, 2, 3, 3, 5])):  # small, and white with calcium
         radius = rng.uniform(0.012, 0.018)
         mask = film.blob(spot(film, rng), (radius, radius), hard=0.6)
         film.extra += np.float32(strength * rng.uniform(0.3, 0.42)) * mask
-        masks.append(mask)
-    return masks
+        yield mask
 
 
 def lung_lesion(film: Film, rng: Rng, strength: float) -> Masks:
@@ -85,7 +83,6 @@ def pleural_mass(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def hilar(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for side in sides(rng, 0.45):
         at = film.lungs[side].hilum + np.array([(-0.022, 0.022)[side], 0])
         mask = film.blob(at, (0.05, 0.07), rng.uniform(-0.3, 0.3), 0.3)
@@ -93,8 +90,7 @@ def hilar(film: Film, rng: Rng, strength: float) -> Masks:
             lump = at + rng.normal(0, 0.03, 2)
             mask = np.maximum(mask, film.blob(lump, (0.035, 0.032), hard=0.5))
         film.opacify(mask, 0.75 * strength)
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 # Filled air spaces.
@@ -120,21 +116,17 @@ def consolidation(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def pneumonia(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.choice([1, 2, 2, 3])):
         mask = _patch(film, rng, rng.uniform(0.075, 0.12), 0.04)
         film.opacify(mask, strength * rng.uniform(0.55, 0.72))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def infiltration(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for _ in range(rng.choice([1, 2, 2])):
         mask = _patch(film, rng, rng.uniform(0.1, 0.16), 0.025)
         film.opacify(mask, strength * rng.uniform(0.36, 0.52))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def haze(film: Film, rng: Rng, strength: float) -> Masks:
@@ -165,7 +157,7 @@ def edema_shape(shape: Shape, rng: Rng, strength: float) -> None:
 
 def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
     """Draw plates across the lower zone of the lung that lost volume."""
-    side, masks = int(np.argmax(film.shape.thorax.lost)), []
+    side = int(np.argmax(film.shape.thorax.lost))
     for _ in range(rng.choice([1, 2, 2, 3])):
         start = film.lungs[side].at(rng.uniform(0.1, 0.35), rng.uniform(0.72, 0.97))
         turn, length = rng.uniform(-0.35, 0.2), rng.uniform(0.12, 0.2)
@@ -173,8 +165,7 @@ def atelectasis(film: Film, rng: Rng, strength: float) -> Masks:
         plate = curve([start, start + 0.5 * step + rng.normal(0, 0.006, 2), start + step])
         mask = film.lines([plate], rng.uniform(0.012, 0.022), 0.003)
         film.opacify(mask, strength * rng.uniform(0.45, 0.7))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def _shrink(shape: Shape, side: int, amount: float) -> None:
@@ -248,7 +239,6 @@ def pneumothorax(film: Film, rng: Rng, strength: float) -> Masks:
 
 
 def effusion(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for side in sides(rng, 0.35):
         lung, height = film.lungs[side], rng.uniform(0.06, 0.36) * (0.3 + 0.7 * strength)
         high, low = border(lung, 1 - height, 1)[0], lung.inner[-1]
@@ -260,39 +250,35 @@ def effusion(film: Film, rng: Rng, strength: float) -> Masks:
         under = np.array([(low[0], 1.0), (out, 1.0), (out, high[1] - 0.01)])
         mask = film.area(np.vstack([surface, under]), 0.006)
         film.opacify(mask, 0.4 + 0.5 * min(strength, 1))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def pleural_thickening(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for side in sides(rng, 0.4):
         start = rng.choice([0.0, rng.uniform(0.1, 0.6)])  # an apical cap, or a band on the wall
         line = border(film.lungs[side], start, min(1, start + rng.uniform(0.25, 0.45)), 0.02)
         mask = film.lines([line], rng.uniform(0.032, 0.055), 0.004)
         film.opacify(mask, strength * rng.uniform(0.8, 1.0))
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def pleural_fibrosis(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = pleural_thickening(film, rng, strength)
+    yield from pleural_thickening(film, rng, strength)
     angle = film.lungs[either(rng)].outer[-1]  # and a blunt costophrenic angle
     blunt = film.blob(angle, (0.05, 0.055), hard=0.3)
     film.opacify(blunt, 0.75 * strength)
-    return [*masks, on_air(film, blunt)]
+    yield on_air(film, blunt)
 
 
 def pleural_other(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = pleural_thickening(film, rng, strength)
+    yield from pleural_thickening(film, rng, strength)
     for _ in range(rng.integers(3, 7)):  # calcified plaques, seen face on
         mask = film.blob(
             spot(film, rng, (0.4, 0.95)), rng.uniform(0.02, 0.045, 2), rng.uniform(0, 3), 0.7
         )
         mask *= film.cloud(rng, 0.015) > 0.35
         film.extra += np.float32(0.22 * strength) * mask
-        masks.append(mask)
-    return masks
+        yield mask
 
 
 # Scars.
@@ -330,15 +316,13 @@ def _strands(film: Film, rng: Rng, center, count: int, length: float, toward=Non
 
 
 def scarring(film: Film, rng: Rng, strength: float) -> Masks:
-    masks = []
     for side in sides(rng, 0.4):
         lung = film.lungs[side]
         center = lung.at(rng.uniform(0.35, 0.8), rng.uniform(0.06, 0.25))
         mask = _strands(film, rng, center, int(rng.integers(5, 9)), 0.13, lung.hilum)
         film.opacify(mask, strength * rng.uniform(0.42, 0.6))
         film.opacify(film.blob(center, (0.07, 0.045), hard=0.1), 0.4 * strength)
-        masks.append(on_air(film, mask))
-    return masks
+        yield on_air(film, mask)
 
 
 def distortion(film: Film, rng: Rng, strength: float) -> Masks:
