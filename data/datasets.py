@@ -17,8 +17,6 @@ from data.label_tree import Tree
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data.phantom.layouts import Shot
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -46,9 +44,9 @@ class Dataset:
         return reader
 
     @property
-    def write_layout(self) -> "Callable[..., list[Shot]]":
-        """Return the function that writes the phantoms' label files and plans their images."""
-        layout: Callable[..., list[Shot]] = pkgutil.resolve_name(self.layout)
+    def write_layout(self) -> Callable[..., list]:
+        """Return the function that writes the phantoms' label files and returns their `Shot`s."""
+        layout: Callable[..., list] = pkgutil.resolve_name(self.layout)
         return layout
 
     @property

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import safefiles
 from data import DataError, template_crop
 from data import prepare as module
 from data.cache import Cache
@@ -34,7 +35,7 @@ paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png")
 print("started", flush=True)
 try:
     print(prepare(root, paths, out, 64, shard_images=8, workers=2))
-except DataError as error:
+except safefiles.UserError as error:
     sys.exit(str(error))
 """
 
@@ -346,7 +347,7 @@ def test_an_unwritable_path_is_one_sentence(films, tmp_path):
     root, names = films
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(
-        DataError, match=r"cannot be written .Not a directory.: .* choose another folder"
+        safefiles.UserError, match=r"cannot be written .Not a directory.: .* choose another folder"
     ):
         prepare(root, names, tmp_path / "file" / "cache", 64, progress=False)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import safefiles
 from data import DataError, chestxray14, splits
 
 
@@ -173,7 +174,7 @@ def test_a_split_file_of_other_images_is_refused(tmp_path, text, message):
 
 def test_an_unwritable_path_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"split.csv cannot be written"):
+    with pytest.raises(safefiles.UserError, match=r"split.csv cannot be written"):
         splits.save(frame_of([1]), tmp_path / "file" / "split.csv")
 
 
@@ -218,7 +219,7 @@ def test_the_chexnet_split_by_hand_and_its_refusals():
 
     split = splits.chexnet(frame_with("1", "10", "12", "1"))
     assert split["split"].tolist() == ["train", "test", "val", "train"]
-    with pytest.raises(DataError, match="1 to 30805; this data has 2 others, such as A-1: choose"):
+    with pytest.raises(DataError, match="1 to 30805; this data has 2 others, such as A-1; choose"):
         splits.chexnet(frame_with("1", "10", "12", "A-1", "30806"))
     with pytest.raises(
         DataError, match="Of the 2 patients here the CheXNet split puts none into v"
