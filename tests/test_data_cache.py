@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-import safefiles
 from data import DataError, cache
 from data.cache import Cache
 from data.prepare import prepare
+from safefiles import UserError
 
 COUNT = 21
 
@@ -159,9 +159,7 @@ def test_a_blocking_folder_is_named_and_foreign_files_are_kept(films, tmp_path):
     shard = next(folder.glob("00001*.npy"))
     shard.unlink()
     shard.mkdir()
-    with pytest.raises(
-        safefiles.UserError, match=rf"{shard} cannot be written .*a folder has its name"
-    ):
+    with pytest.raises(UserError, match=rf"{shard} cannot be written .*a folder has its name"):
         prepared(root, names, tmp_path / "cache")
     shard.rmdir()
     os.utime(root / names[0], ns=(1, 1))
@@ -171,9 +169,7 @@ def test_a_blocking_folder_is_named_and_foreign_files_are_kept(films, tmp_path):
     assert len(list(folder.glob("0*.npy"))) == 3  # the shard of the former file time is gone
     (folder / "index.json").unlink()
     (folder / "index.json").mkdir()
-    with pytest.raises(
-        safefiles.UserError, match=r"index.json cannot be written .*move that folder away"
-    ):
+    with pytest.raises(UserError, match=r"index.json cannot be written .*move that folder away"):
         prepared(root, names, tmp_path / "cache")
 
 

@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Prepare argv[1] into argv[2] at 64 px, 8 images per shard; print a line before the work starts.
 SCRIPT = """
 import sys
-from data import DataError
+import safefiles
 from data.prepare import prepare
 from pathlib import Path
 root, out = map(Path, sys.argv[1:])
