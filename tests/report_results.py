@@ -1,6 +1,5 @@
-"""A results folder as the scripts write it, made from the published numbers, for the report."""
+"""Write a results folder as the scripts do, made from the published numbers, for the report."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import pandas as pd
 
 from evaluation import claims, figures, published, tables
 from evaluation.predictions import Predictions, save
+from reproduce.engine import state
 from reproduce.report import __main__ as report
 
 HOSTILE = "<script>alert('row')</script>"
 COMMIT = "0123456789ab"
+UNFINISHED = "BR-leaf/seed-0-1a2b3c4d"  # a run's folder; those of earlier versions are seed-0
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"
  width="90pt" height="60pt" viewBox="0 0 90 60" onload="alert(1)"><style>*{color:red}</style>
 <script>alert(2)</script><defs><path id="m" d="M 0.123456 1
@@ -21,13 +22,15 @@ L 2 3.98765"/><clipPath id="c"><rect width="9" height="9"/></clipPath></defs>
 <image xlink:href="http://example.org/x.png"/><text>AUC &lt;b&gt;</text></svg>"""
 
 
-def write_run(folder: Path, row: str, ids=("a", "b"), finished=True) -> None:
+def write_run(folder: Path, row: str, ids=("a", "b"), finished=True, **recorded) -> None:
+    """Write a run's folder; `recorded` replaces facts of its config.json."""
     folder.mkdir(parents=True)
-    sets = {"sets": {"train": 8, "val": 2, "test": len(ids)}}
-    settings = {"row": row, "seed": 7, "epochs": 3, "data": sets}
+    sets = {"train": 8, "val": 2, "test": len(ids)}
+    settings = {"row": row, "seed": 7, "fit": {"epochs": 3}, "data": {"sets": sets}}
     made = {"commit": COMMIT, "host": "bench", "machine": "x86_64, 2 cores", "device": "cpu"}
     made |= {"started": "2026-01-02 10:00:00", "command": f"x --rows '{row}'"}
-    (folder / "config.json").write_text(json.dumps({"settings": settings, "provenance": made}))
+    record = {"settings": settings, "recipe": {}, "sessions": [made]}
+    state.write_record(folder, record | recorded)
     (folder / "history.csv").write_text("epoch,seconds\n1,20\n2,21\n")
     if finished:
         numbers = np.zeros((len(ids), 1), np.float32)
@@ -40,14 +43,17 @@ def folder_of(row: str) -> str:
 
 
 def values_of(rows, labels: dict[str, float]) -> pd.DataFrame:
-    """values.csv: every row has these AUCs."""
+    """Return values.csv, in which every row has these AUCs."""
     cells = [(row, label, value) for row in rows for label, value in labels.items()]
     frame = pd.DataFrame(cells, columns=["row", "group", "value"]).assign(metric="AUC")
     return frame.assign(low=frame["value"] - 0.01, high=frame["value"] + 0.01, note="")
 
 
 def write_set(folder: Path, ran: dict, reason=None, ids=("a", "b"), off=0.0) -> pd.DataFrame:
-    """Runs of `ran` (our row -> the printed one), their numbers `off` the printed, +-0.01."""
+    """Write runs of `ran` (our row -> the printed one) and tables of their numbers.
+
+    Our numbers differ from the printed ones by `off`, and their intervals reach 0.01 to each side.
+    """
     printed = published.load(folder.parent.name)
     of_rows = [printed[printed["row"] == row].assign(row=our) for our, row in ran.items()]
     ours = pd.concat(of_rows).drop_duplicates(published.CELL)
@@ -64,7 +70,7 @@ def write_set(folder: Path, ran: dict, reason=None, ids=("a", "b"), off=0.0) -> 
 
 
 def write_results(folder: Path) -> Path:
-    """Real, drawn, unfinished and broken results, and the page of them."""
+    """Write real, synthetic, unfinished and broken results, and their page."""
     real = folder / "chen2019" / "plco"
     ran = {"HLCP": "HLCP", "HLUP-finetune": "HLUP-finetune", HOSTILE: "BR-all"}
     side = write_set(real, ran, off=0.002)
@@ -74,14 +80,14 @@ def write_results(folder: Path) -> Path:
     tables.to_csv(checked, real / "claims.csv")
     (real / "figure-3.svg").write_text(SVG)
     (real / "notes.csv").write_text(f'label,auc\n"{HOSTILE}",0.123456\nNA,1\n')
-    write_run(real / "BR-leaf" / "seed-0", "BR-leaf", finished=False)
+    write_run(real / UNFINISHED, "BR-leaf", finished=False)
     for paper, rows, ids in (
         ("ge2018", ("R18", "D121"), ("a", "b")),
         ("mo2019", ("DenseNet121 proposed loss", "ResNet-50 weighted CE"), ("b", "c")),
     ):
-        drawn = folder / paper / "chestxray14-phantoms"
-        write_set(drawn, {row: row for row in rows}, "drawn phantoms", ids, -0.2)
-        (drawn / "roc.svg").write_text(SVG)
+        phantoms = folder / paper / "chestxray14-phantoms"
+        write_set(phantoms, {row: row for row in rows}, "drawn phantoms", ids, -0.2)
+        (phantoms / "roc.svg").write_text(SVG)
     broken = folder / "pham2019" / "chexpert"
     write_run(broken / "Ignore" / "seed-0", "Ignore")
     (broken / "table.csv").write_text('table,row\n"Table 1')
@@ -94,7 +100,7 @@ def write_results(folder: Path) -> Path:
 
 
 def write_evidence(folder: Path) -> None:
-    """What `rescore evidence` leaves: a page in Markdown, its tables and a figure of Matplotlib."""
+    """Write what `rescore evidence` writes: Markdown, a table and a figure of Matplotlib."""
     groups = {"by": "sex", "subgroup": ["female", "male"], "group": "mean", "metric": "AUC"}
     lines = groups | {"value": [0.8, 0.7], "low": 0.6, "high": 0.9, "positives": 9, "images": 20}
     frame = pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""The page is always made: each damaged file is named on it, failed rows and sessions are shown."""
+"""The page is always written, names each damaged file, and shows failed rows and sessions."""
 
 import html
 import json
@@ -12,9 +12,10 @@ import pytest
 
 import safefiles
 from reproduce import RunError
+from reproduce.engine import state
 from reproduce.report import __main__ as report
 from reproduce.report import grids, page, results_folder
-from tests.report_results import write_results, write_run
+from tests.report_results import UNFINISHED, write_results, write_run
 
 RUN = "chen2019/plco/HLCP/seed-0"
 
@@ -49,25 +50,37 @@ def test_a_table_cut_anywhere_is_named(results, name):
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        (f"{RUN}/history.csv", b"", f"{RUN}: history.csv cannot be read (it is empty)"),
-        (f"{RUN}/history.csv", b"\x00\xff" * 50, f"{RUN}: history.csv cannot be read"),
-        (f"{RUN}/history.csv", b"epoch\n1\n", "history.csv cannot be read (no column seconds)"),
-        (f"{RUN}/history.csv", b"epoch,seconds\n1,x\n", f"{RUN}: history.csv cannot be read"),
-        (f"{RUN}/config.json", b'{"settings": {"row": "x"}, "provenance": 3}', "was made with"),
-        (f"{RUN}/config.json", b'{"settings": {"row": "x", "data": 3}}', "which images"),
-        (f"{RUN}/config.json", b'{"settings": 3}', "it holds no settings"),
-        (f"{RUN}/config.json", b"[]", "it holds no settings"),
-        (f"{RUN}/config.json", b"[" * 100_000, f"{RUN}: config.json cannot be read"),
-        (f"{RUN}/config.json", b"\xff\xfe", f"{RUN}: config.json cannot be read"),
-        (f"{RUN}/predictions.npz", b"", f"{RUN}: predictions.npz cannot be read"),
-        (f"{RUN}/predictions.npz", b"PK\x03\x04" + b"x" * 99, f"{RUN}: predictions.npz cannot"),
+        (f"{RUN}/history.csv", b"", f"{RUN}/history.csv cannot be read (it is empty)"),
+        (f"{RUN}/history.csv", b"\x00\xff" * 50, f"{RUN}/history.csv cannot be read"),
+        (
+            f"{RUN}/history.csv",
+            b"epoch\n1\n",
+            "history.csv cannot be read (it has no column seconds)",
+        ),
+        (f"{RUN}/history.csv", b"epoch,seconds\n1,x\n", f"{RUN}/history.csv cannot be read"),
+        (
+            f"{RUN}/config.json",
+            b'{"settings": {"row": "x"}, "provenance": 3}',
+            f"{RUN}/config.json is damaged",
+        ),
+        (
+            f"{RUN}/config.json",
+            b'{"settings": {"row": "x", "data": 3}}',
+            f"{RUN}/config.json is damaged",
+        ),
+        (f"{RUN}/config.json", b'{"settings": 3}', f"{RUN}/config.json is damaged"),
+        (f"{RUN}/config.json", b"[]", f"{RUN}/config.json is damaged"),
+        (f"{RUN}/config.json", b"[" * 100_000, f"{RUN}/config.json cannot be read"),
+        (f"{RUN}/config.json", b"\xff\xfe", f"{RUN}/config.json is damaged"),
+        (f"{RUN}/predictions.npz", b"", f"{RUN}/predictions.npz cannot be read"),
+        (f"{RUN}/predictions.npz", b"PK\x03\x04" + b"x" * 99, f"{RUN}/predictions.npz cannot"),
         (f"{RUN}/failed.json", b"{", None),  # it is finished
         ("chen2019/plco/table.csv", b"", "chen2019/plco/table.csv cannot be read"),
         ("chen2019/plco/values.csv", b"a,b\n\xff,1\n", "chen2019/plco/values.csv cannot be read"),
         ("chen2019/plco/notes.csv", b"a,b\n1\n", "chen2019/plco/notes.csv cannot be read"),
         ("chen2019/plco/figure-3.svg", b"", "chen2019/plco/figure-3.svg cannot be shown"),
         ("chen2019/plco/more.svg", b'<?xml version="1.0" encoding="x-none"?><svg/>', "more.svg"),
-        ("chen2019/plco/more.png", b"", "chen2019/plco/more.png cannot be shown (not a PNG)"),
+        ("chen2019/plco/more.png", b"", "chen2019/plco/more.png cannot be shown (it is not a PNG)"),
     ],
 )
 def test_a_damaged_file_is_named_and_the_page_is_made(results, name, content, named):
@@ -80,7 +93,7 @@ def test_a_damaged_file_is_named_and_the_page_is_made(results, name, content, na
 def test_an_npy_in_the_place_of_predictions_is_named(results):
     with (results / RUN / "predictions.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    assert f"{RUN}: predictions.npz cannot be read" in text_of(results)
+    assert f"{RUN}/predictions.npz cannot be read" in text_of(results)
 
 
 @pytest.mark.parametrize("name", [f"{RUN}/config.json", "chen2019/plco/table.csv"])
@@ -125,7 +138,7 @@ def test_damaged_published_numbers_are_named(results, monkeypatch, tmp_path):
 
 
 def test_a_failed_run_shows_its_reason(results):
-    failed = results / "chen2019" / "plco" / "BR-leaf" / "seed-0"
+    failed = results / "chen2019" / "plco" / UNFINISHED
     safefiles.write(failed / "failed.json", json.dumps({"reason": "NaN in epoch 2", "batch": 7}))
     table = results / "chen2019" / "plco" / "table.csv"
     side = pd.read_csv(table, dtype=str, keep_default_na=False)
@@ -163,11 +176,10 @@ def test_failed_cells_have_no_number_and_count_as_not_run():
 def test_a_run_of_several_sessions_names_each_machine_once(tmp_path):
     folder = tmp_path / "chen2019" / "plco" / "HLCP" / "seed-0"
     write_run(folder, "HLCP")
-    record = json.loads((folder / "config.json").read_text())
-    first = record.pop("provenance")
+    record = state.record(folder)
+    (first,) = record["sessions"]
     second = first | {"host": "other", "started": "2026-01-03 11:00:00"}
-    record["sessions"] = [first, second, second]
-    (folder / "config.json").write_text(json.dumps(record))
+    state.write_record(folder, record | {"sessions": [first, second, second]})
     run = results_folder.read_run(folder, tmp_path)
     assert run.made_with("host") == "bench; other"
     assert run.made_with("commit") == first["commit"]

@@ -1,3 +1,4 @@
+import base64
 import html.parser
 import itertools
 import re
@@ -13,7 +14,15 @@ from evaluation import published, tables
 from reproduce.report import grids, results_folder
 from reproduce.report import html as report_html
 from reproduce.report import page as report_page
-from tests.report_results import COMMIT, HOSTILE, SVG, values_of, write_results, write_set
+from tests.report_results import (
+    COMMIT,
+    HOSTILE,
+    SVG,
+    values_of,
+    write_results,
+    write_run,
+    write_set,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,18 +122,32 @@ def test_every_number_of_ours_leads_to_its_run(results, page):
 
 
 def unlinked(runs: dict[str, str]) -> set[str]:
-    """Runs of which no number stands in a table: unfinished ones, and those of a broken table."""
+    """Return the runs without a number in a table: unfinished ones, and those of a broken table."""
     return {name for name, text in runs.items() if "not finished" in text or "pham2019" in text}
 
 
 def test_unfinished_and_unreadable_results_are_named(page):
     broken = page.texts["pham2019-chexpert"]
     assert "pham2019/chexpert/table.csv cannot be read (" in broken
-    assert "bash reproduce/pham2019.sh writes it again." in broken
-    assert "pham2019/chexpert/roc.svg cannot be shown (no whole SVG" in broken
-    assert "pham2019/chexpert/U-Ones/seed-0: config.json cannot be read" in broken
+    assert "To write it again, run bash reproduce/pham2019.sh." in broken
+    assert "pham2019/chexpert/roc.svg cannot be shown (it is not a complete SVG" in broken
+    assert "pham2019/chexpert/U-Ones/seed-0/config.json is damaged" in broken
     assert "not finished: epoch 2 of 3" in page.texts["chen2019-plco"]
     assert "3 of 4 rows finished" in page.texts["chen2019-plco"]
+
+
+def test_run_folders_of_this_version_and_of_earlier_ones_are_read(tmp_path):
+    data = {"sets": {"test": 2}}
+    earlier = {"row": "HLCP", "seed": 2, "epochs": 5, "data": data}  # without the parts of a row
+    now = {"row": "HLCP", "seed": 10, "fit": {"epochs": 5}, "data": data}
+    row = tmp_path / "chen2019" / "plco" / "HLCP"
+    write_run(row / "seed-10-1a2b3c4d", "HLCP", finished=False, settings=now)
+    write_run(row / "seed-2", "HLCP", finished=False, settings=earlier)
+    runs = results_folder.read(row.parent, tmp_path).runs
+    assert [run.folder.name for run in runs] == ["seed-2", "seed-10-1a2b3c4d"]
+    assert [run.settings["seed"] for run in runs] == [2, 10]
+    assert {run.state for run in runs} == {"not finished: epoch 2 of 5"}
+    assert not any(run.problems for run in runs)
 
 
 def test_published_tables_stand_alone_where_nothing_ran(page):
@@ -143,7 +166,7 @@ def test_papers_that_ran_come_first_and_each_says_what_it_is(page):
 
 
 def test_drawn_phantoms_carry_their_band_and_real_images_do_not(page):
-    words = "Drawn phantoms, not comparable."
+    words = "Phantoms (synthetic radiographs), not comparable."
     assert words in page.texts["ge2018-chestxray14-phantoms"]
     assert words in page.texts["mo2019-chestxray14-phantoms"]
     assert words not in page.texts["chen2019-plco"]
@@ -201,33 +224,38 @@ def test_a_cell_is_worked_by_hand():
 # What stands in it from elsewhere
 
 
-def test_svg_keeps_its_drawing_and_nothing_else(tmp_path):
-    (tmp_path / "a.svg").write_text(SVG)
-    drawn = report_html.svg((tmp_path / "a.svg").read_bytes(), "s1-", 'A "label"')
-    for gone in ("script", "<style", "onload", "example.org", "alert"):
-        assert gone not in drawn
-    for kept in (
-        'id="s1-m"',
-        'xlink:href="#s1-m"',
-        "url(#s1-c)",
-        "url(#s1-m)",
-        'd="M 0.12 1 L 2 3.98"',
-    ):
-        assert kept in drawn
-    assert "AUC &lt;b&gt;" in drawn
-    assert 'aria-label="A &quot;label&quot;"' in drawn
-    (tmp_path / "b.svg").write_text("<html/>")
-    with pytest.raises(ValueError, match="not an SVG"):
-        report_html.svg((tmp_path / "b.svg").read_bytes(), "", "")
+@pytest.mark.parametrize(
+    ("suffix", "content", "kind"),
+    [(".svg", SVG.encode(), "svg+xml"), (".png", b"\x89PNG\r\n\x1a\n...", "png")],
+)
+def test_a_figure_is_an_image_that_holds_its_file(suffix, content, kind):
+    drawn = report_html.figure(content, suffix, 'A "label"')
+    ((tag, attributes),) = Page(drawn).elements
+    assert tag == "img"  # in which no script runs and nothing is loaded
+    assert attributes.keys() == {"alt", "src"}
+    assert attributes["alt"] == 'A "label"'
+    start, data = attributes["src"].split(",")
+    assert start == f"data:image/{kind};base64"
+    assert base64.b64decode(data) == content
 
 
-def test_pictures_stand_in_the_page(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n...")
-    drawn = report_html.png((tmp_path / "a.png").read_bytes(), 'A "label"')
-    assert drawn.startswith('<img alt="A &quot;label&quot;" src="data:image/png;base64,iVBOR')
-    (tmp_path / "b.png").write_bytes(b"<svg/>")
-    with pytest.raises(ValueError, match="not a PNG"):
-        report_html.png((tmp_path / "b.png").read_bytes(), "")
+@pytest.mark.parametrize(
+    ("suffix", "content", "problem"),
+    [
+        (".svg", b"<html/>", "not an SVG"),
+        (".svg", b"<svg", "not a complete SVG"),
+        (".png", b"<svg/>", "not a PNG"),
+    ],
+)
+def test_a_damaged_figure_is_refused(suffix, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        report_html.figure(content, suffix, "")
+
+
+def test_figures_reach_the_page_only_as_images(page):
+    assert not [tag for tag, _ in page.elements if tag in ("svg", "object", "iframe", "embed")]
+    assert [image for image in page.all("img") if image["src"].startswith("data:image/svg+xml")]
+    assert all(image["alt"] for image in page.all("img"))
 
 
 def test_markdown_is_escaped_and_its_links_lead_on(tmp_path):

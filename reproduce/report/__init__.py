@@ -1,1 +1,1 @@
-"""All results on one page: python -m reproduce.report."""
+"""Write all results to one page: python -m reproduce.report."""

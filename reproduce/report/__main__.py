@@ -1,9 +1,10 @@
-"""All results on one page that works offline: `results/index.html`.
+"""Write all results to one page that works offline: results/index.html.
 
     python -m reproduce.report [--results-dir DIR] [--out FILE]
 
-Every published table with ours beside it, the claims, figures, audit findings, deviations and the
-run behind every number. It only reads the results folder; a file that cannot be read is named.
+The page shows every published table with our numbers beside it, the claims, figures, audit
+findings, deviations and the run behind every number. The command only reads the results folder
+and names every file that it cannot read.
 """
 
 import argparse
@@ -27,17 +28,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
     options = parser.parse_args(arguments)
-    if lacking := [
-        name for name, value in vars(options).items() if value == []
-    ]:  # what Python 3.11 makes of --results-dir=--
-        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
-    began = time.perf_counter()
+    for name, value in vars(options).items():
+        if value == []:  # Python 3.11 parses --results-dir=-- as an empty list
+            parser.error(f"--{name.replace('_', '-')} needs a value")
+    started = time.perf_counter()
     results = options.results_dir.expanduser().absolute()
     out = (options.out or results / "index.html").expanduser().absolute()
     page = build(results, out).encode("utf-8", "replace")
     safefiles.write(out, page)
-    seconds = time.perf_counter() - began
-    print(f"Written to {out} ({len(page) / 1e6:.1f} MB, {seconds:.1f} s); open it in a browser.")
+    seconds = time.perf_counter() - started
+    print(f"Wrote {out} ({len(page) / 1e6:.1f} MB, {seconds:.1f} s). Open it in a browser.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of the page from long results: rows, columns and cells in the printed shape."""
+"""Arrange long results as tables of the page: rows, columns and cells in the printed shape."""
 
 import itertools
 from collections import Counter
@@ -6,8 +6,9 @@ from collections import Counter
 import pandas as pd
 
 from evaluation import tables
+from evaluation.published import verdict_kind
 
-# verdict -> symbol and words; symbols differ in shape, for those who see no colours
+# verdict -> symbol and words; symbols differ in shape, for readers who do not see colours
 VERDICTS = {
     "within": ("●", "within"),
     "below": ("▼", "below"),
@@ -15,117 +16,125 @@ VERDICTS = {
     "not comparable": ("◇", "not comparable"),
     "no interval": ("○", "no interval"),
     "undefined": ("∅", "undefined"),
-    "not published": ("", "ours alone"),
+    "not published": ("", "ours only"),
     "quoted": ("”", "quoted"),
     "released": ("", "released by others, not ours"),
     "not run": ("–", "not run"),
     "failed": ("✗", "failed"),
 }
-WITHOUT_NUMBER = ("quoted", "not run", "failed")  # cells in which no number of ours can stand
+WITHOUT_NUMBER = ("quoted", "not run", "failed")  # cells that have no number of ours
 AGAINST_PRINTED = ("within", "below", "above", "not comparable")
 COUNTED = (*AGAINST_PRINTED, "no interval", "undefined", "failed")
 
 
-def kind(verdict: str) -> str:
-    """A verdict without its reason: `not comparable (drawn phantoms)`, `failed: NaN in epoch 2`."""
-    return "failed" if verdict.startswith("failed") else verdict.partition(" (")[0]
-
-
 def verdict_counts(table: pd.DataFrame | None) -> list[tuple[str, int]]:
-    """How many printed cells have each verdict that a run can earn."""
+    """Count the printed cells per verdict, for the verdicts that a run can earn."""
     if table is None:
         return []
-    counts = Counter(map(kind, table["verdict"]))
+    counts = Counter(map(verdict_kind, table["verdict"]))
     return [(verdict, counts[verdict]) for verdict in COUNTED if counts[verdict]]
 
 
 def rows_run(table: pd.DataFrame | None) -> tuple[int, int]:
-    """How many of the rows that the paper prints as its own have a number of ours."""
+    """Count the paper's own rows that have a number of ours, and all of the paper's own rows."""
     if table is None:
         return 0, 0
-    own = table[~table["verdict"].map(kind).isin(["not published", "quoted", "released"])]
-    ran = own[~own["verdict"].map(kind).isin(["not run", "failed"])]
-    return len({*ran["row"]}), len({*own["row"]})
+    own = table[~table["verdict"].map(verdict_kind).isin(["not published", "quoted", "released"])]
+    ran = own[~own["verdict"].map(verdict_kind).isin(["not run", "failed"])]
+    return ran["row"].nunique(), own["row"].nunique()
 
 
-def printed_tables(side: pd.DataFrame, numbers: itertools.count, links=None) -> list[dict]:
-    """Each printed table with ours in its cells; many columns are turned into rows."""
-    side = side.assign(
-        note=side.get("note", ""),
-        runs=side.get("runs", ""),
-        difference=side["ours"] - side["published"],
+def printed_tables(
+    side_by_side: pd.DataFrame, numbers: itertools.count, links: dict | None = None
+) -> list[dict]:
+    """Return each printed table with our numbers in its cells."""
+    side_by_side = side_by_side.assign(
+        note=side_by_side.get("note", ""),
+        runs=side_by_side.get("runs", ""),
+        difference=side_by_side["ours"] - side_by_side["published"],
     )
-    made = []
-    for name, cells in side.groupby("table", sort=False):
-        own = name == "ours"  # labels and groups that the paper prints nowhere
-        title = "Ours, not in a printed table" if own else name
-        made.append(
-            grid(cells, numbers, links or {}) | {"title": title, "notes": tables.footnotes(cells)}
-        )
-    return made
+    grids = []
+    for name, cells in side_by_side.groupby("table", sort=False):
+        shown = grid(cells, numbers, links, turned=None)
+        shown["title"] = "Our results for labels and groups not printed" if name == "ours" else name
+        shown["notes"] = tables.footnotes(cells)
+        grids.append(shown)
+    return grids
 
 
-def label_tables(values: pd.DataFrame, numbers: itertools.count, links=None) -> list[dict]:
-    """Every label and group of every row, a table for each metric."""
+def label_tables(
+    values: pd.DataFrame, numbers: itertools.count, links: dict | None = None
+) -> list[dict]:
+    """Return one table per metric with every label and group of every row."""
     return [
-        grid(as_cells(cells), numbers, links or {}, turned=True) | {"title": metric, "notes": []}
+        grid(as_cells(cells), numbers, links) | {"title": metric, "notes": []}
         for metric, cells in values.groupby("metric", sort=False)
     ]
 
 
 def as_cells(values: pd.DataFrame) -> pd.DataFrame:
-    cells = values.rename(columns={"group": "column", "value": "ours"})
-    runs = cells.get("runs", "")
-    return cells.assign(
-        printed="", published=float("nan"), difference=float("nan"), runs=runs
-    ).assign(verdict=cells["ours"].isna().map({True: "undefined", False: "not published"}))
-
-
-def grid(cells: pd.DataFrame, numbers: itertools.count, links: dict, turned=None) -> dict:
-    """Rows x columns of cells; `turned` puts the methods across and the labels down."""
-    several = cells["metric"].nunique() > 1
-    cells = cells.assign(
-        heading=cells["column"] + (" " + cells["metric"] if several else ""),
+    """Return our values as cells that have no printed value."""
+    undefined = values["value"].isna()
+    return values.rename(columns={"group": "column", "value": "ours"}).assign(
+        printed="",
+        published=float("nan"),
+        difference=float("nan"),
+        runs=values.get("runs", ""),
+        verdict=undefined.map({True: "undefined", False: "not published"}),
     )
+
+
+def grid(
+    cells: pd.DataFrame,
+    numbers: itertools.count,
+    links: dict | None = None,
+    turned: bool | None = True,
+) -> dict:
+    """Arrange cells in rows and columns.
+
+    `turned` puts the methods across and the labels down; None does so only for many columns.
+    """
+    several_metrics = cells["metric"].nunique() > 1
+    metric = " " + cells["metric"] if several_metrics else ""
+    cells = cells.assign(heading=cells["column"] + metric)
     rows = list(cells["row"].unique())
-    fullest = cells[cells["row"] == cells["row"].value_counts(sort=False).idxmax()]
-    columns = list(dict.fromkeys([*fullest["heading"], *cells["heading"]]))
+    fullest_row = cells["row"].value_counts(sort=False).idxmax()  # has the columns in their order
+    fullest = cells.loc[cells["row"] == fullest_row, "heading"]
+    columns = list(dict.fromkeys([*fullest, *cells["heading"]]))
     decimals = cells["printed"].fillna("").map(_decimals).max() or tables.DECIMALS
-    # bars compare methods on one label or group; a lone method's compare its labels
-    scale_of = "heading" if len(rows) > 1 else "metric"
-    scales = {name: _scale(alike) for name, alike in cells.groupby(scale_of)}
-    records = cells.to_dict("records")
-    by_row_and_column = {
-        (record["row"], record["heading"]): _cell(record, decimals, scales[record[scale_of]], links)
-        for record in records
-    }
+    # bars compare methods on one label or group; those of a single method compare its labels
+    scaled_by = "heading" if len(rows) > 1 else "metric"
+    scales = {name: _scale(group) for name, group in cells.groupby(scaled_by)}
     if turned is None:
         turned = len(columns) > tables.MANY_COLUMNS
-    down, over = (columns, rows) if turned else (rows, columns)
-    alike = [*WITHOUT_NUMBER, "released"]
-    if cells["published"].notna().any():
-        alike.append("not published")
-    row_verdicts = {
-        row: verdicts[0] if kind(verdicts[0]) == "failed" else VERDICTS[kind(verdicts[0])][1]
-        for row, verdicts in cells.groupby("row")["verdict"].unique().items()
-        if len(verdicts) == 1 and kind(verdicts[0]) in alike
-    }
-    lines = [
-        (
-            name,
-            [by_row_and_column.get((other, name) if turned else (name, other)) for other in over],
-        )
-        for name in down
-    ]
+    by_position = {}
+    for record in cells.to_dict("records"):
+        row, column = record["row"], record["heading"]
+        position = (column, row) if turned else (row, column)
+        by_position[position] = _cell(record, decimals, scales[record[scaled_by]], links or {})
+    down, across = (columns, rows) if turned else (rows, columns)
     return {
         "id": f"t{next(numbers)}",
-        "columns": over,
-        "lines": lines,
-        "row_verdicts": row_verdicts,  # of rows whose cells all have the same
+        "columns": across,
+        "lines": [(name, [by_position.get((name, other)) for other in across]) for name in down],
+        "row_verdicts": _row_verdicts(cells),
         "corner": "Label" if turned else "Method",
-        "metric": "" if several else str(cells["metric"].iloc[0]),
-        "compared": bool(cells["verdict"].map(kind).isin(AGAINST_PRINTED).any()),
+        "metric": "" if several_metrics else str(cells["metric"].iloc[0]),
+        "compared": bool(cells["verdict"].map(verdict_kind).isin(AGAINST_PRINTED).any()),
     }
+
+
+def _row_verdicts(cells: pd.DataFrame) -> dict[str, str]:
+    """Return the verdict of each row whose cells share one that is shown once, beside its name."""
+    shown_once = [*WITHOUT_NUMBER, "released"]
+    if cells["published"].notna().any():
+        shown_once.append("not published")
+    row_verdicts = {}
+    for row, verdicts in cells.groupby("row")["verdict"].unique().items():
+        kind = verdict_kind(verdicts[0])
+        if len(verdicts) == 1 and kind in shown_once:
+            row_verdicts[row] = verdicts[0] if kind == "failed" else VERDICTS[kind][1]
+    return row_verdicts
 
 
 def _decimals(printed: str) -> int:
@@ -133,19 +142,19 @@ def _decimals(printed: str) -> int:
 
 
 def _scale(cells: pd.DataFrame) -> tuple[float, float]:
-    """What the bars of these cells reach from and to."""
-    ran = cells[~cells["verdict"].map(kind).isin(WITHOUT_NUMBER)]
+    """Return the ends of the scale on which the bars of these cells are drawn."""
+    ran = cells[~cells["verdict"].map(verdict_kind).isin(WITHOUT_NUMBER)]
     known = ran[["published", "ours", "low", "high"]].stack()
     return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
 
 
 def _cell(cell: dict, decimals: int, scale: tuple[float, float], links: dict) -> dict:
-    verdict = kind(cell["verdict"])
+    """Return a cell's texts, its bar and the runs that its number links to."""
+    verdict = verdict_kind(cell["verdict"])
     printed = cell["printed"] if isinstance(cell["printed"], str) else ""
     if printed:
         decimals = _decimals(printed)
-    low, high, ours = cell["low"], cell["high"], cell["ours"]
-    interval = not (pd.isna(low) or pd.isna(high))
+    low, high, ours, difference = cell["low"], cell["high"], cell["ours"], cell["difference"]
     shown = {
         "verdict": verdict,
         "full": cell["verdict"],
@@ -159,13 +168,12 @@ def _cell(cell: dict, decimals: int, scale: tuple[float, float], links: dict) ->
     }
     if verdict in WITHOUT_NUMBER or pd.isna(ours):
         return shown
-    if interval:
-        ends = tables.number(low, decimals), tables.number(high, decimals)
-        shown["interval"] = f"[{ends[0]}, {ends[1]}]"
+    if not (pd.isna(low) or pd.isna(high)):
+        shown["interval"] = f"[{tables.number(low, decimals)}, {tables.number(high, decimals)}]"
         shown["bar"] = _bar(cell, scale)
-    if not pd.isna(cell["difference"]):
-        text = tables.number(abs(cell["difference"]), decimals)
-        shown["difference"] = ("−" if cell["difference"] < 0 else "+") + text
+    if not pd.isna(difference):
+        sign = "−" if difference < 0 else "+"
+        shown["difference"] = sign + tables.number(abs(difference), decimals)
     return shown
 
 
@@ -174,15 +182,16 @@ def _exact(value: float) -> str:
 
 
 def _bar(cell: dict, scale: tuple[float, float]) -> dict:
-    """Where the interval, our value and the printed one stand, in percent of the scale."""
-    start, span = scale[0], (scale[1] - scale[0]) or 1.0
+    """Return the positions of the interval, our value and the printed one, in percent."""
+    start, end = scale
+    percent_per_unit = 100 / ((end - start) or 1.0)
 
-    def percent(value: float) -> str:
-        return f"{100 * (value - start) / span:.1f}"
+    def position(value: float) -> str:
+        return f"{percent_per_unit * (value - start):.1f}"
 
     return {
-        "low": percent(cell["low"]),
-        "width": f"{100 * (cell['high'] - cell['low']) / span:.1f}",
-        "ours": percent(cell["ours"]),
-        "printed": "" if pd.isna(cell["published"]) else percent(cell["published"]),
+        "low": position(cell["low"]),
+        "width": f"{percent_per_unit * (cell['high'] - cell['low']):.1f}",
+        "ours": position(cell["ours"]),
+        "printed": "" if pd.isna(cell["published"]) else position(cell["published"]),
     }

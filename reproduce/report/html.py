@@ -1,4 +1,4 @@
-"""Figures and Markdown as HTML that is safe inside the page and loads nothing."""
+"""Turn figures and Markdown into HTML that is safe inside the page and loads nothing."""
 
 import base64
 import html
@@ -10,78 +10,44 @@ from urllib.parse import quote, unquote, urlsplit
 
 from markdown_it import MarkdownIt
 
-SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SVG_ROOT = "{http://www.w3.org/2000/svg}svg"
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-INTERVAL = re.compile(r" \[(-?[\d.]+), (-?[\d.]+)\]")  # stays on one line
+INTERVAL = re.compile(r" \[(-?[\d.]+), (-?[\d.]+)\]")
 PICTURE = re.compile(r"^!\[[^\]\n]*\]\([^)\n]*\)$", re.MULTILINE)  # on a line of its own
 
-# What Matplotlib draws with, and a little more; anything else is left out.
-WANTED = (
-    *("g", "defs", "path", "use", "text", "tspan", "rect", "circle", "ellipse", "line"),
-    *("polyline", "polygon", "clipPath", "image", "linearGradient", "stop", "pattern", "title"),
-)
 
-ElementTree.register_namespace("", SVG)
-ElementTree.register_namespace("xlink", XLINK)
+def figure(content: bytes, suffix: str, label: str) -> str:
+    """Return an `.svg` or `.png` as an <img> with its content inside; raise ValueError if damaged.
+
+    An SVG in an <img> cannot run scripts, load anything or see the page.
+    """
+    if suffix == ".png":
+        if not content.startswith(PNG_SIGNATURE):
+            raise ValueError("it is not a PNG")
+        kind = "png"
+    else:
+        _check_svg(content)
+        kind = "svg+xml"
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(label)}" src="data:image/{kind};base64,{data}">'
 
 
-def svg(content: bytes, prefix: str, label: str) -> str:
-    """A figure that scales, its ids made unique by `prefix`; ValueError where it is no SVG."""
+def _check_svg(content: bytes) -> None:
+    """Raise ValueError if the content is not a complete SVG."""
     try:
         root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError) as error:  # the latter: an unknown encoding
-        raise ValueError(f"no whole SVG: {error}") from error
-    if root.tag != f"{{{SVG}}}svg":
-        raise ValueError("not an SVG")
-    for parent in root.iter():
-        for child in [*parent]:
-            if child.tag not in [f"{{{SVG}}}{name}" for name in WANTED]:
-                parent.remove(child)
-    for element in root.iter():
-        for name, value in [*element.attrib.items()]:
-            kept = _attribute(name, value, prefix)
-            if kept is None:
-                del element.attrib[name]
-            else:
-                element.set(name, kept)
-    width = root.attrib.pop("width", "")
-    root.attrib.pop("height", None)
-    root.set("style", f"width: {width}" if re.fullmatch(r"[\d.]+(pt|px)?", width) else "")
-    root.set("role", "img")
-    root.set("aria-label", label)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def png(content: bytes, label: str) -> str:
-    """A picture inside the page; ValueError where it is no PNG."""
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("not a PNG")
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{data}">'
-
-
-def _attribute(name: str, value: str, prefix: str) -> str | None:
-    """The value as it may stay: no scripts, no addresses, ids renamed, points to a hundredth."""
-    if name == "id":
-        return prefix + value
-    if name in ("href", f"{{{XLINK}}}href"):
-        if value.startswith("#"):
-            return f"#{prefix}{value[1:]}"
-        return value if re.match(r"data:image/(png|jpeg);base64,", value) else None
-    if name.startswith("on"):
-        return None
-    if name == "d":
-        return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
-    if "url(" in value:
-        value = re.sub(r"url\(\s*['\"]?#", f"url(#{prefix}", value)
-        return None if re.search(r"url\((?!#)", value) else value.replace("')", ")")
-    return value
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an unknown encoding
+        raise ValueError(f"it is not a complete SVG: {error}") from error
+    if root.tag != SVG_ROOT:
+        raise ValueError("it is not an SVG")
 
 
 def markdown(text: str, folder: Path, page: Path, below: int = 2) -> str:
-    """A document of `folder` as HTML for `page`: raw HTML escaped, no pictures.
+    """Return a document of `folder` as HTML for `page`, with raw HTML escaped and no pictures.
 
-    Its title was a heading of level 1; the others come below one of level `below` of the page.
+    The document's title was a heading of level 1. Its other headings are placed below a heading of
+    level `below` of the page.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = parser.parse(PICTURE.sub("", COMMENT.sub("", text)))
@@ -91,22 +57,24 @@ def markdown(text: str, folder: Path, page: Path, below: int = 2) -> str:
         for inner in token.children or []:
             if inner.type == "link_open":
                 inner.attrSet("href", _target(str(inner.attrGet("href")), folder, page))
-    made = parser.renderer.render(tokens, parser.options, {})
-    scrolls = '<div class="scroll" role="group" tabindex="0" aria-label="Table">'
-    made = made.replace("<table>", f'{scrolls}<table class="plain">')
-    made = made.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
-    made = INTERVAL.sub("\u00a0[\\1,\u00a0\\2]", made)
-    return made.replace("<th></th>", "<td></td>")  # the corner of a table heads nothing
+    rendered = parser.renderer.render(tokens, parser.options, {})
+    scroller = '<div class="scroll" role="group" tabindex="0" aria-label="Table">'
+    rendered = rendered.replace("<table>", f'{scroller}<table class="plain">')
+    rendered = rendered.replace("</table>", "</table></div>")
+    rendered = rendered.replace("<pre>", '<pre tabindex="0">')
+    rendered = rendered.replace("<th></th>", "<td></td>")  # an empty corner is not a heading
+    return INTERVAL.sub("\u00a0[\\1,\u00a0\\2]", rendered)  # keep an interval on one line
 
 
 def _target(href: str, folder: Path, page: Path) -> str:
-    """A link of a document as seen from the page."""
+    """Return a document's link relative to the page."""
     parts = urlsplit(href)
     if parts.scheme or not parts.path:
         return href
-    return link(folder / unquote(parts.path), page) + ("#" + parts.fragment) * bool(parts.fragment)
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    return link(folder / unquote(parts.path), page) + fragment
 
 
 def link(path: Path, page: Path) -> str:
-    """The address of a file relative to the page."""
+    """Return the address of a file relative to the page."""
     return quote(os.fsencode(Path(os.path.relpath(path, page.parent)).as_posix()))

@@ -1,4 +1,4 @@
-// Sorting, copying and unfolding; without it the page still says everything.
+// Sort tables, copy them and open folded parts. The page shows everything without this script.
 const status = document.getElementById("status");
 const text = (node) => (node ? node.textContent.replace(/\s+/g, " ").trim() : "");
 const name = (heading) => {
@@ -8,7 +8,7 @@ const name = (heading) => {
 };
 const cellsOf = (row) => [...row.cells];
 
-// Sorting: largest first, smallest first, as printed.
+// Sort: largest first, smallest first, as printed.
 
 function key(cell) {
   const [printed, ours] = (cell.dataset.c || "").split("|");
@@ -50,7 +50,7 @@ function makeSortable(table) {
   });
 }
 
-// Copying: what is shown as Markdown or LaTeX, every number as a line of CSV.
+// Copy: Markdown and LaTeX as shown, CSV with one number per line.
 
 function shownLines(table) {
   if (!table.classList.contains("grid"))
@@ -64,9 +64,9 @@ function shownLines(table) {
     let label = name(heading);
     for (const [kind, selector] of Object.entries(kinds)) {
       if (!compared && kind !== "ours") continue;
-      const found = cells.map((cell) => text(cell.querySelector(selector)).replace(/^\W (?=\w)/, ""));
-      if (!found.some(Boolean)) continue;
-      lines.push([label, ...(compared ? [kind] : []), ...found]);
+      const texts = cells.map((cell) => text(cell.querySelector(selector)).replace(/^\W (?=\w)/, ""));
+      if (!texts.some(Boolean)) continue;
+      lines.push([label, ...(compared ? [kind] : []), ...texts]);
       label = "";
     }
   }
@@ -143,7 +143,7 @@ function addCopying(table) {
   table.parentElement.after(bar);
 }
 
-// Unfolding: what a link leads to is shown, and paper shows everything.
+// Unfold: open the target of a link, and everything when the page is printed.
 
 function reveal() {
   let target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
