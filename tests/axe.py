@@ -1,9 +1,7 @@
-"""axe-core, Deque's accessibility checks, run in the page that a browser shows.
+"""Run axe-core, Deque's accessibility checks, in the page that a browser shows.
 
-The package is fetched once from the npm registry into .cache, known by its SHA-256; it is not part
-of the suite (its licence is MPL-2.0). Without it and without a network the tests skip.
-
-    python -m tests.axe      fetches it now
+The package is downloaded once from the npm registry into .cache and checked by its SHA-256. It is
+not part of the suite, as its licence is MPL-2.0. The tests skip if it cannot be downloaded.
 """
 
 import hashlib
@@ -21,19 +19,19 @@ SCRIPT = """
 const [source, done] = arguments;
 if (!window.axe) (0, eval)(source);
 axe.run(document, {resultTypes: ["violations"]}).then(
-  (found) => done(found.violations.map((rule) => [
+  (results) => done(results.violations.map((rule) => [
     rule.id, rule.help, rule.nodes.length, rule.nodes[0].html.slice(0, 200)])),
   (error) => done([["error", String(error), 0, ""]]));
 """
 
 
 def fetch() -> str:
-    """The text of axe.min.js; an OSError where it can be had neither from .cache nor by network."""
+    """Return the text of axe.min.js; raise OSError if it cannot be downloaded."""
     if not PATH.is_file() or _sha256(PATH.read_bytes()) != SHA256:
         with urllib.request.urlopen(ADDRESS, timeout=30) as answer:
             content = answer.read()
         if _sha256(content) != SHA256:
-            raise OSError(f"{ADDRESS} has another SHA-256 than {SHA256}")
+            raise OSError(f"{ADDRESS} does not have the SHA-256 {SHA256}")
         safefiles.write(PATH, content)
     with tarfile.open(PATH) as archive:
         member = archive.extractfile("package/axe.min.js")
@@ -46,6 +44,6 @@ def _sha256(content: bytes) -> str:
 
 
 def violations(window, source: str) -> list[str]:
-    """What axe-core finds in the page that a browser shows, a line a rule."""
-    found = window.javascript_later(SCRIPT, source)
-    return [f"{rule} x{count}: {text}: {first}" for rule, text, count, first in found]
+    """Return the violations in the page that a browser shows, one line per rule."""
+    rules = window.javascript_later(SCRIPT, source)
+    return [f"{rule} x{count}: {text}: {first}" for rule, text, count, first in rules]

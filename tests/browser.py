@@ -1,4 +1,4 @@
-"""A headless Chromium driven through chromedriver's HTTP interface; no packages needed."""
+"""Drive a headless Chromium through chromedriver's HTTP interface, without further packages."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name for a ref
 
 
 def lacking() -> str:
-    """Why no browser can be started; empty if one can."""
+    """Return why no browser can be started, or an empty text if one can."""
     if not any(map(shutil.which, BROWSERS)):
         return "no Chromium or Chrome on PATH"
     return "" if shutil.which("chromedriver") else "no chromedriver on PATH (chromium-driver)"
@@ -48,7 +48,7 @@ class Browser:
         return self.call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def javascript_later(self, script: str, *arguments):
-        """The same for a script that gives its answer to the function that is its last argument."""
+        """Run a script whose last argument is a callback, and return what it passes to it."""
         self.call("POST", "/timeouts", {"script": 120_000})
         return self.call("POST", "/execute/async", {"script": script, "args": list(arguments)})
 
@@ -62,7 +62,7 @@ class Browser:
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
 
     def pasted(self) -> str:
-        """What Ctrl+V puts into a fresh text area."""
+        """Return what Ctrl+V puts into an empty text area."""
         area = self.javascript(
             "const area = document.createElement('textarea'); document.body.append(area);"
             "return area"
@@ -73,14 +73,14 @@ class Browser:
         )
 
     def click(self, selector: str) -> None:
-        """A real click, which browsers take for the user's own, below what sticks to the top."""
+        """Click as a user does, in the middle of the window, where no sticky heading covers it."""
         script = "document.querySelector(arguments[0]).scrollIntoView({block: 'center'})"
         self.javascript(script, selector)
-        found = self.call("POST", "/element", {"using": "css selector", "value": selector})
-        self.call("POST", f"/element/{found[ELEMENT]}/click", {})
+        element = self.call("POST", "/element", {"using": "css selector", "value": selector})
+        self.call("POST", f"/element/{element[ELEMENT]}/click", {})
 
     def complaints(self) -> list[str]:
-        """Errors and warnings of the console since the last call."""
+        """Return the errors and warnings of the console since the last call."""
         return [line["message"] for line in self.call("POST", "/se/log", {"type": "browser"})]
 
     def picture(self) -> bytes:
@@ -89,7 +89,7 @@ class Browser:
 
 @contextlib.contextmanager
 def started():
-    """A browser with a profile of its own, gone afterwards."""
+    """Start a browser with a temporary profile, and close it afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -125,7 +125,7 @@ def _session(address: str, profile: str) -> Browser:
 
 
 def main() -> None:
-    """Take the README's picture of a report: python -m tests.browser results/index.html OUT.png."""
+    """Take the picture of the README: python -m tests.browser results/index.html OUT.png."""
     page, out = map(Path, sys.argv[1:])
     with started() as browser:
         browser.show(1240, 860)

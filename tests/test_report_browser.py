@@ -1,4 +1,4 @@
-"""The report as a reader has it: sorted, unfolded, copied and resized in headless Chromium."""
+"""The report in headless Chromium: sorted, unfolded, copied and resized as a reader does."""
 
 from pathlib import Path
 
@@ -108,6 +108,19 @@ def test_the_page_is_as_wide_as_the_window(opened, width, scheme):
     ground = opened.javascript("return getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(251, 250, 247)" if scheme == "light" else "rgb(20, 23, 26)")
     assert len(opened.picture()) > 10_000  # not blank
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_are_drawn_on_white(opened, scheme):
+    opened.show(1400, scheme=scheme)
+    opened.javascript("document.querySelectorAll('img').forEach(each => each.scrollIntoView())")
+    drawn = "return [...document.images].map(each => each.complete && each.naturalWidth)"
+    widths = opened.javascript(drawn)
+    assert len(widths) == 4
+    assert all(widths)
+    ground = "getComputedStyle(each.parentElement).backgroundColor"
+    grounds = opened.javascript(f"return [...document.images].map(each => {ground})")
+    assert {*grounds} == {"rgb(255, 255, 255)"}
 
 
 @pytest.fixture(scope="module")
