@@ -8,7 +8,7 @@ import pandas as pd
 
 from evaluation import claims, figures, published, tables
 from evaluation.predictions import Predictions, save
-from reproduce.engine import state
+from reproduce.engine import runs
 from reproduce.report import __main__ as report
 
 HOSTILE = "<script>alert('row')</script>"
@@ -29,8 +29,8 @@ def write_run(folder: Path, row: str, ids=("a", "b"), finished=True, **recorded)
     settings = {"row": row, "seed": 7, "fit": {"epochs": 3}, "data": {"sets": sets}}
     made = {"commit": COMMIT, "host": "bench", "machine": "x86_64, 2 cores", "device": "cpu"}
     made |= {"started": "2026-01-02 10:00:00", "command": f"x --rows '{row}'"}
-    record = {"settings": settings, "recipe": {}, "sessions": [made]}
-    state.write_record(folder, record | recorded)
+    record = {"version": "0.0.0", "settings": settings, "sessions": [made]}
+    runs.write_record(folder, record | recorded)
     (folder / "history.csv").write_text("epoch,seconds\n1,20\n2,21\n")
     if finished:
         numbers = np.zeros((len(ids), 1), np.float32)

@@ -1,6 +1,7 @@
-"""reproduce/env.sh: which interpreter is taken, what is made, and what each failure says."""
+"""env.sh and all.sh: the interpreter that is chosen, the environment that is made, each error."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,16 +16,23 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of what env.sh reads, with nothing to install, so that making .venv takes seconds."""
-    (tmp_path / "reproduce").mkdir()
-    shutil.copy(REPOSITORY / "reproduce/env.sh", tmp_path / "reproduce")
-    shutil.copy(REPOSITORY / "requirements.txt", tmp_path)
+    """Copy what env.sh reads, with nothing to install, so that making .venv takes seconds."""
+    (tmp_path / "reproduce/doctor").mkdir(parents=True)
+    for name in (
+        "requirements.txt",
+        "safefiles.py",
+        "reproduce/__init__.py",
+        "reproduce/env.sh",
+        "reproduce/doctor/__init__.py",
+        "reproduce/doctor/machine.py",
+    ):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
     (tmp_path / "requirements.lock").write_text("# nothing\n")
     return tmp_path
 
 
 def source(checkout: Path, **variables: str) -> subprocess.CompletedProcess:
-    """Source env.sh as a script does, with no environment but PATH and `variables`."""
+    """Source env.sh as a script does, in an environment of PATH, HOME and `variables` only."""
     script = f'set -euo pipefail; source "{checkout}/reproduce/env.sh"; echo "$PYTHON"'
     environment = {"PATH": os.environ["PATH"], "HOME": str(checkout), **variables}
     return subprocess.run(
@@ -51,7 +59,7 @@ def test_own_interpreter_that_does_not_do_is_one_sentence(checkout, wanted):
     assert len(result.stderr.splitlines()) == 1
     assert "CXR_PYTHON" in result.stderr
     assert "()" not in result.stderr
-    assert "which is no " in result.stderr
+    assert "which is not a " in result.stderr
 
 
 def test_wrong_version_is_named(checkout):
@@ -59,7 +67,7 @@ def test_wrong_version_is_named(checkout):
     requirements.write_text(requirements.read_text().replace("keras>=3.15,<3.16", "keras>=9,<10"))
     result = source(checkout, CXR_PYTHON=sys.executable)
     assert result.returncode == 2
-    assert "keras>=9,<10" in result.stderr
+    assert re.search(r"keras is [\d.]+ and must be >=9,<10", result.stderr)
 
 
 def test_venv_is_made_once_then_found_at_once(checkout):
@@ -74,7 +82,7 @@ def test_venv_is_made_once_then_found_at_once(checkout):
 
 def test_interrupted_venv_heals_on_the_next_run(checkout):
     (checkout / ".venv/bin").mkdir(parents=True)
-    (checkout / ".venv/made-by-env.sh").touch()  # the mark without the stamp: killed in between
+    (checkout / ".venv/made-by-env.sh").touch()  # without requirements.lock: it was interrupted
     (checkout / ".venv/bin/python").touch()
     result = source(checkout)
     assert result.returncode == 0, result.stderr
@@ -127,10 +135,9 @@ def test_an_empty_path_is_one_sentence(checkout):
 
 @pytest.fixture
 def suite(checkout):
-    """all.sh with papers that only say how they were called, and end as a variable says."""
+    """Set up all.sh with papers that print their arguments and exit with the code in a variable."""
     shutil.copy(REPOSITORY / "reproduce/all.sh", checkout / "reproduce")
     (checkout / "results/published").mkdir(parents=True)
-    (checkout / "reproduce/__init__.py").touch()
     script = (
         "import os, sys\nprint(__spec__.name, *sys.argv[1:])\n"
         "sys.exit(int(os.environ.get(__spec__.name.rpartition('.')[2], 0)))\n"
@@ -173,7 +180,7 @@ def test_a_paper_that_fails_does_not_stop_the_others_and_a_signal_does(suite):
     result = all_papers(suite, old1999="2")
     assert result.returncode == 1
     assert "reproduce.new2031" in result.stdout
-    assert "failed; its reason stands above" in result.stdout
+    assert "failed; see the reason above" in result.stdout
     for code in ("130", "143", "137"):
         result = all_papers(suite, old1999=code)
         assert result.returncode == int(code)
@@ -187,8 +194,8 @@ def test_a_paper_that_fails_does_not_stop_the_others_and_a_signal_does(suite):
         (["--results-dir", "--plco"], "--results-dir needs a folder"),
         (["--results-dir="], "--results-dir needs a folder"),
         (["--plco"], "--plco needs the folder"),
-        (["--chexpert", "/no/such"], "'/no/such' is none"),
-        (["--rows", "x"], "--rows goes to one script"),
+        (["--chexpert", "/no/such"], "'/no/such' is not a folder"),
+        (["--rows", "x"], "--rows is a flag of one script"),
     ],
 )
 def test_all_refuses_what_it_cannot_use(suite, words, message):
@@ -205,8 +212,15 @@ def test_a_paper_without_a_dataset_is_named(suite):
     assert "old1999.csv does not name the dataset" in result.stderr
 
 
-def test_every_paper_of_the_suite_has_its_dataset():
-    listed = all_papers(REPOSITORY, "--results-dir", "/dev/null/x", "--no-such-flag")
+def test_every_paper_of_the_suite_has_its_dataset(suite):
+    for path in REPOSITORY.glob("reproduce/*[0-9].sh"):
+        shutil.copy(path, suite / "reproduce")
+        shutil.copy(suite / "reproduce/old1999.py", suite / "reproduce" / f"{path.stem}.py")
+    shutil.copytree(
+        REPOSITORY / "results/published", suite / "results/published", dirs_exist_ok=True
+    )
+    listed = all_papers(suite)
+    assert listed.returncode == 0, listed.stderr
     names = [line[4:] for line in listed.stdout.splitlines() if line.startswith("=== ")]
     assert {"chen2019", "pham2019", "mo2019", "ge2018", "asadi2025", "wang2017"} <= {*names}
 

@@ -1,4 +1,4 @@
-"""environment.lock: the GPU environment has the versions of requirements.lock, and CUDA."""
+"""environment.lock: the GPU environment has CUDA and the versions of requirements.lock."""
 
 import re
 from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 
 import safefiles
 from reproduce import RunError
-from reproduce.engine import state
+from reproduce.engine import runs
 from reproduce.report import __main__ as report
 from reproduce.report import grids, page, results_folder
 from tests.report_results import UNFINISHED, write_results, write_run
@@ -71,7 +71,7 @@ def test_a_table_cut_anywhere_is_named(results, name):
         ),
         (f"{RUN}/config.json", b'{"settings": 3}', DAMAGED_RECORD),
         (f"{RUN}/config.json", b"[]", DAMAGED_RECORD),
-        (f"{RUN}/config.json", b"[" * 100_000, f"{RUN}/config.json cannot be read"),
+        (f"{RUN}/config.json", b"[" * 100_000, DAMAGED_RECORD),
         (f"{RUN}/config.json", b"\xff\xfe", DAMAGED_RECORD),
         (f"{RUN}/predictions.npz", b"", f"{RUN}/predictions.npz cannot be read"),
         (f"{RUN}/predictions.npz", b"PK\x03\x04" + b"x" * 99, f"{RUN}/predictions.npz cannot"),
@@ -177,10 +177,10 @@ def test_failed_cells_have_no_number_and_count_as_not_run():
 def test_a_run_of_several_sessions_names_each_machine_once(tmp_path):
     folder = tmp_path / "chen2019" / "plco" / "HLCP" / "seed-0"
     write_run(folder, "HLCP")
-    record = state.record(folder)
+    record = runs.record(folder)
     (first,) = record["sessions"]
     second = first | {"host": "other", "started": "2026-01-03 11:00:00"}
-    state.write_record(folder, record | {"sessions": [first, second, second]})
+    runs.write_record(folder, record | {"sessions": [first, second, second]})
     run = results_folder.read_run(folder, tmp_path)
     assert run.made_with("host") == "bench; other"
     assert run.made_with("commit") == first["commit"]

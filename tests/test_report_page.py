@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from evaluation import published, tables
+from reproduce.engine import runs
 from reproduce.report import grids, results_folder
 from reproduce.report import html as report_html
 from reproduce.report import page as report_page
@@ -143,11 +144,14 @@ def test_run_folders_of_this_version_and_of_earlier_ones_are_read(tmp_path):
     row = tmp_path / "chen2019" / "plco" / "HLCP"
     write_run(row / "seed-10-1a2b3c4d", "HLCP", finished=False, settings=now)
     write_run(row / "seed-2", "HLCP", finished=False, settings=earlier)
-    runs = results_folder.read(row.parent, tmp_path).runs
-    assert [run.folder.name for run in runs] == ["seed-2", "seed-10-1a2b3c4d"]
-    assert [run.settings["seed"] for run in runs] == [2, 10]
-    assert {run.state for run in runs} == {"not finished: epoch 2 of 5"}
-    assert not any(run.problems for run in runs)
+    earlier_record = runs.record(row / "seed-2")
+    del earlier_record["version"]
+    runs.write_record(row / "seed-2", earlier_record)
+    shown = results_folder.read(row.parent, tmp_path).runs
+    assert [run.folder.name for run in shown] == ["seed-2", "seed-10-1a2b3c4d"]
+    assert [run.settings["seed"] for run in shown] == [2, 10]
+    assert {run.state for run in shown} == {"not finished: epoch 2 of 5"}
+    assert not any(run.problems for run in shown)
 
 
 def test_published_tables_stand_alone_where_nothing_ran(page):

@@ -196,12 +196,16 @@ def _short(value: object) -> str:
 # config.json: settings, how to rebuild the network, hashes and sessions
 
 
-def record(folder: Path) -> dict[str, Any] | None:
-    """Return a run's config.json, or None if there is none; raise a RunError if it is damaged."""
+def record(folder: Path, earlier: bool = False) -> dict[str, Any] | None:
+    """Return a run's config.json, or None if there is none; raise a RunError if it is damaged.
+
+    The records of earlier versions are refused, unless `earlier` asks for them.
+    """
     path = folder / RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "settings" in content and "version" not in content:
+        old = isinstance(content, dict) and "settings" in content and "version" not in content
+        if old and not earlier:
             raise RunError(
                 f"{path} was made by an earlier version: train that row again, which gives it a "
                 "new folder and leaves this one as it is."

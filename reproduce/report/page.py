@@ -98,9 +98,8 @@ def paper(name: str, sets: list[ResultSet], numbers: itertools.count, out: Path)
         try:
             findings = audit.report([name])["findings"]
             if not any(each["tables"] for each in shown):
-                shown.append(
-                    as_published(name, numbers, "As published" if shown else "Not run yet")
-                )
+                heading = "As published" if shown else "Not run yet"
+                shown.append(as_published(name, heading, numbers, out))
         except EvaluationError as error:  # a damaged file of published numbers
             problems.append(str(error))
     return {
@@ -139,20 +138,13 @@ def _title_and_ledger(name: str, out: Path, problems: list[str]) -> tuple[str, s
     return "", ""
 
 
-def as_published(name: str, numbers: itertools.count, title: str) -> dict:
-    """Return the printed tables and claims of a paper that has no results yet."""
+def as_published(name: str, title: str, numbers: itertools.count, out: Path) -> dict:
+    """Return the printed tables and claims of a paper that has no table of ours yet."""
     nothing = pd.DataFrame(columns=[*published.CELL, "split", "value"]).astype({"value": float})
-    printed = published.compare(published.load(name), nothing)
-    return {
-        "title": title,
-        "id": f"{name}-published",
-        "phantom": False,
-        "facts": {},
-        "prose": "",
-        "tables": grids.printed_tables(printed, numbers),
-        "claims": [("claims", grouped_claims(claims.check(name)))],
-        **dict.fromkeys(("problems", "failures", "labels", "figures", "others", "runs"), ()),
-    }
+    printed = ResultSet(name, "published", published.FOLDER / name)
+    printed.table = published.compare(published.load(name), nothing)
+    printed.claims = [("claims", claims.check(name))]
+    return result_set(printed, numbers, out) | {"title": title, "facts": {}}
 
 
 # One result set

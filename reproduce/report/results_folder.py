@@ -19,7 +19,7 @@ import pandas as pd
 import safefiles
 from evaluation import published
 from reproduce import RunError
-from reproduce.engine import state
+from reproduce.engine import runs
 from reproduce.report import grids
 
 DATASETS = {"plco": "PLCO", "chexpert": "CheXpert", "chestxray14": "ChestX-ray14"}
@@ -139,8 +139,8 @@ def read(folder: Path, results: Path) -> ResultSet:
     """Read one PAPER/SET folder."""
     result = ResultSet(folder.parent.name, folder.name, folder)
     try:
-        runs = [path.parent for path in folder.glob("*/*/config.json")]
-        result.runs = [read_run(run, results) for run in sorted(runs, key=_row_then_seed)]
+        run_folders = [path.parent for path in folder.glob("*/*/config.json")]
+        result.runs = [read_run(run, results) for run in sorted(run_folders, key=_row_then_seed)]
         result.figures = sorted([*folder.glob("*.svg"), *folder.glob("*.png")])
         tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
     except OSError as error:
@@ -251,20 +251,14 @@ def read_run(folder: Path, results: Path) -> RunFolder:
     path = folder.relative_to(results).as_posix()
     run = RunFolder(folder, path, folder.parent.name, (folder / "predictions.npz").exists())
     try:
-        read_bytes(folder / "config.json")  # refuses a pipe
-        record = state.record(folder) or {}
-        run.settings = record["settings"]
-        run.row = str(run.settings["row"])
-        run.sessions = record.get("sessions", [])
+        if not (folder / "config.json").is_file():  # reading a pipe would never end
+            raise RunError(f"{path}/config.json cannot be read: it is not a file.")
+        record = runs.record(folder, earlier=True) or {}
     except RunError as error:
         run.problems.append(str(error))
         return run
-    except (OSError, KeyError, RecursionError) as error:
-        run.problems.append(
-            f"{path}/config.json cannot be read ({reason_of(error)}). Delete the folder and run "
-            "its script again."
-        )
-        return run
+    run.settings, run.sessions = record["settings"], record["sessions"]
+    run.row = str(run.settings["row"])
     if not run.finished:
         run.failed = _failure(run)
     if (folder / "history.csv").exists():  # not before the first epoch
