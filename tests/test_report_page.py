@@ -34,7 +34,7 @@ def results(tmp_path_factory) -> Path:
 
 
 class Page(html.parser.HTMLParser):
-    """The elements of a page, and the text inside each element with an id."""
+    """Parse a page into its elements and the text inside each element with an id."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -68,7 +68,7 @@ def page(results) -> Page:
     return Page((results / "index.html").read_text("utf-8"))
 
 
-# What the page holds
+# Content of the page
 
 
 def test_text_from_files_is_text(results, page):
@@ -178,25 +178,25 @@ def test_drawn_phantoms_carry_their_band_and_real_images_do_not(page):
 
 def test_overview_counts_verdicts(results, page):
     verdicts = pd.read_csv(results / "chen2019" / "plco" / "table.csv")["verdict"]
-    found_words = " ".join(page.texts["overview"].split())
-    assert f"{(verdicts == 'within').sum()} within" in found_words
-    assert "3 of 4 rows finished" in found_words
-    assert "2026-01-02 10:00 bench, x86_64, 2 cores, cpu" in found_words
-    assert "bash reproduce/asadi2025.sh" in found_words
+    overview = " ".join(page.texts["overview"].split())
+    assert f"{(verdicts == 'within').sum()} within" in overview
+    assert "3 of 4 rows finished" in overview
+    assert "2026-01-02 10:00 bench, x86_64, 2 cores, cpu" in overview
+    assert "bash reproduce/asadi2025.sh" in overview
 
 
 def test_across_papers_says_whether_the_test_images_are_the_same(results, page):
     assert "Not on the same test images" in page.texts["across"]
     sets = results_folder.result_sets(results)
-    (drawn,) = [each for each in report_page.across(sets, iter(range(99))) if each["phantom"]]
-    assert drawn["same_images"] is False
-    assert [name for name, _ in drawn["grid"]["lines"]] == ["Hernia", "Mass"]  # no averages
-    assert len(drawn["grid"]["columns"]) == 4
+    (compared,) = [each for each in report_page.across(sets, iter(range(99))) if each["phantom"]]
+    assert compared["same_images"] is False
+    assert [name for name, _ in compared["grid"]["lines"]] == ["Hernia", "Mass"]  # no averages
+    assert len(compared["grid"]["columns"]) == 4
     same = [each for each in sets if each.paper == "ge2018"]
     again = results_folder.read(results / "ge2018" / "chestxray14-phantoms", results)
     again.paper = "copy"
-    (drawn,) = report_page.across([*same, again], iter(range(99)))
-    assert drawn["same_images"] is True
+    (compared,) = report_page.across([*same, again], iter(range(99)))
+    assert compared["same_images"] is True
 
 
 def test_wide_tables_have_their_labels_down_the_page():
@@ -225,7 +225,7 @@ def test_a_cell_is_worked_by_hand():
     assert cell["bar"] == {"low": "7.7", "width": "15.4", "ours": "15.4", "printed": "0.0"}
 
 
-# What stands in it from elsewhere
+# Figures and Markdown
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_colours_can_be_read_on_their_ground():
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG's contrast ratio."""
+    """Return the contrast ratio of two colours, as WCAG defines it."""
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
@@ -344,12 +344,12 @@ def test_what_others_released_is_never_counted_as_ours(tmp_path):
     tables.to_csv(pd.concat([side, theirs]), folder / "table.csv")
     labels = values_of(["R18", row], {"Hernia": 0.5, "Mass": 0.6})
     tables.to_csv(labels, folder / "values.csv")
-    found = results_folder.read(folder, tmp_path)
-    assert grids.rows_run(found.table) == grids.rows_run(side)
-    assert grids.verdict_counts(found.table) == grids.verdict_counts(side)
+    one = results_folder.read(folder, tmp_path)
+    assert grids.rows_run(one.table) == grids.rows_run(side)
+    assert grids.verdict_counts(one.table) == grids.verdict_counts(side)
     (shown,) = grids.printed_tables(theirs, itertools.count())
     assert shown["row_verdicts"] == {row: "released by others, not ours"}
     other = results_folder.read(folder, tmp_path)
     other.paper = "mo2019"
-    across = report_page.across([found, other], itertools.count())
+    across = report_page.across([one, other], itertools.count())
     assert not any(row in name for name in across[0]["grid"]["columns"])

@@ -32,15 +32,15 @@ function sort(table, column, heading) {
   const rows = [...body.rows].map((row) => [order === "none" ? null : key(row.cells[column]), row]);
   rows.sort(([one, a], [other, b]) => {
     if (one === null || other === null)
-      return (one === null) - (other === null) || a.dataset.place - b.dataset.place;
-    return sign * compare(one, other) || a.dataset.place - b.dataset.place;
+      return (one === null) - (other === null) || a.dataset.position - b.dataset.position;
+    return sign * compare(one, other) || a.dataset.position - b.dataset.position;
   });
   body.append(...rows.map(([, row]) => row));
   status.textContent = order === "none" ? "As printed" : `Sorted by ${name(heading)}, ${order}`;
 }
 
 function makeSortable(table) {
-  [...table.tBodies[0].rows].forEach((row, place) => (row.dataset.place = place));
+  [...table.tBodies[0].rows].forEach((row, position) => (row.dataset.position = position));
   [...table.tHead.rows[0].cells].forEach((heading, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -146,11 +146,10 @@ function addCopying(table) {
 // Unfold: open the target of a link, and everything when the page is printed.
 
 function reveal() {
-  let target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  const place = target;
-  for (; target; target = target.parentElement) if (target.matches("details")) target.open = true;
-  place.scrollIntoView();
+  for (let part = target; part; part = part.parentElement) if (part.matches("details")) part.open = true;
+  target.scrollIntoView();
 }
 
 for (const table of document.querySelectorAll("table[data-name]")) {
