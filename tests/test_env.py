@@ -14,10 +14,9 @@ import yaml
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def checkout(tmp_path):
+def write_checkout(folder: Path) -> Path:
     """Copy what env.sh reads, with nothing to install, so that making .venv takes seconds."""
-    (tmp_path / "reproduce/doctor").mkdir(parents=True)
+    (folder / "reproduce/doctor").mkdir(parents=True)
     for name in (
         "requirements.txt",
         "safefiles.py",
@@ -26,9 +25,38 @@ def checkout(tmp_path):
         "reproduce/doctor/__init__.py",
         "reproduce/doctor/machine.py",
     ):
-        shutil.copy(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "requirements.lock").write_text("# nothing\n")
-    return tmp_path
+        shutil.copy(REPOSITORY / name, folder / name)
+    (folder / "requirements.lock").write_text("# nothing\n")
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return write_checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a checkout in which env.sh made .venv, and the result of that run."""
+    folder = write_checkout(tmp_path_factory.mktemp("made"))
+    return folder, source(folder)
+
+
+@pytest.fixture
+def quick_path(made, tmp_path) -> str:
+    """Return a PATH whose Python makes a venv by copying that of `made`, which takes a second."""
+    venv, tools = made[0] / ".venv", tmp_path / "tools"
+    tools.mkdir()
+    python = tools / "python3.12"
+    python.write_text(
+        "#!/bin/bash\n"
+        'if [[ "$1 $2" == "-m venv" ]]; then\n'
+        f'    exec cp -a "{venv}"/{{bin,include,lib,lib64,pyvenv.cfg}} "$3"\n'
+        "fi\n"
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
+    return f"{tools}:{os.environ['PATH']}"
 
 
 def source(checkout: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -70,8 +98,8 @@ def test_wrong_version_is_named(checkout):
     assert re.search(r"keras is [\d.]+ and must be >=9,<10", result.stderr)
 
 
-def test_venv_is_made_once_then_found_at_once(checkout):
-    first = source(checkout)
+def test_venv_is_made_once_then_found_at_once(made):
+    checkout, first = made
     assert first.returncode == 0, first.stderr
     assert "Making the Python environment" in first.stderr
     started = time.perf_counter()
@@ -80,11 +108,11 @@ def test_venv_is_made_once_then_found_at_once(checkout):
     assert time.perf_counter() - started < 0.3
 
 
-def test_interrupted_venv_heals_on_the_next_run(checkout):
+def test_interrupted_venv_heals_on_the_next_run(checkout, quick_path):
     (checkout / ".venv/bin").mkdir(parents=True)
     (checkout / ".venv/made-by-env.sh").touch()  # without requirements.lock: it was interrupted
     (checkout / ".venv/bin/python").touch()
-    result = source(checkout)
+    result = source(checkout, PATH=quick_path)
     assert result.returncode == 0, result.stderr
     assert subprocess.run([checkout / ".venv/bin/python", "-c", ""]).returncode == 0
 
@@ -104,13 +132,13 @@ def test_foreign_venv_without_the_packages_is_left_alone(checkout):
     assert (checkout / ".venv/precious").exists()
 
 
-def test_no_network_is_one_sentence_and_the_next_run_starts_over(checkout):
+def test_no_network_is_one_sentence_and_the_next_run_starts_over(checkout, quick_path):
     (checkout / "requirements.lock").write_text("absl-py==0.0.1 --hash=sha256:" + "0" * 64 + "\n")
-    result = source(checkout, PIP_NO_INDEX="1")
+    result = source(checkout, PATH=quick_path, PIP_NO_INDEX="1")
     assert result.returncode == 2
     assert "Installing the packages failed" in result.stderr
     (checkout / "requirements.lock").write_text("# nothing\n")
-    assert source(checkout).returncode == 0
+    assert source(checkout, PATH=quick_path).returncode == 0
 
 
 def test_no_python_is_one_sentence(checkout):

@@ -169,7 +169,7 @@ def test_papers_that_ran_come_first_and_each_says_what_it_is(page):
     assert "CVPR 2017" in page.texts["wang2017"]  # of the script: it has no ledger
 
 
-def test_drawn_phantoms_carry_their_band_and_real_images_do_not(page):
+def test_phantoms_carry_a_band_and_real_images_do_not(page):
     words = "Phantoms (synthetic radiographs), not comparable."
     assert words in page.texts["ge2018-chestxray14-phantoms"]
     assert words in page.texts["mo2019-chestxray14-phantoms"]
