@@ -34,7 +34,7 @@ def write_run(folder: Path, row: str, ids=("a", "b"), finished=True, **recorded)
     (folder / "history.csv").write_text("epoch,seconds\n1,20\n2,21\n")
     if finished:
         numbers = np.zeros((len(ids), 1), np.float32)
-        predictions = Predictions(ids, ids, ["x"], numbers, numbers[None], {})
+        predictions = Predictions(ids, ids, np.array(["x"]), numbers, numbers[None], {})
         save(folder / "predictions.npz", predictions)
 
 
