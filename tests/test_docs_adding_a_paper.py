@@ -1,5 +1,6 @@
-"""The walk-through of docs/adding-a-paper.md, wang2017: its pieces are the files', and they run."""
+"""The example of docs/adding-a-paper.md, wang2017: the page quotes its files, and they run."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -11,10 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import labels
 from evaluation import predictions, published
 from reproduce import wang2017
-from reproduce.engine.rows import Data
+from reproduce.engine.rows import describe
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-paper.md").read_text()
@@ -52,7 +52,7 @@ def test_the_audit_says_what_the_page_says():
 
 
 def test_no_other_file_knows_the_paper():
-    """What adding it has cost is these files."""
+    """Adding the paper needed these files only."""
     folders = ("data", "models", "losses", "evaluation", "reproduce", "bench", "results/published")
     texts = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.is_file()]
     naming = {
@@ -64,10 +64,11 @@ def test_no_other_file_knows_the_paper():
 
 
 def test_one_more_paper_touches_no_existing_file(tmp_path):
-    """The three files under another name, beside everything else as it is."""
+    """Copy the three files under another name and leave everything else unchanged."""
     for folder in ("data", "models", "losses", "evaluation", "reproduce", "results/published"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "safefiles.py", tmp_path)
     for file in FILES.values():
         text = (ROOT / file).read_text().replace("wang2017", "new2030")
         (tmp_path / file.replace("wang2017", "new2030")).write_text(text)
@@ -83,7 +84,7 @@ def test_one_more_paper_touches_no_existing_file(tmp_path):
 
     assert "--learning-rate" in run("-m", "reproduce.new2030", "--help")
     assert "new2030: 16 numbers" in run("-m", "evaluation.published", "audit", "new2030")
-    needed = "from reproduce.doctor import dataset; print([need.paper for need in dataset.needs()])"
+    needed = "from reproduce.doctor import papers; print([need.paper for need in papers.needs()])"
     assert "'new2030'" in run("-c", needed)
 
 
@@ -97,19 +98,25 @@ def test_the_numbers_are_those_of_the_papers_that_quote_them():
 
 
 def test_one_pair_of_factors_for_all_labels():
-    """Nine zeros in ten: an error on a one weighs nine times as much, whatever its label."""
-    targets = np.zeros((20, 14), np.float32)
-    targets[:10, :2], targets[10:18, 2] = 1, 1
-    frame = pd.DataFrame(targets, columns=list(labels.CHESTXRAY14))
-    frame["split"] = ["train"] * 20
-    data = Data(frame, None, {"dataset": "chestxray14"})
-    weighted, plain = (row.loss() for row in wang2017.rows(wang2017.Config(), data))
+    """With nine zeros per one, an error on a one has nine times the weight, whatever its label."""
+    train = np.zeros((20, 14), np.float32)
+    train[:10, :2], train[10:18, 2] = 1, 1
+    rows = wang2017.rows(wang2017.Config(), "chestxray14")
+    weighted, plain = (row.loss(train) for row in rows)
     one, zero = np.eye(1, 14, 2, dtype=np.float32), np.zeros((1, 14), np.float32)
     logits = np.zeros((1, 14), np.float32)
     # at logit 0 every term is log 2, times its factor: 0.9 for a one, 0.1 for a zero
     assert float(weighted(one, logits)) == pytest.approx((0.9 + 13 * 0.1) * np.log(2), rel=1e-5)
     assert float(weighted(zero, logits)) == pytest.approx(14 * 0.1 * np.log(2), rel=1e-5)
     assert float(plain(one, logits)) == pytest.approx(14 * np.log(2), rel=1e-5)
+
+
+def test_a_row_is_data():
+    """It can be described without images or labels; what cannot be described is refused."""
+    row = wang2017.rows(wang2017.Config(), "chestxray14")[0]
+    assert describe(row)["loss"] == "weighted_ce"
+    with pytest.raises(TypeError, match="is not data"):
+        describe(dataclasses.replace(row, loss=lambda train: None))
 
 
 def test_wang2017_runs_on_phantoms(tmp_path):
@@ -125,6 +132,7 @@ def test_wang2017_runs_on_phantoms(tmp_path):
     mine = table[table["row"] == "R-50 weighted CE"]
     assert len(mine) == 16
     assert set(mine["verdict"]) <= {"not comparable (drawn phantoms)", "undefined"}
-    predicted = predictions.load(folder / "R-50-weighted-CE" / "seed-0" / "predictions.npz")
+    (run,) = (folder / "R-50-weighted-CE").glob("seed-0-*")
+    predicted = predictions.load(run / "predictions.npz")
     assert predicted.probabilities.shape[2] == 14
     assert np.isfinite(predicted.probabilities).all()

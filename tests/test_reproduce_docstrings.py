@@ -1,4 +1,4 @@
-"""The hours in the scripts' docstrings are estimates, and they count the rows as they are."""
+"""The hours in the scripts' docstrings are marked as estimates and follow from the rows."""
 
 import importlib
 import re
@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.doctor.dataset import handful
-from reproduce.engine.rows import Data, Row
+from reproduce.engine.rows import Row
 from tests.papers import PAPERS
 
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_hours_are_estimated_from_the_epochs_of_all_rows(paper):
     script = importlib.import_module(f"reproduce.{paper}")
-    dataset = PAPERS[paper]
-    rows = script.rows(script.Config(), Data(handful(dataset), None, {"dataset": dataset}))
+    rows = script.rows(script.Config(), PAPERS[paper])
     trained = [row.fit.epochs for row in rows if isinstance(row, Row) and row.fit.epochs]
     (command,) = [line for line in script.__doc__.split("\n") if "GPU" in line and "*" in line]
     assert re.search(r"(about|up to) \d+ GPU (hours|days) \*$", command)
@@ -31,7 +29,7 @@ def test_hours_are_estimated_from_the_epochs_of_all_rows(paper):
 
 
 def test_papers_of_one_dataset_share_one_set_of_phantoms():
-    """As many and as large for all of them, so that the demos draw each set once."""
+    """Equal numbers and sizes mean that the demos generate each set once."""
     counts: dict[str, set[int]] = {}
     for paper, dataset in PAPERS.items():
         script = importlib.import_module(f"reproduce.{paper}")
