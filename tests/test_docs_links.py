@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, and every command that they name can be typed."""
+"""Every link of the documentation has a target, and every command on its pages exists."""
 
 import contextlib
 import importlib.util
@@ -27,7 +27,7 @@ DOCUMENTS = sorted(
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)|<img[^>]+src=\"(?!https?:)([^\"]+)\"")
 COMMAND = re.compile(r"(?:\"\$PYTHON\"|\bpython) -m ([a-z]\S*)(.*)|\bbash (\S+\.sh)(.*)")
-OF_OTHERS = ("pip", "pytest", "ruff", "venv")  # modules that are not ours
+FOREIGN_MODULES = ("pip", "pytest", "ruff", "venv")
 
 
 def name(path: Path) -> str:
@@ -35,7 +35,7 @@ def name(path: Path) -> str:
 
 
 def slugs(path: Path) -> set[str]:
-    """What GitHub makes of the headings, and anchors set by hand."""
+    """Return the anchors that GitHub derives from headings, and those set by hand."""
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     counts: dict[str, int] = {}
     for heading in re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE):
@@ -59,33 +59,36 @@ def test_links_lead_somewhere(document):
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """(module or script, its words) of every command of ours, without comments and placeholders."""
+    """Return (module or script, its arguments) of every command of the suite in a text.
+
+    Comments and commands with placeholders are left out.
+    """
     typed = []
     text = text.replace("\\\n", " ").replace('"$PYTHON" -m\n', '"$PYTHON" -m ')
     for module, words, script, more in COMMAND.findall(text):
         what = (module or script).rstrip("`.,;:)")
-        if what.split(".")[0] in OF_OTHERS or "NAME" in what:
+        if what.split(".")[0] in FOREIGN_MODULES or "NAME" in what:
             continue
         line = (
             "" if what != (module or script) else re.split(r"[`#;]| \| |&&| → ", words or more)[0]
         )
-        line = re.sub(r"[\[\]]", " ", line)  # what may be left out
+        line = re.sub(r"[\[\]]", " ", line)  # optional parts
         try:
             typed.append((what, shlex.split(line)))
-        except ValueError:  # an apostrophe of running text
+        except ValueError:  # an apostrophe in running text
             typed.append((what, line.split()))
     return typed
 
 
 @cache
 def help_of(module: str, *subcommand: str) -> str:
-    """What --help prints, in this process: a new one would import everything anew."""
+    """Return what --help prints, in this process: a new one would import everything again."""
     printed = io.StringIO()
     with (
         mock.patch.object(sys, "argv", [module, *subcommand, "--help"]),
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(action="ignore"),  # runpy's, as the module is imported already
+        warnings.catch_warnings(action="ignore"),  # runpy warns that the module is imported already
         pytest.raises(SystemExit),
     ):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -94,7 +97,7 @@ def help_of(module: str, *subcommand: str) -> str:
 
 @cache
 def help_of_script(script: str) -> str:
-    environment = os.environ | {"CXR_PYTHON": sys.executable}  # make no environment for this
+    environment = os.environ | {"CXR_PYTHON": sys.executable}  # do not create an environment
     command = ["bash", ROOT / script, "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -125,7 +128,7 @@ def test_commands_can_be_typed(document):
             exists = importlib.util.find_spec(what) is not None
         if not exists:
             wrong.append(what)
-        elif what != "tests/run.sh":  # its arguments are pytest's
+        elif what != "tests/run.sh":  # its arguments belong to pytest
             wrong += [f"{what} {flag}" for flag in unknown_flags(what, words)]
     assert not wrong
 
