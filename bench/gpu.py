@@ -1,10 +1,10 @@
-"""Training on one GPU: ours on JAX and on TensorFlow against PyTorch with torch.compile.
+"""Time training on one GPU: ours on JAX and on TensorFlow against PyTorch with torch.compile.
 
     python -m bench.gpu --write --torch PYTHON     PYTHON is an interpreter with PyTorch and timm
-    python -m bench.gpu --quick                    the same way through it, small and on a processor
+    python -m bench.gpu --quick                    the same steps, small and on the processor
 
-Every way trains in a process of its own, timed by bench.train. What has no GPU, or no framework,
-to be measured with stands as "not measured" in the table.
+Each method trains in its own process, timed by bench.train. The table says "not measured" where
+the GPU or a framework is missing.
 """
 
 import argparse
@@ -23,43 +23,56 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench import machine, publish
+import bench
 from bench.spread import finished, script, unequal
 from bench.train import Way, Worker
 
-NETWORKS = {"densenet121": 128, "resnet50": 128, "nasnetlarge": 64}  # and images a batch
+NETWORKS = {"densenet121": 128, "resnet50": 128, "nasnetlarge": 64}  # network -> images per batch
 PRECISIONS = ("float32", "tf32", "bfloat16")
 PARTS = ("networks", "input", "epoch", "gather", "deterministic")
 MISSING = "not measured"
 
 
 class Plan(NamedTuple):
-    """What is measured, and how large."""
+    """The size of each measurement."""
 
-    device: str  # "gpu"; "cpu" for --quick; "" where there is no GPU
+    device: str  # "gpu"; "cpu" for --quick; "" if there is no GPU
     networks: dict[str, int]
     precisions: tuple[str, ...]
     size: int
-    matrix: int  # a side of those that are multiplied
+    matrix: int  # rows and columns of the multiplied matrices
     turns: int
     steps: int
     phantoms: int
-    flags: tuple[str, ...]  # of chen2019, for an epoch of phantoms
+    flags: tuple[str, ...]  # of chen2019, for one epoch of phantoms
 
 
 FULL = Plan(
-    "gpu", NETWORKS, PRECISIONS, size=224, matrix=16384, turns=3, steps=32, phantoms=20_000,
+    device="gpu",
+    networks=NETWORKS,
+    precisions=PRECISIONS,
+    size=224,
+    matrix=16384,
+    turns=3,
+    steps=32,
+    phantoms=20_000,
     flags=("--preset", "paper"),
-)  # fmt: skip
-SMALL = ("--size", "32", "--batch-size", "16")
+)
 QUICK = Plan(
-    "cpu", {"tiny": 8}, ("float32",), size=32, matrix=256, turns=1, steps=2, phantoms=120,
-    flags=SMALL,
-)  # fmt: skip
+    device="cpu",
+    networks={"tiny": 8},
+    precisions=("float32",),
+    size=32,
+    matrix=256,
+    turns=1,
+    steps=2,
+    phantoms=120,
+    flags=("--size", "32", "--batch-size", "16"),
+)
 
 
 def gpu() -> str:
-    """The name of the first GPU; empty where there is none."""
+    """Return the name of the first GPU, or an empty string if there is none."""
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
@@ -72,15 +85,15 @@ def gpu() -> str:
 
 
 def seconds_of_steps(plan: Plan, ways: dict[str, tuple[Way, str]]) -> dict[str, float]:
-    """Median seconds of a step of every way (and its Python) that runs here.
+    """Return the median seconds per step of each method (with its Python) that runs here.
 
-    One after another: a GPU's memory may not hold two of them.
+    They run one after another, because a GPU's memory may be too small for two.
     """
     medians = {}
     for name, (way, python) in ways.items():
         try:
             worker = Worker(way, python)
-            for _ in range(plan.turns + 1):  # the first does not count
+            for _ in range(plan.turns + 1):  # the first turn warms up
                 worker.take(plan.steps)
             worker.close()
         except (RuntimeError, OSError) as problem:
@@ -93,7 +106,7 @@ def seconds_of_steps(plan: Plan, ways: dict[str, tuple[Way, str]]) -> dict[str, 
 
 
 def own_process(part: str, *arguments: str, backend: str = "tensorflow", device: str = "cpu"):
-    """What a function of IN_A_PROCESS returns, in a process that may open the GPU."""
+    """Call a function of IN_A_PROCESS in a new process, which may open the GPU."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.gpu", "--part", part, device, *arguments],
         env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -106,7 +119,7 @@ def own_process(part: str, *arguments: str, backend: str = "tensorflow", device:
 
 
 def multiply_adds(model) -> int:
-    """Of one image in the convolutions and matrix products of a Keras network."""
+    """Return the multiply-adds of one image in convolutions and matrix products of a network."""
     count = 0
     for layer in model.layers:
         places = int(np.prod(layer.output.shape[1:-1])) if layer.weights else 0  # 1 after pooling
@@ -122,7 +135,7 @@ def count_multiply_adds(backbone: str, size: str) -> int:
 
 
 def gather_error() -> float:
-    """Largest error of the exact HLUP loss's gradient, of the largest true one; 50 digits."""
+    """Return the largest error of the exact HLUP gradient, relative to its largest true value."""
     import keras
 
     from bench.losses import batch, exact_terms
@@ -155,27 +168,32 @@ def gather_error() -> float:
 IN_A_PROCESS: dict[str, Callable] = {"multiply_adds": count_multiply_adds, "gather": gather_error}
 
 
-def table_of_networks(plan: Plan, torch_python: str, images: Path | None) -> list[str]:
-    """Images a second of every network and precision, ours against PyTorch's."""
-    lines = [
-        "| network, precision | JAX | TensorFlow | PyTorch, compiled | ours / PyTorch | share of a "
-        "matrix product's FLOP/s | JAX with the input pipeline | goal |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+def table_of_networks(plan: Plan, torch_python: str, images: Path | None) -> str:
+    """Return the images per second of each network and precision, ours and PyTorch's."""
+    heading = [
+        "network, precision",
+        "JAX",
+        "TensorFlow",
+        "PyTorch, compiled",
+        "ours / PyTorch",
+        "share of a matrix product's FLOP/s",
+        "JAX with the input pipeline",
+        "goal",
     ]
+    rows = []
     for backbone, batch in plan.networks.items():
         for precision in plan.precisions:
-            title = f"{backbone}, {precision}"
             cells = [MISSING] * 6
             if plan.device:
                 cells = cells_of(plan, backbone, batch, precision, torch_python, str(images))
-            lines.append(f"| {' | '.join([title, *cells, '≥ 1.0× PyTorch'])} |")
-    return lines
+            rows.append([f"{backbone}, {precision}", *cells, "≥ 1.0× PyTorch"])
+    return bench.table(heading, rows, "lrrrrrrl")
 
 
 def cells_of(
     plan: Plan, backbone: str, batch: int, precision: str, torch_python: str, images: str
 ) -> list[str]:
-    """The figures of one network in one precision."""
+    """Return the figures of one network in one precision."""
     way = Way(
         "fast", backbone, plan.size, batch, precision, backend="tensorflow", device=plan.device
     )
@@ -197,14 +215,14 @@ def cells_of(
     if "product" in seconds and ours:
         peak = 2 * plan.matrix**3 / seconds["product"]
         counted = own_process("multiply_adds", backbone, str(plan.size))
-        # a step is the forward pass, and twice as much again for its two gradients
+        # one step is the forward pass, and twice as much for its two gradients
         shown["share"] = f"{3 * 2 * counted * ours / peak:.0%}"
     columns = ("JAX", "TensorFlow", "PyTorch", "ratio", "share", "fed")
     return [shown.get(column, MISSING) for column in columns]
 
 
 def prepared_phantoms(plan: Plan, folder: Path) -> Path:
-    """A cache of phantoms, a little larger than what is cut out of them."""
+    """Prepare a cache of phantoms, a little larger than the crops."""
     from data import plco, prepare
     from data.phantom import drawing
 
@@ -215,11 +233,11 @@ def prepared_phantoms(plan: Plan, folder: Path) -> Path:
     )
 
 
-def input_row(plan: Plan, images: Path | None) -> str:
-    """Batches drawn alone, against what the fastest network of the table takes."""
-    goal = "≥ 3×"
+def input_row(plan: Plan, images: Path | None) -> list[str]:
+    """Compare the rate of batches drawn alone with that of the first network."""
+    title, goal = "input pipeline alone, images/s", "≥ 3×"
     if not plan.device:
-        return f"| input pipeline alone, images/s | {MISSING} | | {goal} |"
+        return [title, MISSING, "", goal]
     backbone, batch = next(iter(plan.networks.items()))
     way = Way("input", backbone, plan.size, batch, images=str(images))
     backend = "jax" if importlib.util.find_spec("jax") else "tensorflow"
@@ -228,82 +246,75 @@ def input_row(plan: Plan, images: Path | None) -> str:
     seconds = seconds_of_steps(
         plan, {"input": (way, sys.executable), "step": (step, sys.executable)}
     )
-    taken = f"{seconds['step'] / seconds['input']:.1f}× what {backbone} takes in {precision}"
-    return (
-        f"| input pipeline alone, images/s | {batch / seconds['input']:,.0f} | {taken} | {goal} |"
-    )
+    factor = seconds["step"] / seconds["input"]
+    against = f"{factor:.1f}× what {backbone} takes in {precision}"
+    return [title, f"{batch / seconds['input']:,.0f}", against, goal]
 
 
-def run_of_chen2019(plan: Plan, at: Path, name: str, *flags: str) -> Path:
-    """A row of chen2019 trained on phantoms by its own command; the folder of its results."""
+def run_of_chen2019(plan: Plan, folder: Path, name: str, *flags: str) -> Path:
+    """Train a row of chen2019 on phantoms by its command; return the folder of its results."""
     command = ["--rows", "BR-all", "--weights", "none", "--resamples", "20", *plan.flags]
-    device = ["--device", plan.device]
-    log = at / f"{name}.log"
-    finished(script([*command, *device, *flags], at / name, at / "cache", log), log)
-    return at / name
+    command += ["--device", plan.device, *flags]
+    log = folder / f"{name}.log"
+    finished(script(command, folder / name, folder / "cache", log), log)
+    return folder / name
 
 
-def epoch_row(plan: Plan, at: Path) -> str:
-    """The second epoch of a row, validation and files included."""
+def epoch_row(plan: Plan, folder: Path) -> list[str]:
+    """Time the second epoch of a row, validation and files included."""
     title = f"an epoch of {plan.phantoms:,} phantoms, end to end (chen2019, BR-all)"
     if not plan.device:
-        return f"| {title} | {MISSING} | | |"
+        return [title, MISSING, "", ""]
     flags = ["--epochs", "2", "--phantoms", str(plan.phantoms)]
-    folder = run_of_chen2019(plan, at, "epoch", *flags)
-    history = pd.read_csv(next(folder.rglob("history.csv")))
-    first, second = history["seconds"]
-    return f"| {title} | {second:.1f} s | the first, with compiling: {first:.1f} s | |"
+    results = run_of_chen2019(plan, folder, "epoch", *flags)
+    first, second = pd.read_csv(next(results.rglob("history.csv")))["seconds"]
+    return [title, f"{second:.1f} s", f"the first, with compiling: {first:.1f} s", ""]
 
 
-def gather_row(plan: Plan, backend: str) -> str:
-    """The sums along paths that must not be rounded to TF32."""
-    title = f"exact HLUP by `gather` on {backend}: gradient's largest error"
+def gather_row(plan: Plan, backend: str) -> list[str]:
+    """Measure the error of sums along paths, which must not be rounded to TF32."""
+    title, goal = f"exact HLUP by `gather` on {backend}: gradient's largest error", "≤ 1e-6"
     if not plan.device or not importlib.util.find_spec(backend):
-        return f"| {title} | {MISSING} | | ≤ 1e-6 |"
+        return [title, MISSING, "", goal]
     error = own_process("gather", backend=backend, device=plan.device)
-    return f"| {title} | {error:.1e} | of the largest, in 50 digits | ≤ 1e-6 |"
+    return [title, f"{error:.1e}", "of the largest, in 50 digits", goal]
 
 
-def deterministic_row(plan: Plan, at: Path) -> str:
-    """The same row twice."""
-    title = "`--deterministic` twice"
+def deterministic_row(plan: Plan, folder: Path) -> list[str]:
+    """Train the same row twice and compare the predictions."""
+    title, goal = "`--deterministic` twice", "equal bytes"
     if not plan.device:
-        return f"| {title} | {MISSING} | | equal bytes |"
+        return [title, MISSING, "", goal]
     flags = ["--deterministic", "--epochs", "2", "--phantoms", str(min(plan.phantoms, 600))]
-    one, other = (run_of_chen2019(plan, at, name, *flags) for name in ("one", "other"))
+    one, other = (run_of_chen2019(plan, folder, name, *flags) for name in ("one", "other"))
     count, wrong = unequal(one, other)
-    return f"| {title} | {len(wrong)} of {count} files differ | | equal bytes |"
+    return [title, f"{len(wrong)} of {count} files differ", "", goal]
 
 
-def measure(plan: Plan, parts: list[str], torch_python: str) -> list[str]:
-    """The section of docs/performance.md, without its first line."""
-    lines: list[str] = []
+def measure(plan: Plan, parts: list[str], torch_python: str) -> str:
+    """Return the section of docs/performance.md without its first line."""
+    tables, rows = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        at = Path(scratch)
-        drawn = plan.device and {"networks", "input"} & {*parts}
-        images = prepared_phantoms(plan, at) if drawn else None
+        folder = Path(scratch)
+        needs_images = plan.device and {"networks", "input"} & {*parts}
+        images = prepared_phantoms(plan, folder) if needs_images else None
         if "networks" in parts:
-            lines += [*table_of_networks(plan, torch_python, images), ""]
-        rows = []
+            tables.append(table_of_networks(plan, torch_python, images))
         if "input" in parts:
             rows.append(input_row(plan, images))
         if "epoch" in parts:
-            rows.append(epoch_row(plan, at))
+            rows.append(epoch_row(plan, folder))
         if "gather" in parts:
             rows += [gather_row(plan, backend) for backend in ("jax", "tensorflow")]
         if "deterministic" in parts:
-            rows.append(deterministic_row(plan, at))
-    return [*lines, "| | measured | against | goal |", "|---|---|---|---|", *rows]
+            rows.append(deterministic_row(plan, folder))
+    return "\n\n".join([*tables, bench.table(["", "measured", "against", "goal"], rows)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small, on a processor: a smoke run")
+    parser = bench.parser(__doc__, quick="small, on the processor: a smoke run")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--torch", metavar="PYTHON", help="an interpreter with PyTorch and timm")
-    parser.add_argument("--write", action="store_true", help="put the table in the documentation")
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -315,16 +326,13 @@ def main() -> None:
         return
     name = gpu()
     plan = QUICK if options.quick else FULL if name else FULL._replace(device="")
-    where = f"{name or 'No GPU'}; {machine()}"
+    hardware = f"{name or 'No GPU'}; {bench.machine()}"
     if options.quick:
-        where = f"On the processor, small (--quick): {machine()}"
+        hardware = f"On the processor, small (--quick): {bench.machine()}"
     torch_python = options.torch or (sys.executable if importlib.util.find_spec("torch") else "")
-    heading = (
-        f"{where}. Images a second in training, {plan.size} px, medians of {plan.turns} turns."
-    )
-    publish(
-        "gpu", "\n".join([heading, "", *measure(plan, options.only, torch_python)]), options.write
-    )
+    rate = f"Images per second in training, {plan.size} px, medians of {plan.turns} turns."
+    tables = measure(plan, options.only, torch_python)
+    bench.publish("gpu", f"{hardware}. {rate}\n\n{tables}", options.write)
 
 
 if __name__ == "__main__":

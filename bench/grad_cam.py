@@ -1,15 +1,14 @@
-"""Whether Grad-CAM points at what was drawn: the pointing game on phantoms.
+"""Measure whether Grad-CAM points at drawn findings: the pointing game on phantoms.
 
     bash reproduce/chen2019.sh --rows BR-all --epochs 20
     python -m bench.grad_cam --run results/chen2019/plco-phantoms/BR-all/seed-0 \\
         --phantoms .cache/phantoms/plco-2400-128px
 
-hits: the cell with a heatmap's maximum touches a box of that finding. chance: the share of cells
-that do. elsewhere: how often the maxima of the same label in other test images touch that box:
-what one gets by knowing where a finding mostly lies, without looking at the image.
+hits: how often the cell with a heatmap's maximum touches a box of that finding. chance: the share
+of cells that touch it. elsewhere: how often the maxima of the same label in other test images touch
+it, the score of knowing where a finding mostly lies without looking at the image.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ FINDINGS = "phantom_findings.csv"  # what was drawn, in which box
 
 
 def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns) bool: the cells that one of the boxes (x, y, width, height) touches."""
+    """Return which of rows × columns cells any of the boxes (x, y, width, height) touches."""
 
     def within(start: float, length: float, cells: int) -> np.ndarray:
         return (np.arange(1, cells + 1) > start * cells) & (
@@ -38,12 +37,12 @@ def touched(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def play(run: rebuild.Rebuilt, folder: Path) -> pd.DataFrame:
-    """label, hit, elsewhere, chance: a line for each finding drawn in a test image."""
+    """Return label, hit, elsewhere and chance, one row per finding drawn in a test image."""
     tested = predictions.load(run.folder / "predictions.npz")
     labels = list(tested.labels)
     listing = next(folder.rglob(FINDINGS), None)
     if listing is None:
-        raise RunError(f"{folder} has no {FINDINGS}: give the folder of the phantoms.")
+        raise RunError(f"{folder} has no {FINDINGS}. Give the folder of the phantoms.")
     drawn = pd.read_csv(listing)
     drawn = drawn[drawn["label"].isin(labels) & drawn["image_path"].isin(tested.ids)]
     paths = drawn["image_path"].unique().tolist()
@@ -71,7 +70,7 @@ def play(run: rebuild.Rebuilt, folder: Path) -> pd.DataFrame:
 
 
 def heatmaps_of(run: rebuild.Rebuilt, files: list[Path]) -> np.ndarray:
-    """(images, labels, h, w) heatmaps of every label, computed 64 images at a time."""
+    """Return (images, labels, h, w) heatmaps of every label, computed 64 images at a time."""
     models = rebuild.networks(run)
     maps = []
     for start in range(0, len(files), 64):
@@ -84,37 +83,28 @@ def heatmaps_of(run: rebuild.Rebuilt, files: list[Path]) -> np.ndarray:
 
 
 def summary(lines: pd.DataFrame) -> pd.DataFrame:
-    """A line a label and one for all, with the standard error of the hits."""
-    groups = [*lines.groupby("label"), ("all", lines)]
-    return pd.DataFrame(
-        {
-            "finding": name,
-            "drawn": len(group),
-            "hits": f"{group['hit'].mean():.2f} ± "
-            f"{group['hit'].std(ddof=0) / len(group) ** 0.5:.2f}",
-            "elsewhere": f"{group['elsewhere'].mean():.2f}",
-            "chance": f"{group['chance'].mean():.2f}",
-        }
-        for name, group in groups
-    )
+    """Return one row per label and one for all, with the standard error of the hits."""
+    rows = []
+    for name, group in [*lines.groupby("label"), ("all", lines)]:
+        error = group["hit"].std(ddof=0) / len(group) ** 0.5
+        row = {"finding": name, "drawn": len(group)}
+        row["hits"] = f"{group['hit'].mean():.2f} ± {error:.2f}"
+        row |= {column: f"{group[column].mean():.2f}" for column in ("elsewhere", "chance")}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.grad_cam",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the folder of a finished run")
     parser.add_argument("--phantoms", type=Path, required=True, help="the folder it was trained on")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     options = parser.parse_args()
     with flags.one_sentence():
         run = rebuild.load(options.run)
         if run.template is not None:
             raise RunError(
-                f"{options.run} crops each image by a template, so boxes cannot be compared with "
-                "its heatmaps: choose a run without a template."
+                f"{options.run} crops each image by a template, so its heatmaps cannot be compared "
+                "with boxes. Choose a run without a template."
             )
         table = summary(play(run, options.phantoms))
         text = f"{run.name}, {bench.machine()}\n\n{tables.to_markdown(table)}"

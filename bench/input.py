@@ -1,10 +1,12 @@
-"""Images per second from files to batches: first pass, later passes, cold disk, growing datasets.
+"""Measure images per second: first pass, later passes, cold disk, datasets of growing size.
 
-The loaders of other suites are written again here, as small as they go and never slower than the
+    python -m bench.input [--quick] [--write]
+
+The loaders of other suites are written again here, as small as possible and never slower than the
 originals, so their figures are upper bounds.
 """
 
-import argparse
+import functools
 import gc
 import os
 import shutil
@@ -13,16 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image  # installed with matplotlib
 
-from bench import machine, publish
+import bench
 from data import template_crop
 from data.augment import Augment
 from data.cache import Cache
@@ -35,32 +37,18 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 PREPARE_ALONE = """
 import os, sys, time
-from pathlib import Path
+from bench import megabytes
 from data.prepare import prepare
 root, out = sys.argv[1:]
 names = sorted(os.listdir(root))
 start = time.perf_counter()
 prepare(root, names, out, 256, progress=False, workers=2)
-seconds = time.perf_counter() - start
-lines = Path("/proc/self/status").read_text().splitlines()
-peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-print(seconds, peak / 1024)
+print(time.perf_counter() - start, megabytes("VmHWM"))
 """
 
 
-class Growth(NamedTuple):
-    """What one size of a dataset costs."""
-
-    images: int
-    cache: Path
-    prepare_ms: float  # an image
-    prepare_mb: float  # at its peak
-    epoch_ms: float  # an image
-    epoch_mb: float  # of the process' own memory
-
-
 def film(number: int, side: int = 1024) -> np.ndarray:
-    """A drawn X-ray film whose PNG is as large, and as slow to decode, as those of ChestX-ray14."""
+    """Draw a film whose PNG is as large, and as slow to decode, as those of ChestX-ray14."""
     rng = np.random.default_rng(number)
     shadows = cv2.resize(rng.normal(128, 40, (16, 16)), (side, side), interpolation=cv2.INTER_CUBIC)
     grain = cv2.resize(rng.normal(0, 3, (side * 5 // 8, side * 5 // 8)), (side, side))
@@ -68,7 +56,7 @@ def film(number: int, side: int = 1024) -> np.ndarray:
 
 
 def write_films(root: Path, count: int, distinct: int, side: int, kind: str) -> list[str]:
-    """A folder of `count` file names, links to a few distinct images."""
+    """Write `count` files, most of them links to a few distinct images; return their names."""
     root.mkdir()
     for k in range(distinct):
         cv2.imwrite(str(root / f"{k:06d}.{kind}"), film(k, side))
@@ -78,21 +66,21 @@ def write_films(root: Path, count: int, distinct: int, side: int, kind: str) -> 
 
 
 def decode_and_shrink(paths: list[str]) -> None:
-    """The bare first pass: nothing but cv2.imdecode and area resizing."""
+    """Run the bare first pass: cv2.imdecode and area resizing alone."""
     cv2.setNumThreads(1)
     for path in paths:
         shrunk(path)
 
 
 def shrunk(path: str) -> np.ndarray:
-    """An image file as OpenCV decodes and shrinks it."""
+    """Decode an image file and shrink it with OpenCV."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image is not None, path
     return cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_AREA)
 
 
 def opencv_batch(paths: list[str]) -> np.ndarray:
-    """A raw-file loader's batch by OpenCV: decode, shrink, crop, mirror; uint8."""
+    """Return one uint8 batch by OpenCV: decode, shrink, crop and mirror."""
     cv2.setNumThreads(1)
     rng, batch = np.random.default_rng(0), np.empty((len(paths), CROP, CROP, 1), np.uint8)
     for slot, path in zip(batch, paths, strict=True):
@@ -103,7 +91,7 @@ def opencv_batch(paths: list[str]) -> np.ndarray:
 
 
 def chexnet_keras(paths: list[str]) -> None:
-    """CheXNet-Keras' Sequence: one thread, RGB floats; Pillow's resize for scikit-image's."""
+    """Load batches as CheXNet-Keras: one thread, RGB floats; Pillow's resize for scikit-image's."""
     rng = np.random.default_rng(0)
     for start in range(0, len(paths), BATCH):
         images = []
@@ -115,7 +103,7 @@ def chexnet_keras(paths: list[str]) -> None:
 
 
 def plain_tf_data(paths: list[str]):
-    """Decode, shrink, crop and mirror by tf.data's own operations, as its guides show."""
+    """Return batches decoded, shrunk, cropped and mirrored by tf.data's own operations."""
     import tensorflow as tf
 
     def load(path):
@@ -129,19 +117,15 @@ def plain_tf_data(paths: list[str]):
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def take_turns(ways: dict, rounds: int) -> dict[str, float]:
-    """Median images per second of each way; a way returns how many images it made."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):  # the first, which warms up, does not count
-        for name, way in ways.items():
-            start = time.perf_counter()
-            count = way()
-            if turn:
-                rates[name].append(count / (time.perf_counter() - start))
-    return {name: statistics.median(each) for name, each in rates.items()}
+def rates(methods: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Return the median images per second of methods that return how many images they made."""
+    counts = {name: method() for name, method in methods.items()}  # warms up as well
+    seconds = bench.interleave(methods, rounds, warm_up=0)
+    return {name: counts[name] / statistics.median(seconds[name]) for name in methods}
 
 
 def first_pass(folder: Path, count: int, rounds: int, pool) -> dict[str, float]:
+    """Return the rates of decoding PNGs alone, of `prepare`, and of `prepare` with a template."""
     names = write_films(folder / "films", count, 32, 1024, "png")
     paths = [str(folder / "films" / name) for name in names]
     template = template_crop.build(folder / "films", names[:32], STORED, CROP)
@@ -155,15 +139,16 @@ def first_pass(folder: Path, count: int, rounds: int, pool) -> dict[str, float]:
         shutil.rmtree(folder / "c")
         return count
 
-    ways = {
+    methods = {
         "two processes, imdecode + area resize only": bare,
         "`prepare`": prepared,
         "`prepare` with template crop": lambda: prepared(template),
     }
-    return take_turns(ways, rounds)
+    return rates(methods, rounds)
 
 
 def raw_files(folder: Path, rounds: int, pool) -> dict[str, float]:
+    """Return the rates of loaders that decode image files in every epoch."""
     paths = sorted(str(path) for path in (folder / "films").iterdir())[: 6 * BATCH]
     parts = [paths[at : at + BATCH] for at in range(0, len(paths), BATCH)]
     batches = plain_tf_data(paths)
@@ -172,22 +157,16 @@ def raw_files(folder: Path, rounds: int, pool) -> dict[str, float]:
         chexnet_keras(paths[:BATCH])
         return BATCH
 
-    def opencv() -> int:
-        return sum(len(batch) for batch in pool.map(opencv_batch, parts))
-
-    def tensorflow() -> int:
-        return drained(batches)
-
-    ways = {
+    methods = {
         "CheXNet-Keras' generator (Pillow, one thread)": pillow,
-        "plain tf.data (decode_png)": tensorflow,
-        "OpenCV in two processes": opencv,
+        "plain tf.data (decode_png)": lambda: drained(batches),
+        "OpenCV in two processes": lambda: sum(map(len, pool.map(opencv_batch, parts))),
     }
-    return take_turns(ways, rounds)
+    return rates(methods, rounds)
 
 
 def drained(batches) -> int:
-    """Run a dataset to its end within TensorFlow, as fit does, and count its images."""
+    """Iterate over a dataset within TensorFlow, as fit does; return its number of images."""
     import tensorflow as tf
 
     def add(count, batch):
@@ -198,26 +177,17 @@ def drained(batches) -> int:
 
 
 def epoch(cache: Cache, augment: Augment, images: int = 0, **options) -> int:
-    """One epoch of ours over at least so many images, repeated where the cache has fewer."""
+    """Run one epoch of our pipeline over at least `images` images; return their number."""
     from data.pipeline import train_batches
 
     indices = np.tile(np.arange(len(cache)), max(1, images // len(cache)))
-    targets = np.zeros((len(indices), 14), np.float32)
-    batches = train_batches(
-        cache,
-        indices,
-        targets,
-        batch_size=BATCH,
-        seed=0,
-        epoch=0,
-        augment=augment,
-        crop=CROP,
-        **options,
-    )
-    return drained(batches)
+    targets = np.zeros((len(indices), bench.LABELS), np.float32)
+    more = {"augment": augment, "crop": CROP, **options}
+    return drained(train_batches(cache, indices, targets, BATCH, seed=0, epoch=0, **more))
 
 
 def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:
+    """Return the rates of our pipeline and of reading the cache without any pipeline."""
     order = np.random.default_rng(0).permutation(np.resize(np.arange(len(cache)), images))
 
     def bare() -> int:
@@ -225,18 +195,18 @@ def later_passes(cache: Cache, images: int, rounds: int) -> dict[str, float]:
             np.stack(cache.images(order[start : start + BATCH]))
         return len(order)
 
-    ways = {
+    methods = {
         "bare memmap: 256 px batches by NumPy, no crop": bare,
         "ours, uint8, crop + flip": lambda: epoch(cache, DRAW, images),
         "ours, float32, crop + flip": lambda: epoch(cache, DRAW, images, floats=True),
         "ours, uint8, crop + flip + affine": lambda: epoch(cache, AFFINE, images // 4),
     }
-    return take_turns(ways, rounds)
+    return rates(methods, rounds)
 
 
 def cold(folder: Path, rounds: int) -> tuple[dict[str, float], float]:
-    """Rates with no file in memory, and the share of bytes that did come from the disk."""
-    rates: dict[str, list[float]] = {"exact shuffle": [], "chunk shuffle": []}
+    """Return the rates with no file in memory, and the share of bytes read from the disk."""
+    by_shuffle: dict[str, list[float]] = {"exact shuffle": [], "chunk shuffle": []}
     shares = []
     for _ in range(rounds):
         for name, chunk in (("exact shuffle", 0), ("chunk shuffle", 16)):
@@ -246,51 +216,47 @@ def cold(folder: Path, rounds: int) -> tuple[dict[str, float], float]:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             before, start = read_bytes(), time.perf_counter()
             cache = Cache(folder)
-            rates[name].append(epoch(cache, DRAW, chunk=chunk) / (time.perf_counter() - start))
+            count = epoch(cache, DRAW, chunk=chunk)
+            by_shuffle[name].append(count / (time.perf_counter() - start))
             shares.append((read_bytes() - before) / (len(cache) * STORED**2))
             del cache
-    return {name: statistics.median(each) for name, each in rates.items()}, min(shares)
+    return {name: statistics.median(each) for name, each in by_shuffle.items()}, min(shares)
 
 
 def read_bytes() -> int:
-    """Bytes that this process has read from disks."""
+    """Return the number of bytes that this process has read from disks."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
 
 
-def memory() -> float:
-    """This process' own memory in MB; mapped cache pages belong to the kernel."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+def prepare_alone(folder: Path, size: int) -> tuple[Cache, list[str]]:
+    """Prepare `size` images in a new process; return the cache, and its time and peak memory."""
+    write_films(folder / f"small{size}", size, 16, STORED, "bmp")
+    out = folder / f"cache{size}"
+    command = [sys.executable, "-c", PREPARE_ALONE, str(folder / f"small{size}"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, peak = map(float, done.stdout.split())
+    path = next(path for path in out.iterdir() if path.is_dir())
+    return Cache(path), [f"{seconds / size * 1e3:.2f}", f"{peak:.0f}"]
 
 
-def growth(folder: Path, sizes: list[int]) -> list[Growth]:
-    """Time and memory of preparing and of an epoch, for datasets of growing size."""
-    prepared = []
-    for size in sizes:
-        write_films(folder / f"small{size}", size, 16, STORED, "bmp")
-        command = [sys.executable, "-c", PREPARE_ALONE, str(folder / f"small{size}")]
-        command.append(str(folder / f"cache{size}"))
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, peak = map(float, done.stdout.split())
-        path = next(path for path in (folder / f"cache{size}").iterdir() if path.is_dir())
-        prepared.append((size, path, seconds / size * 1e3, peak))
-    caches = [Cache(path) for _, path, _, _ in prepared]
-    times: list[list[float]] = [[] for _ in sizes]
-    own = [0.0] * len(sizes)
-    for turn in range(4):
-        for number, cache in enumerate(
-            caches
-        ):  # small before large: what an epoch keeps would show
-            start = time.perf_counter()
-            count = epoch(cache, DRAW, sizes[-1])
-            if turn:
-                times[number].append((time.perf_counter() - start) / count * 1e3)
-            own[number] = memory()
-    return [
-        Growth(*line, statistics.median(taken), megabytes)
-        for line, taken, megabytes in zip(prepared, times, own, strict=True)
-    ]
+def growth(folder: Path, sizes: list[int]) -> tuple[Path, list[list[str]]]:
+    """Return the folder of the largest cache, and one table row per dataset size."""
+    prepared = {size: prepare_alone(folder, size) for size in sizes}
+    memory, counts = {}, {}
+
+    def run_epoch(size: int) -> None:
+        counts[size] = epoch(prepared[size][0], DRAW, sizes[-1])
+        memory[size] = bench.megabytes("RssAnon")
+
+    # Small before large: memory that an epoch keeps would show.
+    epochs = {str(size): functools.partial(run_epoch, size) for size in sizes}
+    seconds = bench.interleave(epochs, 3)
+    rows = []
+    for size, (_, cells) in prepared.items():
+        milliseconds = statistics.median(seconds[str(size)]) / counts[size] * 1e3
+        rows.append([f"{size:,}", *cells, f"{milliseconds:.3f}", f"{memory[size]:.0f}"])
+    return Path(prepared[sizes[-1]][0].folder), rows
 
 
 def report(
@@ -299,50 +265,41 @@ def report(
     later: dict[str, float],
     disk: dict[str, float],
     share: float,
-    grown: list[Growth],
+    grown: list[list[str]],
 ) -> str:
-    """The section of docs/performance.md."""
+    """Return the section of docs/performance.md."""
     bare, prepared, cropped = first.values()
-    plain, ours, floats, _ = later.values()
-    slowest = next(iter(raw.values()))
-    best = max(raw.values())
-    lines = [
-        f"{machine()}. 1024 × 1024 noisy PNGs of 0.4 MB; batches of {BATCH} at {CROP} px.",
-        "",
-        "| First pass | images/s | of the bare decode |",
-        "|---|---|---|",
-        *(f"| {name} | {rate:,.0f} | {rate / bare:.2f} |" for name, rate in first.items()),
-        "",
+    memmap, ours, floats, _ = later.values()
+    slowest, best = next(iter(raw.values())), max(raw.values())
+    passes = [(name, f"{rate:,.0f}", f"{rate / bare:.2f}") for name, rate in first.items()]
+    batches = [(name, f"{rate:,.0f}", f"{ours / rate:,.0f}×") for name, rate in raw.items()]
+    batches += [(name, f"{rate:,.0f}", f"{ours / rate:.2f}×") for name, rate in later.items()]
+    from_disk = f"From a cold disk (at least {100 * share:.0f} % of the bytes came from it)"
+    parts = [
+        f"{bench.machine()}. 1024 × 1024 noisy PNGs of 0.4 MB; batches of {BATCH} at {CROP} px.",
+        bench.table(["First pass", "images/s", "relative to the bare decode"], passes),
         f"Template matching adds {100 * (prepared / cropped - 1):.0f} %.",
-        "",
-        "| Augmented batches | images/s | ours is faster by |",
-        "|---|---|---|",
-        *(f"| {name} | {rate:,.0f} | {ours / rate:,.0f}× |" for name, rate in raw.items()),
-        *(f"| {name} | {rate:,.0f} | {ours / rate:.2f}× |" for name, rate in later.items()),
-        "",
-        f"Against the slowest {ours / slowest:,.0f}×, against the best raw-file way "
-        f"{ours / best:,.0f}×, {plain / ours:.1f} times slower than the bare memmap; float batches "
-        f"take {ours / floats:.2f} times as long.",
-        "",
-        f"| From a cold disk ({100 * share:.0f} % or more of the bytes came from it) | images/s |",
-        "|---|---|",
-        *(f"| {name} | {rate:,.0f} |" for name, rate in disk.items()),
-        "",
-        "| Images | prepare, ms an image | its peak, MB | an epoch, ms an image | own memory, MB |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {one.images:,} | {one.prepare_ms:.2f} | {one.prepare_mb:.0f} "
-            f"| {one.epoch_ms:.3f} | {one.epoch_mb:.0f} |"
-            for one in grown
+        bench.table(["Augmented batches", "images/s", "ours is faster by"], batches),
+        f"Our batches are {ours / slowest:,.0f}× faster than the slowest method, "
+        f"{ours / best:,.0f}× faster than the best that decodes files, and {memmap / ours:.1f} "
+        f"times slower than the bare memmap; float batches take {ours / floats:.2f} times as long.",
+        bench.table([from_disk, "images/s"], [(k, f"{rate:,.0f}") for k, rate in disk.items()]),
+        bench.table(
+            [
+                "Images",
+                "prepare, ms per image",
+                "its peak, MB",
+                "an epoch, ms per image",
+                "own memory, MB",
+            ],
+            grown,
         ),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(parts)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.input", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/")
+    parser = bench.parser(__doc__, quick="fewer images and rounds")
     parser.add_argument("--folder", type=Path, help="where to make 3 GB of temporary files")
     options = parser.parse_args()
     rounds, unit = (2, 256) if options.quick else (5, 1024)
@@ -353,11 +310,10 @@ def main() -> None:
         folder = Path(temporary)
         first = first_pass(folder, unit // 4, rounds, pool)
         raw = raw_files(folder, rounds, pool)
-        grown = growth(folder, [unit, 4 * unit, 16 * unit])
-        largest = grown[-1].cache
+        largest, grown = growth(folder, [unit, 4 * unit, 16 * unit])
         later = later_passes(Cache(largest), 64 * unit, rounds)
         disk, share = cold(largest, max(2, rounds // 2))  # no cache is mapped any more
-    publish("input", report(first, raw, later, disk, share, grown), options.write)
+    bench.publish("input", report(first, raw, later, disk, share, grown), options.write)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""The four forms of Chen's HLUP loss: time, and error against 50-digit arithmetic.
+"""Measure the four forms of Chen's HLUP loss: time, and error against 50-digit arithmetic.
 
 python -m bench.losses [--quick] [--write]
 """
 
-import argparse
-import time
+import functools
 
 import mpmath
 import numpy as np
 
-from bench import machine, publish
+import bench
 from data import label_tree
 
 IMAGES = 32
 STEPS = 10  # in one call, so that the cost of a call from Python is not measured
-CONTENDERS = {  # name in the table -> form, how exact adds along paths
+FORMS = {  # name in the table -> form, how the exact form adds along paths
     "naive": ("naive", None),
     "rescale": ("rescale", None),
     "powerset (as printed)": ("powerset", None),
@@ -24,7 +23,7 @@ CONTENDERS = {  # name in the table -> form, how exact adds along paths
 
 
 def deep_tree(labels=500, depth=12, seed=0):
-    """A random tree: one path of `depth` nodes, then every label under a random earlier one."""
+    """Return a random tree: one path of `depth` nodes, other labels under random earlier ones."""
     generator = np.random.default_rng(seed)
     parents, level = list(range(-1, depth - 1)), list(range(1, depth + 1))
     while len(parents) < labels:
@@ -35,7 +34,7 @@ def deep_tree(labels=500, depth=12, seed=0):
 
 
 def batch(tree, images, spread=100, seed=0):
-    """Targets that respect the tree, and logits uniform in ± spread, a tenth of them all large."""
+    """Return targets that respect the tree, and logits uniform in ± spread, a tenth all large."""
     generator = np.random.default_rng(seed)
     logits = generator.uniform(-spread, spread, (images, len(tree)))
     large = max(images // 10, 1)
@@ -45,7 +44,7 @@ def batch(tree, images, spread=100, seed=0):
 
 
 def descent(form, sums, ancestors):
-    """Steps down the batch's mean loss, compiled as Keras compiles a training step."""
+    """Return a function that takes STEPS gradient steps, compiled as Keras compiles training."""
     import tensorflow as tf
 
     from losses.hierarchical import hlup
@@ -63,27 +62,28 @@ def descent(form, sums, ancestors):
 
 
 def times(tree, rounds):
-    """For each form: median milliseconds of a step, and median ratio to exact in the same turn."""
+    """Return by form the median milliseconds per step, and the median ratio to exact by turn."""
     import tensorflow as tf
 
     ancestors = label_tree.ancestor_matrix(tree)
-    data = [tf.constant(array) for array in batch(tree, IMAGES)]
-    ways = {name: descent(*how, ancestors) for name, how in CONTENDERS.items()}
-    taken = {name: np.zeros(rounds) for name in ways}
-    for steps in ways.values():
-        steps(*data)
-    for turn in range(rounds):
-        for name, steps in ways.items():
-            start = time.perf_counter()
-            steps(*data).numpy()
-            taken[name][turn] = 1000 * (time.perf_counter() - start) / STEPS
+    targets, logits = map(tf.constant, batch(tree, IMAGES))
+
+    def run(steps):
+        steps(targets, logits).numpy()
+
+    methods = {
+        name: functools.partial(run, descent(form, sums, ancestors))
+        for name, (form, sums) in FORMS.items()
+    }
+    taken = {name: np.array(each) for name, each in bench.interleave(methods, rounds).items()}
     return {
-        name: (np.median(each), np.median(each / taken["exact"])) for name, each in taken.items()
+        name: (1000 * np.median(each) / STEPS, np.median(each / taken["exact"]))
+        for name, each in taken.items()
     }
 
 
 def exact_terms(targets, logits, ancestors):
-    """CE(z_m, p_m) and its gradient for each image and label, computed with 50 digits."""
+    """Return CE(z_m, p_m) and its gradient by image and label, computed with 50 digits."""
     values = np.zeros(logits.shape)
     gradients = np.zeros((*logits.shape, logits.shape[1]))
     with mpmath.workdps(50):
@@ -100,7 +100,7 @@ def exact_terms(targets, logits, ancestors):
 
 
 def errors(tree, images):
-    """For each form: largest relative errors, shares of negative and of non-finite terms."""
+    """Return by form the largest relative errors, and the shares of bad terms."""
     import tensorflow as tf
 
     from losses.hierarchical import hlup
@@ -110,9 +110,9 @@ def errors(tree, images):
     values, gradients = exact_terms(targets, logits, ancestors)
     labels = len(tree)
     one_label = np.where(np.eye(labels) > 0, targets[:, None], np.nan).reshape(-1, labels)
-    repeated = np.repeat(logits, labels, axis=0)  # a row a term, its others unknown
+    repeated = np.repeat(logits, labels, axis=0)  # one row per term; its other labels are unknown
     by_form = {}
-    for name, (form, sums) in CONTENDERS.items():
+    for name, (form, sums) in FORMS.items():
         if form == "rescale":
             continue  # another function on purpose
         parts, part_slopes = [], []
@@ -135,49 +135,42 @@ def errors(tree, images):
 
 
 def relative(ours, true):
-    """The largest relative error among numbers that are above 1e-3 in truth."""
+    """Return the largest relative error of the numbers whose true value exceeds 1e-3."""
     counted = np.abs(true) > 1e-3
     return np.max(np.abs(ours[counted] - true[counted]) / np.abs(true[counted]))
 
 
 def report(rounds, images):
-    """The section of docs/performance.md, as Markdown."""
+    """Return the section of docs/performance.md."""
     trees = {
         "PLCO, 19 labels, depth 4": (label_tree.PLCO, rounds, images),
         "500 labels, depth 12": (deep_tree(), max(rounds // 5, 1), max(images // 20, 1)),
     }
-    lines = [
-        f"{machine()}. {IMAGES} images, float32; ms is the median of a value and its gradient,",
-        f"{STEPS} of them after one another in one `tf.function`: no call from Python is in it.",
-        "Forms take turns; the ratio is the median over turns. Errors are of single terms CE(z, p)",
-        "against 50-digit arithmetic, the largest where the true number exceeds 1e-3; logits are",
-        "uniform in ±100, one image in ten has only large ones. `rescale` is another function on",
-        "purpose.",
-        "",
-        "| Tree | Form | ms | ÷ exact | value error | gradient error | negative | not finite |",
-        f"|{'---|' * 2}{'---:|' * 6}",
-    ]
+    rows = []
     for title, (tree, tree_rounds, tree_images) in trees.items():
-        taken, wrong = times(tree, tree_rounds), errors(tree, tree_images)
-        for name, (milliseconds, ratio) in taken.items():
-            cells = [title, name, f"{milliseconds:.3f}", f"{ratio:.2f}"]
+        wrong = errors(tree, tree_images)
+        for name, (milliseconds, ratio) in times(tree, tree_rounds).items():
+            cells = ["–"] * 4
             if name in wrong:
                 each = wrong[name]
-                cells += [f"{each['value']:.1e}", f"{each['gradient']:.1e}"]
+                cells = [f"{each['value']:.1e}", f"{each['gradient']:.1e}"]
                 cells += [f"{each['negative']:.1%}", f"{each['not finite']:.1%}"]
-            else:
-                cells += ["–"] * 4
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append([title, name, f"{milliseconds:.3f}", f"{ratio:.2f}", *cells])
+    heading = ["Tree", "Form", "ms", "÷ exact", "value error", "gradient error", "negative"]
+    return f"""{bench.machine()}. {IMAGES} images, float32.
+ms is the median time of a value and its gradient; {STEPS} of them run in one `tf.function`, so no
+call from Python is included. The forms are interleaved; the ratio is the median over turns. Errors
+are the largest relative ones of single terms CE(z, p) against 50-digit arithmetic, where the true
+number exceeds 1e-3; logits are uniform in ±100, and one image in ten has only large ones. `rescale`
+is another function on purpose.
+
+{bench.table([*heading, "not finite"], rows, "llrrrrrr")}"""
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="seconds instead of a minute")
-    parser.add_argument("--write", action="store_true", help="put it into docs/performance.md")
-    arguments = parser.parse_args()
-    rounds, images = (4, 20) if arguments.quick else (60, 100)
-    publish("losses", report(rounds, images), arguments.write)
+    options = bench.parser(__doc__, quick="seconds instead of a minute").parse_args()
+    rounds, images = (4, 20) if options.quick else (60, 100)
+    bench.publish("losses", report(rounds, images), options.write)
 
 
 if __name__ == "__main__":

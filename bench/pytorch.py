@@ -1,13 +1,13 @@
 """The training step of bench.train and bench.gpu in PyTorch, as its users write it.
 
-Nothing of Keras or of this suite runs in it, and PyTorch is imported when it is called.
+It uses nothing of Keras or of this suite. PyTorch is imported when a function is called.
 """
 
 from bench import LABELS
 
 
 def densenet121():
-    """DenseNet-121 (Huang et al. 2017), parameter for parameter that of keras.applications."""
+    """Build DenseNet-121 (Huang et al. 2017) with the parameters of keras.applications."""
     import torch
     from torch import nn
 
@@ -41,7 +41,7 @@ def densenet121():
 
 
 def network(backbone: str):
-    """DenseNet-121 is written here; the others are timm's."""
+    """Build DenseNet-121 as written here, or another network by timm."""
     if backbone == "densenet121":
         return densenet121()
     import timm
@@ -51,7 +51,7 @@ def network(backbone: str):
 
 
 def steps(way):
-    """Channels last, Adam, autocast for bfloat16; on a GPU torch.compile."""
+    """Train with channels last, Adam and autocast for bfloat16; on a GPU with torch.compile."""
     import torch
     from torch import nn
 

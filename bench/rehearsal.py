@@ -1,17 +1,16 @@
-"""A rehearsal at full size, on drawn phantoms: the time and memory of each step to the report.
+"""Rehearse both large datasets at full size on phantoms: time and memory of every step.
 
     python -m bench.rehearsal --labels DIR --write     DIR has NIH's label file and its two lists
     python -m bench.rehearsal --quick                  200 and 800 images of each, about a minute
 
-ChestX-ray14 is drawn by NIH's own label file: the findings, patients, sex and views of its rows,
-and its two official lists. CheXpert is drawn with label files of the same shape, made here. Each
-step runs at 1/16, 1/4 and the whole of both, in a process of its own. The sizes take turns, so that
-a machine that is slower for a while is slower for all of them; but for drawing and training there
-are three turns, of which the quickest counts. What is drawn and trained is deleted; with --folder
-DIR the measurements stay there, and the same command goes on with the dataset that is missing.
+ChestX-ray14's phantoms (synthetic radiographs) follow NIH's own label file; CheXpert's get label
+files of the same shape. Each step runs at 1/16, 1/4 and the whole of both, in its own process. The
+sizes take turns, so that a machine that is slower for a while slows all of them; each step except
+drawing and training runs three times, and the quickest counts. Images and runs are deleted at the
+end. With --folder DIR the measurements stay there, and the same command resumes with the dataset
+that is missing.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -26,7 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import machine, nih_phantoms, publish
+import bench
+from bench import nih_phantoms
 from data import DataError
 from data.datasets import DATASETS
 from data.phantom import drawing
@@ -37,14 +37,15 @@ from reproduce.report import page
 from reproduce.tables import asadi2025 as asadi2025_tables
 from reproduce.tables import scoring
 
-PIXELS = 64  # a side, drawn and trained
-CHEXPERT_IMAGES = 223_414  # as many as its training set has; here in all three sets together
+PIXELS = 64  # per side, drawn and trained
+CHEXPERT_IMAGES = 223_414  # the size of its training set; here of all three sets together
+SHARES = (16, 4, 1)  # 1/16, 1/4 and the whole of a dataset
 QUICK = (200, 800)  # images
-SLACK = 1.15  # a step grows faster than linearly if it takes this many times longer than linear
-SECONDS = 0.5  # and so much longer: less is noise
-KB_AN_IMAGE = 8  # stated: labels, targets, names and predictions; images stay on the disk
-TURNS = 3  # of a step that is not among ONCE; the first may find the files on the disk alone
-POLL = 0.02  # seconds between two looks at a step's memory
+SLACK = 1.15  # growth is faster than linear if a step takes this many times the linear time
+SECONDS = 0.5  # and also this much longer; less is noise
+KB_PER_IMAGE = 8  # bound for labels, targets, names and predictions; images stay on the disk
+TURNS = 3  # of each step that is not in ONCE; the first may have to read its files from the disk
+POLL = 0.02  # seconds between two readings of a step's memory
 
 
 class Rehearsed(NamedTuple):
@@ -67,18 +68,25 @@ REHEARSED = (
 
 
 class Cost(NamedTuple):
-    """What a step took."""
+    """The time and memory of a step."""
 
     seconds: float
     cpu: float  # seconds of all its processes
-    megabytes: float  # its own memory at most, without the files that the kernel caches
+    megabytes: float  # peak, without files in the kernel's cache
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.cpu:.1f} s, {self.megabytes:.0f} MB"
 
 
-# The steps: each prepares what it needs, and returns the part that is measured
+Costs = dict[int, dict[str, Cost]]  # images -> step -> cost
+Measured = dict[str, Costs]  # by dataset
+
+
+# Steps: each prepares what it needs and returns the function that is measured.
 
 
 class Stage(NamedTuple):
-    """A dataset drawn at one size, and the folders that its steps share."""
+    """A dataset drawn at one size, and the folder that its steps share."""
 
     rehearsed: Rehearsed
     folder: Path  # of everything that is deleted afterwards
@@ -90,16 +98,14 @@ class Stage(NamedTuple):
         return self.folder / "drawn"
 
     def settings(self):
-        """(Config, options) of the paper's script, as if its flags had been given."""
+        """Return (Config, options) of the paper's script, parsed from flags."""
         released = self.data_folder
         if self.rehearsed.name == "chexpert":
             released = released / DATASETS["chexpert"].phantom_folder
-        script_flags = {
-            "--data-dir": released, "--preset": "demo", "--size": PIXELS, "--epochs": 1,
-            "--rows": self.rehearsed.row, "--device": "cpu",
-            "--results-dir": self.folder / "results", "--cache-dir": self.folder / "cache",
-        }  # fmt: skip
-        sys.argv = [self.rehearsed.script, *map(str, sum(script_flags.items(), ()))]
+        words = ["--data-dir", released, "--preset", "demo", "--size", PIXELS, "--epochs", 1]
+        words += ["--rows", self.rehearsed.row, "--device", "cpu"]
+        words += ["--results-dir", self.folder / "results", "--cache-dir", self.folder / "cache"]
+        sys.argv = [self.rehearsed.script, *map(str, words)]
         paper = self.rehearsed.paper
         return flags.arguments(paper.Config, paper.DEMO, __doc__, [self.rehearsed.name])
 
@@ -107,13 +113,13 @@ class Stage(NamedTuple):
         return {"labels": config.labels} if self.rehearsed.name == "chexpert" else {}
 
     def load(self, config, options):
-        """The data as the script has it."""
+        """Load the data as the script does."""
         paper = self.rehearsed.paper
         more = {"phantoms": 0, "resize": PIXELS, **self.reader_options(config)}
         return dataset.load(options, config, paper.split, paper.rows, **more)
 
     def finished(self):
-        """The data and the runs, trained before."""
+        """Return the data, the runs that an earlier step trained, and the options."""
         config, options = self.settings()
         data = self.load(config, options)
         rows = self.rehearsed.paper.rows
@@ -135,7 +141,7 @@ def read(stage: Stage) -> Callable:
 
 def prepare(stage: Stage) -> Callable:
     config, options = stage.settings()
-    shutil.rmtree(stage.folder / "cache", ignore_errors=True)  # of an earlier turn
+    shutil.rmtree(stage.folder / "cache", ignore_errors=True)  # from an earlier turn
     released = dataset.read(options, PIXELS, 0, **stage.reader_options(config))
     frame, reason = stage.rehearsed.paper.split(released, config)
     return lambda: dataset.decode(options, frame, released.attrs, reason, PIXELS, None)
@@ -179,11 +185,11 @@ STEPS = {
 ONCE = ("draw", "train an epoch, predict")  # minutes each
 
 
-# Measuring
+# Measuring.
 
 
 def measure(step: Callable, stage: Stage) -> Cost:
-    """A step's cost, in a forked child: it has everything imported but the backend."""
+    """Return a step's cost in a forked process, which has imported all but the backend."""
     context = get_context("fork")
     answers, answer = context.Pipe(duplex=False)
     log = stage.folder / "log.txt"
@@ -193,7 +199,7 @@ def measure(step: Callable, stage: Stage) -> Cost:
     try:
         cost = answers.recv()
     except EOFError:
-        cost = "its process was killed, of too little memory perhaps"
+        cost = "its process was killed, perhaps for lack of memory"
     child.join()
     if isinstance(cost, str):
         raise RuntimeError(f"{step.__name__} failed: {cost}\n{log.read_text(errors='replace')}")
@@ -233,28 +239,22 @@ def _cpu() -> float:
 
 
 def _own_memory() -> float:
-    """MB of this process and its children, without mapped files such as the image cache."""
-    pids, total = [os.getpid()], 0
+    """Return the MB of this process and its children, without mapped files."""
+    pids, total = [os.getpid()], 0.0
     for pid in pids:
         try:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 pids += map(int, (task / "children").read_text().split())
-            status = Path(f"/proc/{pid}/status").read_text()
+            total += bench.megabytes("RssAnon", pid)
         except OSError:  # it has ended meanwhile
             continue
-        total += next(
-            (int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0
-        )
-    return total / 1024
+    return total
 
 
-Measured = dict[str, dict[int, dict[str, Cost]]]  # dataset -> images -> step -> cost
-
-
-def rehearse(stages: Sequence[Stage], folder: Path, turns: int) -> dict[int, dict[str, Cost]]:
-    """Every step on every size of a dataset, in turns; what they made is deleted."""
-    costs: dict[int, dict[str, Cost]] = {stage.images: {} for stage in stages}
-    shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
+def rehearse(stages: Sequence[Stage], folder: Path, turns: int) -> Costs:
+    """Run every step on every size of a dataset in turn, and delete the files that they made."""
+    costs: Costs = {stage.images: {} for stage in stages}
+    shutil.rmtree(folder, ignore_errors=True)  # left by a command that was killed
     try:
         for stage in stages:
             stage.folder.mkdir(parents=True)
@@ -262,23 +262,22 @@ def rehearse(stages: Sequence[Stage], folder: Path, turns: int) -> dict[int, dic
             for stage in [*stages] * (1 if name in ONCE else turns):
                 cost, known = measure(step, stage), costs[stage.images].get(name)
                 costs[stage.images][name] = cost if known is None else least(cost, known)
-                shown = "{:.1f} s, {:.1f} s of CPU, {:.0f} MB".format(*cost)
-                where = f"{stage.rehearsed.name}, {stage.images:,} images"
-                print(f"{where}, {name}: {shown}", flush=True)
+                title = f"{stage.rehearsed.name}, {stage.images:,} images, {name}"
+                print(f"{title}: {cost}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return costs
 
 
 def least(one: Cost, other: Cost) -> Cost:
-    """The quicker of two turns, with the larger memory."""
+    """Return the quicker of two turns with the larger memory."""
     return min(one, other, key=lambda cost: cost.cpu)._replace(
         megabytes=max(one.megabytes, other.megabytes)
     )
 
 
-def grows_faster(costs: dict[int, dict[str, Cost]], step: str) -> bool:
-    """Whether a step's CPU time grows faster than the images, between the two largest sizes."""
+def grows_faster(costs: Costs, step: str) -> bool:
+    """Return True if CPU time grows faster than linearly between the two largest sizes."""
     if len(costs) < 2:
         return False
     few, many = sorted(costs)[-2:]
@@ -286,8 +285,8 @@ def grows_faster(costs: dict[int, dict[str, Cost]], step: str) -> bool:
     return costs[many][step].cpu > max(SLACK * linear, linear + SECONDS)
 
 
-def kilobytes_an_image(costs: dict[int, dict[str, Cost]], step: str) -> float:
-    """By how much a step's memory grows with an image, from the smallest size to the largest."""
+def kilobytes_per_image(costs: Costs, step: str) -> float:
+    """Return how much memory a step needs per further image, from the smallest to the largest."""
     few, many = min(costs), max(costs)
     if few == many:
         return float("nan")
@@ -296,100 +295,91 @@ def kilobytes_an_image(costs: dict[int, dict[str, Cost]], step: str) -> float:
 
 
 def table(measured: Measured) -> str:
-    """The section of docs/performance.md."""
-    lines = [
-        f"{machine()}. A cell: seconds, seconds of CPU, own memory at most; but for drawing and "
-        f"training the quickest of up to {TURNS} turns.",
-        *("", f"Stated: no step grows faster than linearly; memory by at most {KB_AN_IMAGE} KB an "
-          "image, which images themselves never need."),
-    ]  # fmt: skip
+    """Return the section of docs/performance.md."""
+    parts = [
+        f"{bench.machine()}. Each cell: seconds, CPU seconds, peak memory without cached files; "
+        f"except for drawing and training, the quickest of up to {TURNS} turns.",
+        f"Bounds: no step grows faster than linearly; memory grows by at most {KB_PER_IMAGE} KB "
+        "per image.",
+    ]
     for name, costs in measured.items():
         sizes = sorted(costs)
-        heads = [f"{images:,} images" for images in sizes]
-        lines += ["", f"| {name} | {' | '.join(heads)} | CPU grows | KB an image |"]
-        lines.append("|---|" + "---:|" * len(sizes) + "---|---:|")
+        rows = []
         for step in STEPS:
-            cells = [
-                "{:.1f} s, {:.1f} s, {:.0f} MB".format(*costs[images][step]) for images in sizes
-            ]
-            grows, memory = "–", "–"
+            growth, memory = "–", "–"
             if len(sizes) > 1:
-                faster, kilobytes = grows_faster(costs, step), kilobytes_an_image(costs, step)
-                grows = "**faster than linearly**" if faster else "linearly or less"
-                memory = f"{kilobytes:.1f}" if kilobytes <= KB_AN_IMAGE else f"**{kilobytes:.1f}**"
-            lines.append(f"| {step} | {' | '.join(cells)} | {grows} | {memory} |")
-    lines += ["", *findings(measured)]
-    return "\n".join(lines)
+                faster, kilobytes = grows_faster(costs, step), kilobytes_per_image(costs, step)
+                growth = "**faster than linear**" if faster else "linear or less"
+                memory = f"{kilobytes:.1f}" if kilobytes <= KB_PER_IMAGE else f"**{kilobytes:.1f}**"
+            rows.append([step, *(str(costs[size][step]) for size in sizes), growth, memory])
+        heading = [name, *(f"{size:,} images" for size in sizes), "CPU growth", "KB per image"]
+        parts.append(bench.table(heading, rows, f"l{'r' * len(sizes)}lr"))
+    return "\n\n".join([*parts, conclusion(measured)])
 
 
-def findings(measured: Measured) -> list[str]:
-    """In words: what grows faster than stated."""
-    several = {name: costs for name, costs in measured.items() if len(costs) > 1}
-    if not several:
-        return ["One size alone says nothing about growth."]
-    pairs = [(name, costs, step) for name, costs in several.items() for step in STEPS]
-    quick = [f"{step} ({name})" for name, costs, step in pairs if grows_faster(costs, step)]
-    large = [
-        f"{step} ({name})"
-        for name, costs, step in pairs
-        if kilobytes_an_image(costs, step) > KB_AN_IMAGE
-    ]
-    return [
-        f"Faster than linearly: {', '.join(quick) or 'none'}. "
-        f"More memory an image than stated: {', '.join(large) or 'none'}."
-    ]
-
-
-def _known(folder: Path) -> Measured:
-    """The measurements of an earlier command in this folder."""
-    path = folder / "measured.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return {
-        name: {
-            int(images): {step: Cost(*cost) for step, cost in costs.items()}
-            for images, costs in sizes.items()
-        }
-        for name, sizes in found.items()
-    }
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.rehearsal",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def conclusion(measured: Measured) -> str:
+    """Return a sentence that names the steps beyond the bounds."""
+    pairs = [(name, step) for name, costs in measured.items() if len(costs) > 1 for step in STEPS]
+    if not pairs:
+        return "One size alone says nothing about growth."
+    slow, large = [], []
+    for name, step in pairs:
+        if grows_faster(measured[name], step):
+            slow.append(f"{step} ({name})")
+        if kilobytes_per_image(measured[name], step) > KB_PER_IMAGE:
+            large.append(f"{step} ({name})")
+    return (
+        f"Faster than linear: {', '.join(slow) or 'none'}. "
+        f"More memory per image than the bound: {', '.join(large) or 'none'}."
     )
+
+
+def _known(path: Path) -> Measured:
+    """Return the measurements that an earlier command left in a file."""
+    datasets = json.loads(path.read_text()) if path.exists() else {}
+    measured: Measured = {}
+    for name, sizes in datasets.items():
+        measured[name] = {}
+        for images, costs in sizes.items():
+            measured[name][int(images)] = {step: Cost(*cost) for step, cost in costs.items()}
+    return measured
+
+
+def sizes_of(rehearsed: Rehearsed, released: Path | None, quick: bool) -> list[int]:
+    """Return the sizes at which a dataset is rehearsed, or none if NIH's label file is missing."""
+    total = CHEXPERT_IMAGES
+    if rehearsed.name == "chestxray14":
+        if released is None:
+            print("ChestX-ray14 is left out: give NIH's label file with --labels.", file=sys.stderr)
+            return []
+        total = len(nih_phantoms.rows(released))
+    if quick:
+        return [min(size, total) for size in QUICK]
+    return [total // share for share in SHARES]
+
+
+def main() -> None:
+    parser = bench.parser(__doc__, quick=f"{QUICK[0]} and {QUICK[1]} images")
     add = parser.add_argument
-    add("--labels", type=Path, metavar="DIR", help="NIH's label file and lists; else no NIH")
+    add("--labels", type=Path, metavar="DIR", help="NIH's label file and lists; default: no NIH")
     add("--datasets", nargs="+", choices=[each.name for each in REHEARSED])
-    add("--shares", type=int, nargs="+", default=[16, 4, 1], metavar="N", help="1/N of each")
-    add("--quick", action="store_true", help=f"{QUICK[0]} and {QUICK[1]} images")
-    add("--folder", type=Path, help="for temporary files and measurements that stay")
-    add("--write", action="store_true", help="put the table into docs/performance.md")
-    options = parser.parse_args(arguments)
+    add("--folder", type=Path, help="for temporary files, and for measurements, which stay")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        measured = _known(folder)
+        measured = _known(folder / "measured.json")
         for rehearsed in REHEARSED:
             if options.datasets and rehearsed.name not in options.datasets:
                 continue
-            total = CHEXPERT_IMAGES
-            if rehearsed.name == "chestxray14":
-                if options.labels is None:
-                    print("No --labels: NIH's rows are not rehearsed.", file=sys.stderr)
-                    continue
-                total = len(nih_phantoms.rows(options.labels))
-            sizes = [total // share for share in options.shares]
-            if options.quick:
-                sizes = [min(images, total) for images in QUICK]
+            sizes = sizes_of(rehearsed, options.labels, options.quick)
             if measured.get(rehearsed.name, {}).keys() >= {*sizes}:
                 continue
-            at = folder / "under-way"
-            stages = [Stage(rehearsed, at / str(n), n, options.labels) for n in sorted(sizes)]
-            measured[rehearsed.name] = rehearse(stages, at, 1 if options.quick else TURNS)
+            scratch = folder / "under-way"
+            stages = [Stage(rehearsed, scratch / str(n), n, options.labels) for n in sizes]
+            measured[rehearsed.name] = rehearse(stages, scratch, 1 if options.quick else TURNS)
             (folder / "measured.json").write_text(json.dumps(measured))
-    publish("rehearsal", table(measured), options.write)
+    bench.publish("rehearsal", table(measured), options.write)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Rows at once on Ray: what scheduling costs, what a second core gains, and what lost hosts cost.
+"""Measure rows spread by Ray: the cost of scheduling, the gain of a second core, lost hosts.
 
     python -m bench.spread [--only schedule demo kills] [--write]
 
-All hosts are simulated on this machine, by Ray's own test cluster. The demo's figure means
-something on a quiet machine alone; its load is printed beside it.
+Ray's own test cluster simulates all hosts on this machine. The demo's figure is meaningful only on
+a quiet machine; the load is printed with it.
 """
 
-import argparse
 import filecmp
 import importlib
 import os
@@ -21,14 +20,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from bench import machine, publish
+import bench
 from data import labels
 from data.progress import TimeLeft
 from reproduce import ROOT
 from reproduce.engine import cluster, spread
 from reproduce.engine.rows import Combined, Data, Row, Run, parents
 
-SECONDS_OF_AN_EPOCH = {  # a third of the network's GFLOP for an image of 224 px
+EPOCH_SECONDS = {  # a third of the network's GFLOP for an image of 224 px
     "densenet121": 0.97,
     "densenet169": 1.13,
     "densenet201": 1.43,
@@ -43,7 +42,7 @@ QUICK = [
 
 
 def pham_runs(folder: Path, seeds: int) -> list[Run]:
-    """The runs of Pham et al.'s tables, parents first."""
+    """Return the runs of Pham et al.'s tables, parents first."""
     columns = ["image_path", "patient_id", "view", "split", *labels.CHEXPERT]
     frame = pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
     pham2019 = importlib.import_module("reproduce.pham2019")  # a script, as rebuild.py loads it
@@ -56,14 +55,14 @@ def pham_runs(folder: Path, seeds: int) -> list[Run]:
 
 
 def seconds_of(run: Run) -> float:
-    """How long a run sleeps for its training."""
+    """Return how long a run sleeps in place of training."""
     if isinstance(run.row, Combined):
         return 0.0
-    return SECONDS_OF_AN_EPOCH[run.row.network["backbone"]] * max(run.row.fit.epochs, 1)
+    return EPOCH_SECONDS[run.row.network["backbone"]] * max(run.row.fit.epochs, 1)
 
 
 def bound(runs: list[Run], needed, workers: int) -> float:
-    """No schedule is shorter: the longest chain, or all seconds spread evenly."""
+    """Return a lower bound of any schedule: the longest chain, or all seconds spread evenly."""
     ends: dict[Path, float] = {}
     for run in runs:
         begins = max((ends[parent.folder] for parent in needed(run)), default=0.0)
@@ -72,7 +71,7 @@ def bound(runs: list[Run], needed, workers: int) -> float:
 
 
 def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
-    """(runs, seconds, lower bound) of Pham's table with rows that sleep."""
+    """Return (runs, seconds, lower bound) of Pham's tables with rows that sleep."""
     with tempfile.TemporaryDirectory() as scratch:
         runs = pham_runs(Path(scratch), seeds)
         by_name = {(run.row.name, run.seed): run for run in runs}
@@ -111,7 +110,7 @@ def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
 
 
 def script(flags: list[str], folder: Path, cache: Path, log: Path) -> subprocess.Popen:
-    """chen2019 in a process of its own."""
+    """Start chen2019 in a new process."""
     own = ["--results-dir", str(folder), "--cache-dir", str(cache)]
     with log.open("w") as output:
         return subprocess.Popen(
@@ -123,12 +122,13 @@ def script(flags: list[str], folder: Path, cache: Path, log: Path) -> subprocess
 
 
 def finished(process: subprocess.Popen, log: Path) -> None:
+    """Wait for chen2019; exit with the end of its log if it failed."""
     if process.wait():
         sys.exit(f"chen2019 ended with {process.returncode}:\n{log.read_text()[-3000:]}")
 
 
 def unequal(one: Path, other: Path) -> tuple[int, list[str]]:
-    """How many files of predictions there are, and which of them are not equal."""
+    """Return the number of prediction files, and which of them differ."""
     names = sorted(path.relative_to(one) for path in one.rglob("predictions*.npz"))
     wrong = [
         str(name)
@@ -139,7 +139,7 @@ def unequal(one: Path, other: Path) -> tuple[int, list[str]]:
 
 
 def trained_twice(folder: Path) -> list[str]:
-    """The runs whose last epoch stands more than once in their log."""
+    """Return the folders of runs whose log has the last epoch more than once."""
     twice = []
     for log in folder.rglob("log.txt"):
         ends = re.findall(r"  epoch (\d+/\d+)", log.read_text())
@@ -149,7 +149,7 @@ def trained_twice(folder: Path) -> list[str]:
 
 
 def demo(flags: list[str]) -> tuple[float, float, int, list[str]]:
-    """Seconds in turn and at once of a demo whose cache is prepared; files, and unequal ones."""
+    """Return (serial seconds, seconds on Ray, prediction files, those that differ) of a demo."""
     with tempfile.TemporaryDirectory() as scratch:
         at = Path(scratch)
         first = [*flags, "--rows", "BR-leaf", "--epochs", "1"]
@@ -164,7 +164,7 @@ def demo(flags: list[str]) -> tuple[float, float, int, list[str]]:
 
 
 def kills(draw: random.Random, longest_pause: float) -> tuple[int, list[str], list[str]]:
-    """Two of four hosts lost during a run: files, those unequal, and rows trained twice."""
+    """Kill two of four hosts; return (prediction files, those that differ, rows trained twice)."""
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,40 +192,32 @@ def kills(draw: random.Random, longest_pause: float) -> tuple[int, list[str], li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = bench.parser(__doc__, quick="4 workers, a demo of minutes")
     parts = ("schedule", "demo", "kills")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--quick", action="store_true", help="16 rows, a demo of minutes")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--write", action="store_true", help="put the table in the documentation")
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     load = os.getloadavg()[0]
-    lines = [
-        f"{machine()}, load {load:.1f} at the start; hosts are simulated on this machine.",
-        "",
-        "| | measured | against | goal |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     if "schedule" in options.only:
-        count, taken, least = schedule(workers=4 if options.quick else 16, seeds=5)
-        lines.append(
-            f"| {count} rows that sleep, in the shape of Pham's tables, 16 workers | {taken:.1f} s "
-            f"| {least:.1f} s at least: {taken / least:.3f}× | ≤ 1.05× |"
-        )
+        workers = 4 if options.quick else 16
+        count, taken, least = schedule(workers, seeds=5)
+        title = f"{count} rows that sleep, in the shape of Pham's tables, {workers} workers"
+        against = f"at least {least:.1f} s: {taken / least:.3f}×"
+        rows.append([title, f"{taken:.1f} s", against, "≤ 1.05×"])
     if "demo" in options.only:
         one, two, count, wrong = demo(QUICK if options.quick else [])
-        lines.append(
-            f"| chen2019's demo, two workers of one core | {two:.0f} s | {one:.0f} s in turn: "
-            f"{two / one:.2f}×; {len(wrong)} of {count} files differ | ≤ 0.8×, equal bytes |"
-        )
+        against = f"{one:.0f} s serially: {two / one:.2f}×; {len(wrong)} of {count} files differ"
+        title = "chen2019's demo, two workers of one core"
+        rows.append([title, f"{two:.0f} s", against, "≤ 0.8×, equal bytes"])
     if "kills" in options.only:
-        count, wrong, twice = kills(random.Random(options.seed), longest_pause=20)
-        lines.append(
-            f"| two of four hosts killed | {len(wrong)} of {count} files of predictions differ | "
-            f"{len(twice)} rows trained twice to their end | equal bytes, none |"
-        )
-    publish("spread", "\n".join(lines), options.write)
+        count, wrong, twice = kills(random.Random(0), longest_pause=20)
+        measured = f"{len(wrong)} of {count} prediction files differ"
+        against = f"{len(twice)} rows trained to the end twice"
+        rows.append(["two of four hosts killed", measured, against, "equal bytes, none"])
+    heading = f"{bench.machine()}, load {load:.1f} at the start; hosts are simulated."
+    table = bench.table(["", "measured", "against", "goal"], rows)
+    bench.publish("spread", f"{heading}\n\n{table}", options.write)
 
 
 if __name__ == "__main__":

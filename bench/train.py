@@ -1,43 +1,45 @@
-"""Training: stock Keras on TensorFlow against models.fast, and against PyTorch where there is one.
+"""Time training by stock Keras on TensorFlow, by models.fast, and by PyTorch if it is installed.
 
-Every way runs in a process of its own and they take turns, so that what else the machine does
-falls on all of them alike.
+    python -m bench.train [--quick] [--write] [--torch PYTHON]
+
+Each method runs in its own process and they take turns, so that a busy machine slows all alike.
 """
 
 import argparse
 import importlib.util
-import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import LABELS, machine, publish, pytorch
+import bench
+from bench import LABELS, pytorch
 
 
 @dataclass(frozen=True)
 class Way:
-    """What is timed: a training step (`how` is stock, fast or torch), input or matmul.
+    """A method that is timed: a training step (`how` is stock, fast or torch), input or matmul.
 
-    bench.gpu measures other ways than this module: on GPUs, on JAX, from a cache of images.
+    bench.gpu times further methods: on GPUs, on JAX, and with a cache of images.
     """
 
     how: str
     backbone: str = "densenet121"
     size: int = 224
     batch: int = 32
-    precision: str = "float32"  # tf32: float32 whose products a GPU rounds to 10 bits
+    precision: str = "float32"  # tf32: float32, but a GPU rounds factors to 10 bits
     backend: str = "tensorflow"  # of Keras
     device: str = "cpu"
-    images: str = ""  # the cache to draw batches from; none: one batch in memory, again and again
+    images: str = ""  # the cache that batches are drawn from; default: one batch in memory
 
 
 class Worker:
-    """A process that builds one network, trains one step, and then further steps on demand."""
+    """A process that builds one network and trains one step, and further steps on request."""
 
     def __init__(self, way: Way, python: str = sys.executable):
         self.way = way
@@ -58,7 +60,7 @@ class Worker:
     def _answer(self) -> float:
         line = self.answers.readline()
         if not line:
-            raise RuntimeError(f"{self.way} ended: run its --worker line by hand to see why")
+            raise RuntimeError(f"{self.way} failed. Run bench.train --worker by hand to see why.")
         return float(line)
 
     def take(self, steps: int) -> None:
@@ -72,15 +74,15 @@ class Worker:
 
 
 def work(way: Way) -> None:
-    """Inside the process: prints the seconds to the end of the first step, then those of a step."""
+    """Print the seconds to the end of the first step, then those per step of each request."""
     kinds = {"torch": pytorch.steps, "input": input_steps, "matmul": matmul_steps}
-    prepare = kinds.get(way.how, keras_steps)(way)  # imports are over
+    prepare = kinds.get(way.how, keras_steps)(way)  # imports what it needs, untimed
     start = time.perf_counter()
     step = prepare()
     step(1)
     print(time.perf_counter() - start, flush=True)
     for line in sys.stdin:
-        step(1)  # not timed: other processes ran meanwhile and filled the processor's caches
+        step(1)  # not timed: other processes have filled the processor's caches
         start = time.perf_counter()
         step(int(line))
         print((time.perf_counter() - start) / int(line), flush=True)
@@ -104,7 +106,7 @@ def start(way: Way) -> None:
 
 
 def batches_of(way: Way):
-    """Batches without end: augmented ones from a cache of images, or one batch again and again."""
+    """Return (dataset, endless batches): augmented images from a cache, or one batch repeated."""
     import numpy as np
     import tensorflow as tf
 
@@ -124,13 +126,13 @@ def batches_of(way: Way):
     array = draw.integers(0, 256, (way.batch, way.size, way.size, 1), "uint8")
     targets = draw.integers(0, 2, (way.batch, LABELS)).astype("float32")
     options = tf.data.Options()
-    options.autotune.enabled = False  # as data/pipeline.py does, and why
+    options.autotune.enabled = False  # data/pipeline.py says why
     kept = tf.data.Dataset.from_tensors((array, targets)).with_options(options)
     return kept, kept.repeat().with_options(options)
 
 
 def input_steps(way: Way):
-    """Batches drawn and thrown away: how fast a network could be fed."""
+    """Draw batches and discard them: the highest rate at which a network could be fed."""
     _, batches = kept = batches_of(way)
 
     def prepare():
@@ -147,7 +149,7 @@ def input_steps(way: Way):
 
 
 def matmul_steps(way: Way):
-    """Products of two large matrices, of `size` a side: the rate that nothing else will reach."""
+    """Multiply large matrices of `size` per side: an upper bound of any rate."""
     start(way)
     import jax
     import jax.numpy as jnp
@@ -169,6 +171,7 @@ def matmul_steps(way: Way):
 
 
 def keras_steps(way: Way):
+    """Train with Keras, by its own layers and Adam or by those of models.fast."""
     start(way)
     import keras
 
@@ -197,9 +200,9 @@ def keras_steps(way: Way):
 
 
 def first_steps(ways: list[Way], repeats: int) -> dict[str, list[float]]:
-    """Seconds to the first step, each in a fresh process, in turn."""
+    """Return the seconds to the first step, each in a new process, in turn."""
     seconds: dict[str, list[float]] = {way.how: [] for way in ways}
-    for way in itertools.chain.from_iterable([ways] * repeats):
+    for way in ways * repeats:
         worker = Worker(way)
         worker.close()
         seconds[way.how].append(worker.first_step)
@@ -207,12 +210,12 @@ def first_steps(ways: list[Way], repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | None) -> dict:
-    """Seconds a step, in turn, after a turn that does not count."""
+def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | None = None) -> dict:
+    """Return the seconds per step of each turn, without a first turn that warms up."""
+    pythons = {"torch": torch_python}
     workers = []
     for way in ways:
-        python = torch_python if way.how == "torch" else sys.executable
-        if python:
+        if python := pythons.get(way.how, sys.executable):
             workers.append(Worker(way, python))
     for turn in range(turns + 1):
         for worker in workers:
@@ -225,32 +228,41 @@ def steady_steps(ways: list[Way], turns: int, steps: int, torch_python: str | No
 
 
 def ratio(slow: list[float] | None, quick: list[float]) -> str:
-    """Median of the ratios within a turn, which other programs disturb least."""
+    """Return the median of the ratios within a turn, which other programs disturb least."""
     if slow is None:
         return "–"
     return f"{statistics.median(a / b for a, b in zip(slow, quick, strict=True)):.2f}×"
 
 
 def bfloat16() -> str:
-    """Whether this processor has bfloat16 instructions; emulated, it is slower than float32."""
+    """Say if this processor has bfloat16 instructions; emulated, it is slower than float32."""
     flags = Path("/proc/cpuinfo").read_text()
     has = "avx512_bf16" in flags or "amx_bf16" in flags
     return "with bfloat16 instructions" if has else "without bfloat16 instructions (emulated)"
 
 
-def row(what: str, seconds: dict[str, list[float]], show, goal: str) -> str:
+def row(
+    title: str, seconds: dict[str, list[float]], show: Callable[[float], str], goal: str
+) -> list[str]:
+    """Return one row of the table: medians, and ratios to models.fast."""
     shown = [
         show(statistics.median(seconds[how])) if how in seconds else "–"
         for how in ("stock", "fast", "torch")
     ]
     ratios = [ratio(seconds.get(how), seconds["fast"]) for how in ("stock", "torch")]
-    return f"| {' | '.join([what, *shown, *ratios, goal])} |"
+    return [title, *shown, *ratios, goal]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms"
+
+
+def images_per_second(seconds: float) -> str:
+    return f"{32 / seconds:.0f} images/s"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small images, one turn: a smoke run")
-    parser.add_argument("--write", action="store_true", help="put the table in the documentation")
+    parser = bench.parser(__doc__, quick="small images, one turn: a smoke run")
     parser.add_argument("--torch", metavar="PYTHON", help="an interpreter that has PyTorch")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -262,44 +274,35 @@ def main() -> None:
     if torch_python is None and importlib.util.find_spec("torch"):
         torch_python = sys.executable
     if torch_python is None:
-        print("PyTorch is not installed here: its columns stay empty (--torch)", file=sys.stderr)
-
+        print("PyTorch is not installed: give an interpreter with --torch.", file=sys.stderr)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > cores / 2:
         print(
-            f"This machine is busy (load {load:.1f} on {cores} cores): its figures mean little, "
-            "PyTorch's least of all, whose threads spin while they wait.",
+            f"This machine is busy (load {load:.1f} on {cores} cores), so its figures mean little; "
+            "PyTorch's mean least, because its threads spin while they wait.",
             file=sys.stderr,
         )
     repeats, turns, size, batch = (1, 1, 64, 8) if options.quick else (3, 5, 224, 8)
     hows = ("stock", "fast", "torch")
-    lines = [
-        f"{machine()}, load {load:.1f} at the start, {bfloat16()}. Ratios are medians "
-        f"over {turns} turns ({repeats} fresh processes for the first step).",
-        "",
-        "| | stock Keras | fast | PyTorch | stock / fast | PyTorch / fast | goal |",
-        "|---|---|---|---|---|---|---|",
-    ]
-
-    def milliseconds(seconds):
-        return f"{1e3 * seconds:.0f} ms"
-
     first = first_steps([Way(how, size=64, batch=8) for how in hows[:2]], repeats)
-    lines.append(row("DenseNet-121, build to first step (64 px)", first, "{:.1f} s".format, "≥ 4×"))
+    rows = [row("DenseNet-121, build to first step (64 px)", first, "{:.1f} s".format, "≥ 4×")]
     for precision, goal in (("float32", "≥ 1.2×, ≥ 1× PyTorch"), ("bfloat16", "≥ 1.8×")):
         ways = [Way(how, size=size, batch=batch, precision=precision) for how in hows]
         seconds = steady_steps(ways, turns, 2, torch_python)
-        what = f"DenseNet-121, {precision} step ({size} px, batch {batch})"
-        lines.append(row(what, seconds, milliseconds, goal))
+        title = f"DenseNet-121, {precision} step ({size} px, batch {batch})"
+        rows.append(row(title, seconds, milliseconds, goal))
     small = [Way(how, "tiny", 64, 32) for how in hows[:2]]
     first = first_steps(small, repeats)
-    lines.append(row("`tiny`, build to first step", first, "{:.1f} s".format, "< 10 s"))
-    seconds = steady_steps(small, turns, 5 if options.quick else 60, None)
-    lines.append(
-        row("`tiny`, training (64 px, batch 32)", seconds, lambda s: f"{32 / s:.0f} images/s",
-            "≥ 350 images/s")
-    )  # fmt: skip
-    publish("train", "\n".join(lines), options.write)
+    rows.append(row("`tiny`, build to first step", first, "{:.1f} s".format, "< 10 s"))
+    seconds = steady_steps(small, turns, 5 if options.quick else 60)
+    title = "`tiny`, training (64 px, batch 32)"
+    rows.append(row(title, seconds, images_per_second, "≥ 350 images/s"))
+    heading = ["", "stock Keras", "fast", "PyTorch", "stock / fast", "PyTorch / fast", "goal"]
+    text = (
+        f"{bench.machine()}, load {load:.1f} at the start, {bfloat16()}. Ratios are medians "
+        f"over {turns} turns ({repeats} new processes for the first step).\n\n"
+    )
+    bench.publish("train", text + bench.table(heading, rows), options.write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rehearsal at full size: what it draws of NIH's rows, what it measures, and what it says."""
+"""Test the rehearsal at full size: phantoms by NIH's label file, measuring, and its conclusion."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from data.phantom import drawing
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A small folder as NIH releases it, with one list that is packed."""
+    """Return a small folder as NIH releases it, with one compressed list."""
     folder = tmp_path_factory.mktemp("nih")
     drawing.write("chestxray14", folder / "drawn", 300, 32, seed=3, progress=False)
     for name in (nih_phantoms.LABEL_FILE, *nih_phantoms.LISTS):
@@ -26,11 +26,11 @@ def released(tmp_path_factory):
     return folder
 
 
-def test_the_rows_patients_and_lists_are_those_of_the_label_file(released, tmp_path):
+def test_phantoms_have_the_rows_patients_and_lists_of_the_label_file(released, tmp_path):
     nih_phantoms.draw(tmp_path / "drawn", 60, 32, released)
     whole = chestxray14.read(released / "drawn").set_index("image_path")
     part = chestxray14.read(tmp_path / "drawn")
-    assert part.attrs["phantom"]  # what is drawn is known as drawn
+    assert part.attrs["phantom"]  # marked as synthetic
     assert 60 <= len(part) < 75
     pd.testing.assert_frame_equal(
         part.set_index("image_path"), whole.loc[part["image_path"]], check_like=True
@@ -39,7 +39,7 @@ def test_the_rows_patients_and_lists_are_those_of_the_label_file(released, tmp_p
     assert in_part.sum() == len(part)  # patients are whole
 
 
-def test_patients_are_drawn_at_random_and_larger_parts_hold_the_smaller():
+def test_patients_are_drawn_at_random_and_larger_parts_contain_smaller_ones():
     table = pd.DataFrame({"patient": np.repeat(np.arange(100), 3).astype(str)})
     few, many = (rehearsal.nih_phantoms.of_whole_patients(table, "patient", n) for n in (30, 90))
     assert (len(few), len(many)) == (30, 90)
@@ -60,33 +60,33 @@ def costs(cpu: dict[int, float], megabytes: dict[int, float]):
     }
 
 
-def test_of_two_turns_the_quicker_counts_and_the_larger_memory():
+def test_the_quicker_of_two_turns_counts_with_the_larger_memory():
     first, second = Cost(9.0, 6.0, 50.0), Cost(8.0, 7.0, 60.0)
     assert rehearsal.least(first, second) == rehearsal.least(second, first) == (9.0, 6.0, 60.0)
 
 
-def test_what_grows_faster_than_linearly_is_said():
+def test_growth_faster_than_linear_is_reported():
     steady = costs({100: 1.0, 400: 4.2}, {100: 50, 400: 50})
     slower = costs({100: 1.0, 400: 16.0}, {100: 50, 400: 50})
     assert not rehearsal.grows_faster(steady, "tables")
     assert rehearsal.grows_faster(slower, "tables")
     assert not rehearsal.grows_faster({100: steady[100]}, "tables")  # one size
-    said = rehearsal.findings({"chexpert": slower})[0]
-    assert "Faster than linearly: draw (chexpert), " in said
-    assert said.endswith("More memory an image than stated: none.")
+    sentence = rehearsal.conclusion({"chexpert": slower})
+    assert "Faster than linear: draw (chexpert), " in sentence
+    assert sentence.endswith("More memory per image than the bound: none.")
 
 
-def test_memory_that_grows_with_the_images_is_said():
+def test_memory_growth_is_reported():
     grown = costs({1000: 1.0, 2000: 2.0}, {1000: 50, 2000: 150})
-    assert rehearsal.kilobytes_an_image(grown, "report") == pytest.approx(102.4)
-    assert "stated: draw (chexpert)" in rehearsal.findings({"chexpert": grown})[0]
+    assert rehearsal.kilobytes_per_image(grown, "report") == pytest.approx(102.4)
+    assert "bound: draw (chexpert)" in rehearsal.conclusion({"chexpert": grown})
     assert "**102.4**" in rehearsal.table({"chexpert": grown})
-    assert math.isnan(rehearsal.kilobytes_an_image({1000: grown[1000]}, "report"))
+    assert math.isnan(rehearsal.kilobytes_per_image({1000: grown[1000]}, "report"))
 
 
-def test_memory_and_time_are_those_of_the_step_alone(tmp_path):
+def test_memory_and_time_are_of_the_step_alone(tmp_path):
     def step(stage):
-        before = bytearray(os.urandom(1) * 60_000_000)  # what is prepared is its own, not its time
+        before = bytearray(os.urandom(1) * 60_000_000)  # the preparation is not timed
         assert before
 
         def work():
@@ -102,7 +102,7 @@ def test_memory_and_time_are_those_of_the_step_alone(tmp_path):
     assert 0 < cost.cpu < 5
 
 
-def test_a_step_that_fails_says_why(tmp_path):
+def test_a_failed_step_is_reported_with_its_reason(tmp_path):
     def step(stage):
         raise ValueError("no such thing")
 
@@ -117,8 +117,8 @@ def test_the_whole_rehearsal_on_few_images(released, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| train an epoch, predict |" in done.stdout
-    assert "Faster than linearly: " in done.stdout
+    assert "Faster than linear: " in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["measured.json"]  # nothing else
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert len(again.stdout) < len(done.stdout)  # measured before
+    assert len(again.stdout) < len(done.stdout)  # already measured
