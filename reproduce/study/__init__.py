@@ -1,1 +1,1 @@
-"""Designed experiments on drawn phantoms, whose truth is known: bash reproduce/study.sh."""
+"""Designed experiments on phantoms, which are synthetic radiographs with a known ground truth."""

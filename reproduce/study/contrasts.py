@@ -1,13 +1,10 @@
-"""What a contrast is, and how it runs: a paper's own rows at several values of one knob.
+"""Define a contrast, and run it: a paper's own rows at several values of one knob.
 
-The rows are trained by the engine's loop, so a contrast that was stopped goes on where it was, two
-processes share one, and settings that change get folders of their own.
+The engine trains the rows, so the same command resumes a stopped contrast, two processes can share
+one, and changed settings get folders of their own.
 """
 
-import copy
 import dataclasses
-import functools
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,150 +16,151 @@ import safefiles
 from data.phantom import drawing
 from data.phantom.knobs import Knobs
 from reproduce.engine import dataset, loop
-from reproduce.engine.rows import Data, Row, Run
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Combined, Row, Run
 from reproduce.study.measures import Panel
 
-IMAGES, PIXELS = 4000, 32  # drawn for a value of a knob, and their side
-QUICK_IMAGES, QUICK_PIXELS = 160, 32
-FLOOR = 0.03  # no label is rarer, where the knob is not its odds
+IMAGES, PIXELS = 4000, 32  # drawn at every value of a knob; pixels per side
+QUICK_IMAGES = 160
+FLOOR = 0.03  # no label is rarer, except where the knob is the odds of findings
 TRUE_LABELS = Knobs(label_noise=0)
 
 
 @dataclass(frozen=True)
-class Point:
-    """One value of a knob: what is drawn, what becomes of the labels, and the settings."""
-
-    value: float
-    config: Any  # of the paper's script
-    knobs: Knobs = TRUE_LABELS
-    damage: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # of the labels trained on
-    folder: str = ""  # of its runs; points with the same images and labels may share one
-
-
-@dataclass(frozen=True)
-class Images:
-    """The phantoms that a contrast draws, and how the paper's script takes them in."""
-
-    dataset: str
-    reader: dict = dataclasses.field(default_factory=dict)  # options of the dataset's reader
-    template: bool = False  # images are cut out by template matching
-
-
-@dataclass(frozen=True)
 class Contrast:
-    """One knob of the drawing or of the labels, and the rows that are compared along it."""
+    """One knob of the images, the labels or the settings, and the rows compared along it.
+
+    Exactly one of `drawn`, `damage` and `setting` says what the knob changes.
+    """
 
     name: str
     script: Any  # the paper's module
     question: str
     knob: str  # the axis of the figure, in words
-    points: Sequence[Point]
-    images: Images
-    rows: Callable[[Any, Data], Sequence]  # the script's, or with others beside them
+    values: Sequence[float]
+    dataset: str
+    config: Any  # of the script
     wanted: Sequence[str]  # the rows that are trained, with those they need
     panels: Sequence[Panel]
-    conclude: Callable[[pd.DataFrame], str]  # effects -> what they say, in a sentence or two
-    log: bool = False  # the values of the knob stand at equal distances in the figure
+    conclude: Callable[[pd.DataFrame], str]  # effects -> one or two sentences
+    knobs: Knobs = TRUE_LABELS  # of all images
+    drawn: str = ""  # the field of Knobs that takes the value
+    damage: Callable[[pd.DataFrame, float], None] | None = None  # (frame, value): in place
+    setting: str = ""  # the field of Config that takes the value
+    rows: Callable[[Any, str], list[Row | Combined]] | None = None  # None: the script's
+    labels: str = ""  # an option of CheXpert's reader
+    log: bool = False  # the values are drawn at equal distances
 
     @property
     def paper(self) -> str:
         return self.script.__name__.rpartition(".")[2]
 
+    def knobs_at(self, value: float) -> Knobs:
+        """Return how the images are drawn at a value of the knob."""
+        if not self.drawn:
+            return self.knobs
+        return dataclasses.replace(self.knobs, **{self.drawn: value})
+
+    def config_at(self, value: float) -> Any:
+        """Return the settings at a value of the knob."""
+        if not self.setting:
+            return self.config
+        return dataclasses.replace(self.config, **{self.setting: value})
+
 
 class Why(NamedTuple):
-    """What shows when a claim holds: effects of a contrast, by the beginnings of their names."""
+    """The effects of a contrast that explain a claim, by the beginnings of their names."""
 
     contrast: str
     effect: str
     panel: str = ""
 
 
-def compute(contrast: Contrast, options: Namespace) -> pd.DataFrame:
-    """Train what is due at every value of the knob; the effects, one line a panel and value."""
-    lines = []
-    points = contrast.points if not options.quick else contrast.points[-1:]
-    for point in points:
-        print(f"\n=== {contrast.name}: {contrast.knob}: {point.value:g}", flush=True)
-        runs = _train(contrast, point, options)
-        # panels may share a measure, which takes seconds
+def compute(contrast: Contrast, options: Options, quick: bool) -> pd.DataFrame:
+    """Train the rows that are due at every value of the knob, and return the effects."""
+    parts = []
+    for value in contrast.values[-1:] if quick else contrast.values:
+        print(f"\n=== {contrast.name}: {contrast.knob}: {value:g}", flush=True)
+        runs = _train(contrast, value, options, quick)
+        # Panels may share a measure, which takes seconds.
         measures = dict.fromkeys(panel.measure for panel in contrast.panels)
         measured = {measure: measure(runs, options.resamples) for measure in measures}
         for panel in contrast.panels:
-            for effect in panel.effects_of(measured[panel.measure]):
-                about = {"contrast": contrast.name, "knob": point.value}
-                lines.append(about | effect | {"seeds": len(options.seeds)})
-    return pd.DataFrame(lines)
+            effects = panel.table(measured[panel.measure])
+            parts.append(effects.assign(contrast=contrast.name, knob=value))
+    return pd.concat(parts, ignore_index=True).assign(seeds=len(options.seeds))
 
 
-def _train(contrast: Contrast, point: Point, options: Namespace) -> list[Run]:
-    """The runs of one value of the knob: found finished, or trained."""
-    own = copy.copy(options)
-    config, count = point.config, IMAGES
-    if options.quick:
-        config, count = quick(config), QUICK_IMAGES
-    own.results_dir = options.results_dir / contrast.name / (point.folder or f"{point.value:g}")
-    own.rows = list(contrast.wanted)
-    own.dataset = contrast.images.dataset
-    data = _data(contrast, point, config, count, own)
-    return loop.train(contrast.paper, contrast.rows, data, config, own)
+def _train(contrast: Contrast, value: float, options: Options, quick: bool) -> list[Run]:
+    """Train the runs of one value of the knob, except those that are finished."""
+    config, count = contrast.config_at(value), IMAGES
+    if quick:
+        config, count = smallest(config), QUICK_IMAGES
+    # Values of a setting have the same images and labels, so rows that ignore it are shared.
+    folder = "all" if contrast.setting else f"{value:g}"
+    own = dataclasses.replace(
+        options,
+        results_dir=options.results_dir / contrast.name / folder,
+        rows=list(contrast.wanted),
+        dataset=contrast.dataset,
+    )
+    data = _data(contrast, value, config, count, own)
+    return loop.train(contrast.paper, contrast.rows or contrast.script.rows, data, config, own)
 
 
-def quick(config: Any) -> Any:
-    """The settings that show that a contrast runs: an epoch of small images."""
-    small = {"size": QUICK_PIXELS, "resize": QUICK_PIXELS + 4, "epochs": 1, "finetune_epochs": 1}
+def smallest(config: Any) -> Any:
+    """Return settings for a smoke run: one epoch of small images."""
+    small = {"size": PIXELS, "resize": PIXELS + 4, "epochs": 1, "finetune_epochs": 1}
     fields = {field.name for field in dataclasses.fields(config)}
     return dataclasses.replace(config, **{k: v for k, v in small.items() if k in fields})
 
 
-def _data(contrast: Contrast, point: Point, config: Any, count: int, options) -> Data:
-    """The phantoms of a point: drawn once, split by the script, labels damaged, decoded."""
+def _data(contrast: Contrast, value: float, config: Any, count: int, options: Options):
+    """Draw the phantoms of a value, split them, damage their labels and decode them."""
     pixels = getattr(config, "resize", config.size)
-    of = contrast.images
-    folder = _draw(of.dataset, point.knobs, count, pixels, options.cache_dir / "phantoms")
-    frame = dataset.READERS[of.dataset].read(folder, **of.reader)
+    folder = _draw(contrast, value, count, pixels, options.cache_dir / "phantoms")
+    reader = {"labels": contrast.labels} if contrast.labels else {}
+    frame = dataset.READERS[contrast.dataset].read(folder, **reader)
     attrs = frame.attrs | {"folder": str(folder.absolute())}
     frame, _ = contrast.script.split(frame, config)
-    # a further test set of a paper makes its only one larger here
-    named = frame["split"].where(frame["split"].isin(("train", "val")), "test")
-    frame = frame.assign(split=named).reset_index(drop=True)
-    if point.damage:
-        frame = point.damage(frame)
-    return dataset.decode(options, frame, attrs, "", pixels, config.size if of.template else None)
+    # Every image outside training and validation is a test image here.
+    names = frame["split"].where(frame["split"].isin(("train", "val")), "test")
+    frame = frame.assign(split=names).reset_index(drop=True)
+    if contrast.damage:
+        frame = damage_labels(frame, contrast.damage, value)
+    crop = config.size if getattr(config, "template", False) else None
+    return dataset.decode(options, frame, attrs, "", pixels, crop)
 
 
-def _draw(name: str, knobs: Knobs, count: int, pixels: int, below: Path) -> Path:
-    """The folder of these phantoms, which are drawn if they are not there yet."""
-    changes = "".join(f"-{_short(knob, value)}" for knob, value in knobs.changed().items())
-    own = f"study-{name}-{count}-{pixels}px{changes}"
-    with safefiles.lock(below / f".{own}.lock", waiting="Another process draws them; waiting."):
-        return drawing.write(name, below / own, count, pixels, 0, FLOOR, knobs=knobs)
+def _draw(contrast: Contrast, value: float, count: int, pixels: int, parent: Path) -> Path:
+    """Draw the phantoms of a value, unless their folder exists, and return the folder."""
+    knobs = contrast.knobs_at(value)
+    changes = "".join(f"-{_short(knob, each)}" for knob, each in knobs.changed().items())
+    name = f"study-{contrast.dataset}-{count}-{pixels}px{changes}"
+    waiting = "Another process is drawing these phantoms; waiting."
+    with safefiles.lock(parent / f".{name}.lock", waiting=waiting):
+        return drawing.write(contrast.dataset, parent / name, count, pixels, 0, FLOOR, knobs=knobs)
 
 
-def _short(name: str, value: Any) -> str:
-    """A knob in a folder's name."""
+def _short(knob: str, value: Any) -> str:
+    """Return a knob as it stands in the name of a folder."""
     if isinstance(value, list):
-        return f"{len(value)}{name}"
-    return f"{name.replace('_', '')}{value:g}"
+        return f"{len(value)}{knob}"
+    return f"{knob.replace('_', '')}{value:g}"
 
 
-def row_named(rows: Sequence, name: str) -> Row:
-    """One row of a table, by its name."""
+def row_named(rows: Sequence[Row | Combined], name: str) -> Row:
+    """Return the row of this name."""
     return next(row for row in rows if row.name == name)
 
 
-def damaged(change: Callable[[pd.DataFrame], None]) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Labels damaged where images are trained on or choose the epoch; those of the test stay true.
-
-    `change` works in place on the frame of these images.
-    """
-
-    @functools.wraps(change)
-    def whole(frame: pd.DataFrame) -> pd.DataFrame:
-        learnt = frame["split"] != "test"
-        part = frame[learnt].copy()
-        change(part)
-        whole_frame = pd.concat([part, frame[~learnt]]).sort_index().astype(frame.dtypes)
-        whole_frame.attrs = frame.attrs
-        return whole_frame
-
+def damage_labels(
+    frame: pd.DataFrame, damage: Callable[[pd.DataFrame, float], None], value: float
+) -> pd.DataFrame:
+    """Damage the labels of training and validation images; those of test images stay true."""
+    learnt = frame["split"] != "test"
+    part = frame[learnt].copy()
+    damage(part, value)
+    whole = pd.concat([part, frame[~learnt]]).sort_index().astype(frame.dtypes)
+    whole.attrs = frame.attrs
     return whole

@@ -1,4 +1,4 @@
-"""The figure of a contrast: every effect against the knob, with its interval, as a small SVG."""
+"""Draw the figure of a contrast: every effect against the knob, with its interval, as SVG."""
 
 import itertools
 from pathlib import Path
@@ -12,17 +12,17 @@ from evaluation import figures
 
 COLOURS = (figures.BLUE, figures.ORANGE, figures.GREEN, figures.PURPLE, figures.GREY, "#E69F00")
 MARKERS = "osD^vP"
-ALONE, BESIDE, HEIGHT = 6.4, 4.2, 3.2  # inches of a panel: one alone, or one of several
+ALONE, ONE_OF_SEVERAL, HEIGHT = 6.4, 4.2, 3.2  # inches of a panel
 
 
 @figures.literal_text
 def draw(path: Path, effects: pd.DataFrame, title: str, knob: str, log: bool) -> Path:
-    """One panel a measure; `effects` has panel, effect, knob, value, low and high."""
+    """Draw one panel per measure; `effects` has panel, effect, knob, value, low and high."""
     names = effects["panel"].unique()
     legends = [effects["effect"][effects["panel"] == name].unique() for name in names]
     columns = 2 if len(names) == 1 else 1
     below = 0.2 * -(-max(map(len, legends)) // columns)
-    width = ALONE if len(names) == 1 else BESIDE * len(names)
+    width = ALONE if len(names) == 1 else ONE_OF_SEVERAL * len(names)
     figure = Figure((width, HEIGHT + below), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False).ravel()
     for panel, name in zip(axes, names, strict=True):
@@ -36,21 +36,21 @@ def _panel(panel, effects: pd.DataFrame, log: bool, columns: int) -> None:
     values = sorted(effects["knob"].unique())
     lines = effects.groupby("effect", sort=False)
     looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-    # points of several effects at one value stand beside each other
+    # Points of several effects at one value are drawn next to each other.
     steps = np.linspace(-1, 1, len(lines) + 2)[1:-1] * 0.06
     for (name, line), (colour, marker), step in zip(lines, looks, steps, strict=False):
         position = np.searchsorted(values, line["knob"]) + 3 * step if log else None
         if position is None:
             position = line["knob"] + step * (max(values) - min(values))
         ends = [line["value"] - line["low"], line["high"] - line["value"]]
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
         panel.errorbar(
-            position, line["value"], ends, color=colour, marker=marker, markersize=4,
-            linewidth=1, elinewidth=1.2, capsize=2, label=name,
-        )  # fmt: skip
+            position, line["value"], ends, label=name, elinewidth=1.2, capsize=2, **style
+        )
     panel.axhline(0, color=figures.GREY, linewidth=0.8, linestyle=":")
-    at = [*range(len(values))] if log else values
-    panel.xaxis.set_major_locator(FixedLocator(at))
-    panel.set_xticks(at, [f"{value:g}" for value in values])
+    ticks = [*range(len(values))] if log else values
+    panel.xaxis.set_major_locator(FixedLocator(ticks))
+    panel.set_xticks(ticks, [f"{value:g}" for value in values])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.tick_params(labelsize=8)

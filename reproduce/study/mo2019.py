@@ -1,28 +1,32 @@
-"""Mo and Cai 2019: what the entropy weighting loss is worth when findings are rare.
+"""Mo and Cai 2019: the value of the entropy weighting loss when findings are rare.
 
-Five findings are drawn alone, each with so many negatives to a positive in training; the test set
-has four to one whatever the training set has, and the same images at every value.
+Only five findings are drawn. The knob is the number of negatives per positive in training; the test
+set has four and the same images at every value.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 import losses
 from data.phantom.knobs import Knobs
-from evaluation import probabilities
 from evaluation.metrics import Group
 from reproduce import mo2019 as script
-from reproduce.engine.rows import Data, Readout, Row
-from reproduce.study.contrasts import PIXELS, Contrast, Images, Point, Why, row_named
-from reproduce.study.measures import Effect, Panel, auc
-from reproduce.study.wording import interval, of, trend, verdict
+from reproduce.engine.rows import Row
+from reproduce.study.contrasts import PIXELS, Contrast, Why, row_named
+from reproduce.study.measures import AUC, Effect, Panel
+from reproduce.study.wording import interval, select, summary
 
 CONFIG = script.Config(
-    vgg="tiny_plain", resnet="tiny_residual", densenet="tiny", weights="none", size=PIXELS,
-    batch_size=64, epochs=8, learning_rate=4e-3,
-)  # fmt: skip
+    vgg="tiny_plain",
+    resnet="tiny_residual",
+    densenet="tiny",
+    weights="none",
+    size=PIXELS,
+    batch_size=64,
+    epochs=8,
+    learning_rate=4e-3,
+)
 FINDINGS = ("Cardiomegaly", "Effusion", "Mass", "Pneumothorax", "Edema")
 PLAIN = "DenseNet121 CE"
 READINGS = {  # the figure's name of each row
@@ -35,28 +39,26 @@ READINGS = {  # the figure's name of each row
 }
 
 
-def rows(config: script.Config, data: Data) -> Sequence[Row]:
-    """The script's, and the cross-entropy without weights that the paper does not run."""
-    table = script.rows(config, data)
+def cross_entropy(_targets) -> losses.masking.MaskedBCE:
+    """Return the cross-entropy without weights."""
+    return losses.masking.MaskedBCE()
+
+
+def rows(config: script.Config, dataset: str) -> list[Row]:
+    """Return the script's rows, and the unweighted cross-entropy that the paper does not run."""
+    table = script.rows(config, dataset)
     weighted = row_named(table, script.BASELINE)
-
-    def bce():
-        return losses.masking.MaskedBCE()
-
-    one_by_one = Readout(lambda logits: probabilities.sigmoid(logits)[..., :14])
-    plain = replace(weighted, name=PLAIN, loss=bce, readout=one_by_one)
-    return [*table, plain]
+    return [*table, replace(weighted, name=PLAIN, loss=cross_entropy)]
 
 
-def _conclude(effects: pd.DataFrame) -> str:
-    plain, repaired, printed = (of(effects, name) for name in ("plain", "C", "A"))
+def conclude(effects: pd.DataFrame) -> str:
+    plain, repaired, printed = (select(effects, name) for name in ("plain", "C", "A"))
     rarest = effects[effects["knob"] == effects["knob"].max()]
     best = rarest.loc[rarest["value"].idxmax()]
     return (
-        f"Against weighted cross-entropy: equation (2) as printed (A) is {verdict(printed)}, from "
-        f"{trend(printed)}; our repair (C) is {verdict(repaired)}, from {trend(repaired)}; plain "
-        f"cross-entropy is {verdict(plain)}, from {trend(plain)}. Where findings are rarest, the "
-        f"highest is {best['effect']}: {interval(best)}."
+        f"Against weighted cross-entropy: equation (2) as printed (A) is {summary(printed)}; our "
+        f"repair (C) is {summary(repaired)}; plain cross-entropy is {summary(plain)}. Where "
+        f"findings are rarest, the highest is {best['effect']}: {interval(best)}."
     )
 
 
@@ -66,21 +68,21 @@ CONTRASTS = [
         script=script,
         question="Does the entropy weighting loss help where findings are rare?",
         knob="negatives to a positive, each finding",
-        points=[
-            Point(odds, CONFIG, Knobs(label_noise=0, odds=odds, findings=FINDINGS))
-            for odds in (1, 10, 50, 200)
-        ],
-        images=Images("chestxray14"),
+        values=(1, 10, 50, 200),
+        dataset="chestxray14",
+        config=CONFIG,
+        knobs=Knobs(label_noise=0, findings=FINDINGS, odds=1),
+        drawn="odds",
         rows=rows,
-        wanted=[script.BASELINE, *READINGS.values()],
-        panels=[
+        wanted=(script.BASELINE, *READINGS.values()),
+        panels=(
             Panel(
                 "lead over weighted cross-entropy, mean AUC",
-                auc(Group("drawn findings", FINDINGS)),
-                [Effect(name, row, script.BASELINE) for name, row in READINGS.items()],
-            )
-        ],
-        conclude=_conclude,
+                AUC(Group("drawn findings", FINDINGS)),
+                tuple(Effect(name, row, script.BASELINE) for name, row in READINGS.items()),
+            ),
+        ),
+        conclude=conclude,
         log=True,
     )
 ]
