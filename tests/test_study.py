@@ -36,7 +36,7 @@ def plco_frame() -> pd.DataFrame:
 
 
 def deletions(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return by inner label the share of positives, and of negatives, whose children are deleted."""
+    """Return by inner label the shares of positives and negatives with deleted children."""
     preserved = frame[list(plco.PRESERVE)].to_numpy() == 1
     truth = frame[list(labels.PLCO)].to_numpy() == 1
     parents, shares = label_tree.parent_matrix(label_tree.PLCO), {}
