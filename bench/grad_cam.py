@@ -1,7 +1,7 @@
 """Measure whether Grad-CAM points at drawn findings: the pointing game on phantoms.
 
     bash reproduce/chen2019.sh --rows BR-all --epochs 20
-    python -m bench.grad_cam --run results/chen2019/plco-phantoms/BR-all/seed-0 \\
+    python -m bench.grad_cam --run results/chen2019/plco-phantoms/BR-all \\
         --phantoms .cache/phantoms/plco-2400-128px
 
 hits: how often the cell with a heatmap's maximum touches a box of that finding. chance: the share
@@ -17,7 +17,8 @@ import pandas as pd
 import bench
 from evaluation import predictions, tables
 from reproduce import RunError
-from reproduce.engine import flags, rebuild
+from reproduce.engine import rebuild
+from reproduce.engine.options import one_sentence
 
 FINDINGS = "phantom_findings.csv"  # what was drawn, in which box
 
@@ -96,10 +97,12 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     parser = bench.parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a finished run")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="a finished run, or its row"
+    )
     parser.add_argument("--phantoms", type=Path, required=True, help="the folder it was trained on")
     options = parser.parse_args()
-    with flags.one_sentence():
+    with one_sentence():
         run = rebuild.load(options.run)
         if run.template is not None:
             raise RunError(

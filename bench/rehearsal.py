@@ -32,7 +32,9 @@ from data.datasets import DATASETS
 from data.phantom import drawing
 from evaluation import metrics
 from reproduce import asadi2025, mo2019
-from reproduce.engine import backend, dataset, flags, loop, plan
+from reproduce.engine import backend, dataset, runs, search
+from reproduce.engine.options import parse
+from reproduce.engine.train import train_table
 from reproduce.report import page
 from reproduce.tables import asadi2025 as asadi2025_tables
 from reproduce.tables import scoring
@@ -107,7 +109,7 @@ class Stage(NamedTuple):
         words += ["--results-dir", self.folder / "results", "--cache-dir", self.folder / "cache"]
         sys.argv = [self.rehearsed.script, *map(str, words)]
         paper = self.rehearsed.paper
-        return flags.arguments(paper.Config, paper.DEMO, __doc__, [self.rehearsed.name])
+        return parse(paper.Config, paper.DEMO, __doc__, [self.rehearsed.name])
 
     def reader_options(self, config) -> dict:
         return {"labels": config.labels} if self.rehearsed.name == "chexpert" else {}
@@ -116,14 +118,18 @@ class Stage(NamedTuple):
         """Load the data as the script does."""
         paper = self.rehearsed.paper
         more = {"phantoms": 0, "resize": PIXELS, **self.reader_options(config)}
-        return dataset.load(options, config, paper.split, paper.rows, **more)
+        return dataset.load(options, config, paper.split, **more)
+
+    def train(self, config, options, data):
+        """Train the row, unless it is finished; return the runs."""
+        table = search.table(self.rehearsed.paper.rows, config, options)
+        return train_table(self.rehearsed.script, table, config, data, options)
 
     def finished(self):
         """Return the data, the runs that an earlier step trained, and the options."""
         config, options = self.settings()
         data = self.load(config, options)
-        rows = self.rehearsed.paper.rows
-        return data, loop.train(self.rehearsed.script, rows, data, config, options), options
+        return data, self.train(config, options, data), options
 
 
 def draw(stage: Stage) -> Callable:
@@ -151,20 +157,19 @@ def epoch(stage: Stage) -> Callable:
     config, options = stage.settings()
     data = stage.load(config, options)
     backend.start("cpu")
-    rows = stage.rehearsed.paper.rows
-    return lambda: loop.train(stage.rehearsed.script, rows, data, config, options)
+    return lambda: stage.train(config, options, data)
 
 
 def evaluate(stage: Stage) -> Callable:
-    _, runs, options = stage.finished()
-    return lambda: scoring.score(runs, stage.rehearsed.groups, options.resamples)
+    _, trained, options = stage.finished()
+    return lambda: scoring.score(trained, stage.rehearsed.groups, options.resamples)
 
 
 def tables(stage: Stage) -> Callable:
-    data, runs, options = stage.finished()
-    scored = scoring.score(runs, stage.rehearsed.groups, options.resamples)
-    folder = loop.paper_folder(stage.rehearsed.script, options, data)
-    failed = plan.failed_rows(runs)
+    data, trained, options = stage.finished()
+    scored = scoring.score(trained, stage.rehearsed.groups, options.resamples)
+    folder = runs.paper_folder(stage.rehearsed.script, options, data)
+    failed = runs.failed_rows(trained)
     return lambda: scoring.write(stage.rehearsed.script, folder, scored, data, failed=failed)
 
 

@@ -7,7 +7,6 @@ a quiet machine; the load is printed with it.
 """
 
 import filecmp
-import importlib
 import os
 import random
 import re
@@ -16,16 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
-
-import pandas as pd
 
 import bench
-from data import labels
-from data.progress import TimeLeft
-from reproduce import ROOT
-from reproduce.engine import cluster, spread
-from reproduce.engine.rows import Combined, Data, Row, Run, parents
+from reproduce import ROOT, pham2019
+from reproduce.engine.cluster import connection, tasks
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Combined, Row, Run, parents
+from reproduce.engine.time_left import TimeLeft
 
 EPOCH_SECONDS = {  # a third of the network's GFLOP for an image of 224 px
     "densenet121": 0.97,
@@ -43,13 +39,9 @@ QUICK = [
 
 def pham_runs(folder: Path, seeds: int) -> list[Run]:
     """Return the runs of Pham et al.'s tables, parents first."""
-    columns = ["image_path", "patient_id", "view", "split", *labels.CHEXPERT]
-    frame = pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
-    pham2019 = importlib.import_module("reproduce.pham2019")  # a script, as rebuild.py loads it
-    rows = pham2019.rows(pham2019.Config(), Data(frame, None, {"dataset": "chexpert"}))
     return [
         Run(row, seed, folder / f"{number}-{seed}", {})
-        for number, row in enumerate(rows)
+        for number, row in enumerate(pham2019.rows(pham2019.Config(), "chexpert"))
         for seed in range(seeds)
     ]
 
@@ -58,7 +50,7 @@ def seconds_of(run: Run) -> float:
     """Return how long a run sleeps in place of training."""
     if isinstance(run.row, Combined):
         return 0.0
-    return EPOCH_SECONDS[run.row.network["backbone"]] * max(run.row.fit.epochs, 1)
+    return EPOCH_SECONDS[run.row.network.backbone] * max(run.row.fit.epochs, 1)
 
 
 def bound(runs: list[Run], needed, workers: int) -> float:
@@ -93,19 +85,22 @@ def schedule(workers: int, seeds: int) -> tuple[int, float, float]:
             time.sleep(5)  # until every worker has started
             return {"ended": True, "problem": ""}
 
-        with cluster.connected("", cpus=workers) as ray:
-            address = ray.get_runtime_context().gcs_address
-            options = SimpleNamespace(
-                address=address, on="ray", device="cpu", gpus_per_row=None, cpus_per_row=1,
-                devices_per_row=1, results_dir=scratch, cache_dir=scratch,
-                data_dir=None, split_file=None,
-            )  # fmt: skip
+        with connection.connected("", cpus=workers) as ray:
+            options = Options(
+                dataset="chexpert",
+                on="ray",
+                address=ray.get_runtime_context().gcs_address,
+                device="cpu",
+                cpus_per_row=1,
+                results_dir=Path(scratch),
+                cache_dir=Path(scratch),
+            )
             left = TimeLeft(1)
             firsts = [run for run in runs if isinstance(run.row, Row) and not needed(run)]
             many = [run._replace(seed=-number) for number, run in enumerate(firsts[:workers])]
-            spread.train_on(ray, "pham2019", many, lambda run: [], options, left, task=warm_up)
+            tasks.train_on(ray, "pham2019", many, lambda run: [], options, left, task=warm_up)
             began = time.perf_counter()
-            spread.train_on(ray, "pham2019", runs, needed, options, left, task=sleep)
+            tasks.train_on(ray, "pham2019", runs, needed, options, left, task=sleep)
             return len(runs), time.perf_counter() - began, bound(runs, needed, workers)
 
 

@@ -11,12 +11,11 @@ when all parts are finished.
 """
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 
 from reproduce import ROOT, Parser, RunError
-from reproduce.engine import options as engine_options
+from reproduce.engine import options
 from reproduce.engine.options import Options
 from reproduce.study import asadi2025, chen2019, contrasts, ge2018, mo2019, page, papers, pham2019
 from reproduce.study.contrasts import Contrast
@@ -38,22 +37,22 @@ PARTS = [*CONTRASTS, *ROWS]
 
 def main() -> None:
     given = _arguments()
-    options = _options(given)
-    docs = given.docs or options.results_dir / "docs"
+    own = _options(given)
+    docs = given.docs or own.results_dir / "docs"
 
     def write(folder: Path) -> Path:
-        return page.write(CONTRASTS, CLAIMS, options.results_dir, folder)
+        return page.write(CONTRASTS, CLAIMS, own.results_dir, folder)
 
     if given.quick:  # TensorFlow warns about so few steps per row
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     written = write(docs)
     for name in _parts(given):
-        with page.counted(name, options.results_dir):
+        with page.counted(name, own.results_dir):
             if name in CONTRASTS:
-                effects = contrasts.compute(CONTRASTS[name], options, given.quick)
-                page.save(name, effects, options.results_dir)
+                effects = contrasts.compute(CONTRASTS[name], own, given.quick)
+                page.save(name, effects, own.results_dir)
             else:
-                papers.tabulate(ROWS[name], options, given.quick)
+                papers.tabulate(ROWS[name], own, given.quick)
         write(docs)
     if given.docs is None and not given.quick and page.is_complete(written):
         written = write(ROOT / "docs")
@@ -62,9 +61,7 @@ def main() -> None:
 
 def _options(given: argparse.Namespace) -> Options:
     """Return the engine's options for these flags."""
-    options = engine_options.defaults(["chestxray14", "chexpert", "plco"])
-    return dataclasses.replace(
-        options,
+    return Options(
         device=given.device,
         cache_dir=given.cache_dir,
         results_dir=given.results_dir / "quick" if given.quick else given.results_dir,
@@ -96,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", help=f"of {', '.join(PARTS)}; none: only the page")
     add("--quick", action="store_true", help="tiny images, one epoch, one contrast per paper")
-    add("--seeds", type=engine_options.seeds, default=(0, 1, 2), metavar="0,1,2")
+    add("--seeds", type=options.seeds, default=(0, 1, 2), metavar="0,1,2")
     add("--results-dir", type=Path, default=ROOT / "results" / "study", metavar="DIR")
     add("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
     add("--docs", type=Path, metavar="DIR", help="where study.md goes, complete or not")
@@ -105,5 +102,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with engine_options.one_sentence():
+    with options.one_sentence():
         main()

@@ -15,9 +15,10 @@ import pandas as pd
 import safefiles
 from data.phantom import drawing
 from data.phantom.knobs import Knobs
-from reproduce.engine import dataset, loop
+from reproduce.engine import dataset, search
 from reproduce.engine.options import Options
-from reproduce.engine.rows import Combined, Row, Run
+from reproduce.engine.rows import Combined, Data, Row, Run
+from reproduce.engine.train import train_table
 from reproduce.study.measures import Panel
 
 IMAGES, PIXELS = 4000, 32  # drawn at every value of a knob; pixels per side
@@ -104,8 +105,9 @@ def _train(contrast: Contrast, value: float, options: Options, quick: bool) -> l
         rows=list(contrast.wanted),
         dataset=contrast.dataset,
     )
+    table = search.table(contrast.rows or contrast.script.rows, config, own)
     data = _data(contrast, value, config, count, own)
-    return loop.train(contrast.paper, contrast.rows or contrast.script.rows, data, config, own)
+    return train_table(contrast.paper, table, config, data, own)
 
 
 def smallest(config: Any) -> Any:
@@ -115,7 +117,7 @@ def smallest(config: Any) -> Any:
     return dataclasses.replace(config, **{k: v for k, v in small.items() if k in fields})
 
 
-def _data(contrast: Contrast, value: float, config: Any, count: int, options: Options):
+def _data(contrast: Contrast, value: float, config: Any, count: int, options: Options) -> Data:
     """Draw the phantoms of a value, split them, damage their labels and decode them."""
     pixels = getattr(config, "resize", config.size)
     folder = _draw(contrast, value, count, pixels, options.cache_dir / "phantoms")

@@ -16,8 +16,8 @@ from data import label_tree, labels
 from evaluation import bootstrap, metrics, uncertainty
 from evaluation.metrics import Group
 from evaluation.predictions import Predictions
-from reproduce.engine import state
 from reproduce.engine.rows import Run
+from reproduce.engine.runs import load_predictions
 from reproduce.tables import scoring
 
 
@@ -156,9 +156,7 @@ def _by_row(
     measured = {}
     for name in dict.fromkeys(run.row.name for run in finished):
         seeds = [run for run in finished if run.row.name == name]
-        by_seed = [
-            statistic(state.load_predictions(run.folder, run.digest), resamples) for run in seeds
-        ]
+        by_seed = [statistic(load_predictions(run.folder, run.digest), resamples) for run in seeds]
         draws = np.stack([each.draws for each in by_seed])[:, None]
         draws = scoring.over_seeds(draws, [run.seed for run in seeds])[0]
         measured[name] = Measured(float(np.mean([each.value for each in by_seed])), draws)

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-import losses
 from data.phantom.knobs import Knobs
 from evaluation.metrics import Group
 from reproduce import mo2019 as script
-from reproduce.engine.rows import Row
+from reproduce.engine.rows import Row, bce
 from reproduce.study.contrasts import PIXELS, Contrast, Why, row_named
 from reproduce.study.measures import AUC, Effect, Panel
 from reproduce.study.wording import interval, select, summary
@@ -39,16 +38,11 @@ READINGS = {  # the figure's name of each row
 }
 
 
-def cross_entropy(_targets) -> losses.masking.MaskedBCE:
-    """Return the cross-entropy without weights."""
-    return losses.masking.MaskedBCE()
-
-
 def rows(config: script.Config, dataset: str) -> list[Row]:
     """Return the script's rows, and the unweighted cross-entropy that the paper does not run."""
     table = script.rows(config, dataset)
     weighted = row_named(table, script.BASELINE)
-    return [*table, replace(weighted, name=PLAIN, loss=cross_entropy)]
+    return [*table, replace(weighted, name=PLAIN, loss=bce)]
 
 
 def conclude(effects: pd.DataFrame) -> str:
