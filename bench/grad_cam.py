@@ -97,9 +97,7 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--run", type=Path, required=True, help="a finished run, or its row"
-    )
+    parser.add_argument("--run", type=Path, required=True, help="a finished run, or its row")
     parser.add_argument("--phantoms", type=Path, required=True, help="the folder it was trained on")
     options = parser.parse_args()
     with one_sentence():
