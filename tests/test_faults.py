@@ -1,17 +1,19 @@
-"""The quick part of the campaign of bad input; python tests/faults.py runs all of it."""
+"""The quick part of the campaign of bad input; `python -m tests.campaigns.faults` runs all of it."""
 
 import subprocess
 import sys
-from pathlib import Path
 
-from tests import faults
+import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.campaigns.faults import __main__ as faults
+from tests.conftest import REPOSITORY
 
 
+@pytest.mark.slow
 def test_bad_input_that_needs_no_training_ends_as_promised():
-    command = [sys.executable, "tests/faults.py", "--quick", "--seed", "1", "--count", "60"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    flags = ["--quick", "--seed", "1", "--count", "60"]
+    command = [sys.executable, "-m", "tests.campaigns.faults", *flags]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     *problems, summary = ended.stdout.splitlines()
     assert not [line for line in problems if line.startswith("NOT")], ended.stdout
     assert int(summary.split()[1].strip(",")) > 200, ended.stdout + ended.stderr
@@ -25,4 +27,4 @@ def test_every_known_fault_has_a_case_or_a_test_that_exists():
     assert not [fault for fault in (*known, "D") if fault not in groups]
     for test in faults.TESTS.values():
         path, _, name = test.partition("::")
-        assert f"def {name}(" in (ROOT / "tests" / path).read_text() or not name, test
+        assert f"def {name}(" in (REPOSITORY / "tests" / path).read_text() or not name, test

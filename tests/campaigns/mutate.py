@@ -1,13 +1,13 @@
-"""Sampled mutation testing: which small changes of a folder's code do its own tests not notice?
+"""Sampled mutation testing: find small changes of the code that no test notices.
 
-    python tests/mutate.py evaluation --mutants 200 --seed 0
-    python tests/mutate.py losses evaluation --mutants 50 --only metrics --list
+    python -m tests.campaigns.mutate evaluation --mutants 200 --seed 0
+    python -m tests.campaigns.mutate losses evaluation --mutants 50 --only metrics --list
 
-A mutant is one module with one operator, comparison, constant, condition or return value changed.
-Its tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and those of the whole folder
-in tests/test_FOLDER_all.py) run until the first one fails, those that call the changed function
-first and the quickest of them before the others: then it is killed, else it survived and its line
-is printed. A survivor is either equivalent (no input tells it from the original) or a test is
+A mutant is a module with one operator, comparison, constant, condition or return value changed.
+The module's tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and, for the whole
+folder, tests/test_FOLDER_all.py) run until the first one fails: those that call the changed
+function first, the quickest first. If one fails, the mutant is killed; otherwise it survived and
+its line is printed. A survivor is either equivalent to the original or shows that a test is
 missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
@@ -36,24 +36,29 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-LIBRARIES = ["numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics", "hypothesis",
-             "hypothesis.extra.numpy", "matplotlib.figure", "cv2", "pytest", "_pytest.assertion",
-             "xml.etree.ElementTree", "PIL.Image", "jinja2"]  # fmt: skip
+from tests.conftest import REPOSITORY as ROOT
+
+LIBRARIES = [
+    *("numpy", "pandas", "scipy.sparse", "scipy.stats", "sklearn.metrics", "matplotlib.figure"),
+    *("hypothesis", "hypothesis.extra.numpy", "pytest", "_pytest.assertion"),
+    *("cv2", "PIL.Image", "jinja2", "xml.etree.ElementTree"),
+]
 NEED_BACKEND = ("keras", "tensorflow")  # a test that names one of them imports both
 SLACK, LEAST = 6, 20  # a mutant may take 6 times as long as the tests take, or 20 seconds
 SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
 NOT_TESTED = "not tested"
 
 COMPARISONS = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
+    **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
+    **{ast.In: ast.NotIn, ast.NotIn: ast.In},
+}
 OPERATORS = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult,
-    ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-    ast.BitXor: ast.BitAnd, ast.MatMult: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
-}  # fmt: skip
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult},
+    **dict.fromkeys((ast.Mod, ast.FloorDiv, ast.Pow, ast.MatMult), ast.Mult),
+    **{ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd},
+    **{ast.LShift: ast.RShift, ast.RShift: ast.LShift},
+}
 
 
 class Mutant(NamedTuple):
@@ -66,7 +71,7 @@ class Mutant(NamedTuple):
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """(expression to replace, its replacement) of one node."""
+    """Yield (expression to replace, its replacement) for one node."""
     match node:
         case ast.Compare(left, operators, comparators):
             for position, operator in enumerate(operators):
@@ -94,7 +99,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
 
 
 def executable(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but annotations, patterns, f-strings, and `strict=True`, which only asserts."""
+    """Yield every node except annotations, patterns, f-strings and `strict=True`."""
     skipped = (ast.pattern, ast.JoinedStr)
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "type_comment"):
@@ -108,7 +113,7 @@ def executable(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Every mutant of a module."""
+    """Yield every mutant of a module."""
     source = path.read_text(encoding="utf-8")
     content, starts = source.encode(), [0]
     for line in content.splitlines(keepends=True):
@@ -135,7 +140,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def function_of_each_line(tree: ast.AST) -> dict[int, int]:
-    """Line -> first line of the innermost function whose body it is in, as code objects name it."""
+    """Map each line to the first line of its innermost function, as in its code object."""
     functions = {}
     for node in ast.walk(tree):  # outer functions come before those inside them
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -145,7 +150,7 @@ def function_of_each_line(tree: ast.AST) -> dict[int, int]:
 
 
 class Calls:
-    """A pytest plugin that notes how long each test takes and which functions it calls."""
+    """A pytest plugin that records how long each test takes and which functions it calls."""
 
     def __init__(self, module: Path, notes: Path):
         self.module, self.notes = str(module), notes
@@ -171,7 +176,7 @@ class Calls:
 
 
 class Only:
-    """A pytest plugin that runs these tests alone, in their order."""
+    """A pytest plugin that runs only these tests, in this order."""
 
     def __init__(self, tests: list[str]):
         self.rank = {test: rank for rank, test in enumerate(tests)}
@@ -182,15 +187,15 @@ class Only:
 
 
 def lines_between(source: str, first: int, last: int) -> str:
-    """Lines of a source, counted from 1, joined to one."""
+    """Join lines of a source, counted from 1."""
     return " ".join(line.strip() for line in source.splitlines()[first - 1 : last])
 
 
 def tests_of(module: str) -> list[str]:
-    """The test files of a module: evaluation/audit.py has tests/test_evaluation_audit.py.
+    """Return the test files of a module: tests/test_evaluation_audit.py of evaluation/audit.py.
 
-    A package's module has all of the package's tests: data/phantom/film.py those whose names begin
-    with test_data_phantom.
+    A module in a package has all tests of the package: those of data/phantom/film.py begin with
+    test_data_phantom.
     """
     folder, *inner = (part for part in Path(module).with_suffix("").parts if part != "__init__")
     if not inner:  # the folder's own __init__.py
@@ -205,7 +210,7 @@ def _named(pattern: str) -> list[str]:
 
 
 def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) -> str:
-    """Run tests in the copy in a forked process: SURVIVED, KILLED, TIMEOUT or BROKEN."""
+    """Run tests of the copy in a forked process; return SURVIVED, KILLED, TIMEOUT or BROKEN."""
     child = os.fork()
     if not child:
         os.setsid()  # so that what the tests start ends with them
@@ -241,7 +246,7 @@ def _end_group(child: int) -> None:
 
 
 def modules_in(folder: str, only: str) -> list[str]:
-    """The modules of a folder that have tests of their own; the others are named."""
+    """Return the modules of a folder that have tests of their own; print the others."""
     modules = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
     modules = [module for module in modules if re.search(only, module)]
     without = [
@@ -253,7 +258,7 @@ def modules_in(folder: str, only: str) -> list[str]:
 
 
 def import_libraries(tests: set[str]) -> None:
-    """What all tests import anyway, once; nothing of this repository."""
+    """Import the libraries that all tests need, and nothing of this repository."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     texts = " ".join((ROOT / test).read_text(encoding="utf-8") for test in tests)
     backend = NEED_BACKEND if any(name in texts for name in NEED_BACKEND) else ()
@@ -265,11 +270,13 @@ def import_libraries(tests: set[str]) -> None:
 
 
 def copy_repository(folder: Path) -> Path:
-    """The files that git tracks or would, without what it ignores."""
+    """Copy the files that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True,
-    ).stdout.decode()  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout.decode()
     copy = folder / "repository"
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
@@ -279,7 +286,7 @@ def copy_repository(folder: Path) -> Path:
 
 
 def survivors_of(output: str) -> set[tuple[str, ...]]:
-    """(module, before, after) of the survivors that this command printed."""
+    """Return (module, before, after) of the survivors in an earlier output."""
     return set(re.findall(rf"{SURVIVED} (\S+):\d+\n  - (.*)\n  \+ (.*)", output))
 
 
@@ -287,7 +294,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", help="whose modules are changed: evaluation, losses")
+    parser.add_argument("folders", nargs="+", help="folders to mutate: evaluation, losses")
     parser.add_argument("--mutants", type=int, default=200, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     parser.add_argument(
@@ -320,17 +327,17 @@ def main() -> int:
 
 
 class Tests(NamedTuple):
-    """A module's tests, as they ran without any mutant."""
+    """A module's tests, as measured on the original module."""
 
     files: list[str]
     limit: float  # seconds
     calls: dict[str, tuple[float, list[int]]]  # test -> seconds, functions of the module called
 
     def verdict(self, copy: Path, function: int) -> str:
-        """How the tests end, those that call the mutant's function before the others."""
+        """Run the tests, those that call the mutant's function first."""
         quickest = sorted(self.calls, key=lambda test: self.calls[test][0])
         calling = [test for test in quickest if function in self.calls[test][1]]
-        # the others notice what fixtures, subprocesses and traced functions did with it
+        # the others may use it in fixtures, subprocesses and traced functions
         others = [test for test in quickest if test not in {*calling}]
         for tests in filter(None, (calling, others)):
             verdict = run_tests(copy, self.files, self.limit, Only(tests))
@@ -340,20 +347,20 @@ class Tests(NamedTuple):
 
 
 def tests_without_mutant(module: str, copy: Path) -> Tests:
-    """Run a module's tests once, unchanged, and note what each of them calls."""
+    """Run the tests of the original module, and record which functions each of them calls."""
     files, notes, started = tests_of(module), copy.parent / "calls.json", time.monotonic()
     verdict = run_tests(copy, files, 900, Calls(copy / module, notes))
     took = time.monotonic() - started
     print(f"{module}: {took:.1f} s of {', '.join(files)}", flush=True)
     if verdict != SURVIVED:
-        sys.exit(f"{', '.join(files)}: {verdict} without any mutant; mend them first.")
+        sys.exit(f"{', '.join(files)}: {verdict} without any mutant; fix them first.")
     return Tests(files, max(LEAST, SLACK * took), json.loads(notes.read_text()))
 
 
 def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
-    """Test every mutant and print those that survive; how many ended in which way.
+    """Test every mutant, print the survivors, and return the number of each verdict.
 
-    They come in the order drawn, so that those tested in limited time are a random sample too.
+    The order is that of the draw, so the mutants tested in limited time are a random sample too.
     """
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})

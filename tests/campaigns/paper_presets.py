@@ -1,6 +1,6 @@
-"""Run every paper with its real networks on a few phantoms, up to its last table.
+"""Run every paper with its real networks on a few synthetic images, to its last table.
 
-    python tests/paper_presets.py [PAPER ...] [--write]
+    python -m tests.campaigns.paper_presets [PAPER ...] [--write]
 
 One epoch, batches of 4, no ImageNet weights: the table shows that every row of every paper
 finishes, and the time and peak memory of the process. This takes far too long for CI.
@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-import bench  # noqa: E402
+import bench
+from tests.conftest import REPOSITORY
 
 IMAGES = 60
 SHORT = {  # flags that shorten a paper; every other setting is the paper's
@@ -51,7 +49,7 @@ def run(paper: str, folder: Path) -> Outcome:
     with log.open("w") as file:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=REPOSITORY,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},

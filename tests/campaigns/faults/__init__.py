@@ -1,0 +1,1 @@
+"""Bad input of every kind: `python -m tests.campaigns.faults --help`."""

@@ -1,0 +1,486 @@
+"""Cases on trained runs and their files: damaged, interrupted, shared, and given again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from tests.campaigns.faults.world import (
+    CHILD,
+    LIMIT,
+    SMALL,
+    Outcome,
+    World,
+    case,
+    cases,
+    flip,
+    leftovers,
+    run,
+    run_of,
+    together,
+)
+from tests.conftest import REPOSITORY
+
+WEIGHTS, PREDICTIONS, CONFIG = "best.weights.h5", "predictions.npz", "config.json"
+FINISHED, PREPARED_AGAIN = "are finished and stay", "prepared again"
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change fields of a run's config.json."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rewrite_recipe(path: Path, **changes: object) -> None:
+    rewrite(path, recipe=json.loads(path.read_text())["recipe"] | changes)
+
+
+# What predict refuses: a run whose files were damaged
+
+
+@cases(
+    {
+        ("A1", "predict: weights gone"): lambda parent, child: (child / WEIGHTS).unlink(),
+        ("A1", "predict: weights of the parent"): lambda parent, child: shutil.copy(
+            parent / WEIGHTS, child / WEIGHTS
+        ),
+        ("A1", "predict: weights with a flipped bit"): lambda parent, child: flip(child / WEIGHTS),
+        ("C7", "predict: weights cut"): lambda parent, child: os.truncate(child / WEIGHTS, 5000),
+        ("A5", "predict: predictions of the parent"): lambda parent, child: shutil.copy(
+            parent / PREDICTIONS, child / PREDICTIONS
+        ),
+        ("B5", "predict: predictions with a flipped bit"): lambda parent, child: flip(
+            child / PREDICTIONS
+        ),
+    },
+    quick=False,
+)
+def _(world, damage):
+    _, parent, child = world.results()
+    damage(parent, child)
+    return world.predict(child)
+
+
+@cases(
+    {
+        ("B5", "predict: empty predictions"): (PREDICTIONS, b""),
+        ("B5", "predict: an .npy as predictions"): (PREDICTIONS, b"\x93NUMPY"),
+        ("B4", "predict: config.json {}"): (CONFIG, b"{}"),
+        ("B4", "predict: config.json []"): (CONFIG, b"[]"),
+        ("B4", "predict: config.json binary"): (CONFIG, b"\xff\x00"),
+    },
+    quick=False,
+)
+def _(world, value):
+    name, content = value
+    child = world.results()[2]
+    (child / name).write_bytes(content)
+    return world.predict(child)
+
+
+@cases(
+    {
+        ("B4", "predict: config.json cut"): lambda path: os.truncate(path, 100),
+        ("A4", "predict: config.json gone"): Path.unlink,
+        ("B4", "predict: no recipe"): lambda path: rewrite(path, recipe={}),
+        ("B4", "predict: settings that are a list"): lambda path: rewrite(path, settings=[1]),
+        ("B4", "predict: a script antigravity"): lambda path: rewrite_recipe(
+            path, script="antigravity"
+        ),
+        ("B4", "predict: an unknown field"): lambda path: rewrite_recipe(path, config={"x": 1}),
+        ("B4", "predict: a record that lacks its digest"): lambda path: rewrite(path, digest=None),
+    },
+    quick=False,
+)
+def _(world, damage):
+    child = world.results()[2]
+    damage(child / CONFIG)
+    return world.predict(child)
+
+
+@cases(
+    {
+        ("A2", "predict: template.npz is gone"): Path.unlink,
+        ("B16", "predict: template.npz is empty"): lambda path: path.write_bytes(b""),
+        ("A2", "predict: template.npz is of other pixels"): lambda path: np.savez(
+            path, template=np.eye(32, dtype=np.uint8)
+        ),
+    },
+    quick=False,
+)
+def _(world, damage):
+    def make(folder: Path) -> None:
+        words = ["--phantoms", 60, "--size", 32, "--resize", 36, "--epochs", 1, "--batch-size", 8]
+        words += ["--resamples", 20, "--rows", "U-Ones", "--cache-dir", world.folder / "cache"]
+        if problem := run("reproduce.pham2019", *words, "--results-dir", folder).accepted():
+            raise RuntimeError(f"the run to be damaged could not be trained: {problem}")
+
+    folder = run_of(world.copy("pham2019", make), "U-Ones")
+    damage(folder / "template.npz")
+    return world.predict(folder).refused("template.npz")
+
+
+@case("B9", "predict: any file name, with heatmaps", quick=False)
+def _(world):
+    folder = world.new()
+    for name in (b"caf\xe9.png", b"$x^{$.png", "胸.png".encode(), b"x" * 250 + b".png"):
+        shutil.copy(world.image, os.fsencode(folder) + b"/" + name)
+    return world.predict(world.results()[1], folder, flags=("--heatmaps",)).accepted()
+
+
+@case("C6", "predict: an image path of 300 characters", quick=False)
+def _(world):
+    outcome = world.predict(world.results()[1], "y" * 300, world.image)
+    return outcome.refused(unsaid=("--out",))
+
+
+@case("C6", "predict: an impossible --out", quick=False)
+def _(world):
+    file = world.new() / "file"
+    file.touch()
+    return run("reproduce.predict", "--run", world.results()[1], world.image, "--out", file / "x")
+
+
+# Stopped runs whose files are damaged
+
+
+def stopped(world: World) -> tuple[Path, Path]:
+    """Return a copy of results that Ctrl-C stopped after the first epoch, and the run."""
+
+    def make(folder: Path) -> None:
+        from reproduce.engine import state
+
+        save = state.save_epoch
+
+        def save_and_stop(*arguments):
+            save(*arguments)
+            raise KeyboardInterrupt
+
+        with mock.patch.object(state, "save_epoch", save_and_stop):
+            outcome = world.train(folder)
+        if outcome.code != 130:
+            raise RuntimeError(f"the run was not stopped: {outcome}")
+
+    results = world.copy("stopped", make)
+    return results, run_of(results, "BR-leaf")
+
+
+def without_variable(path: Path) -> None:
+    """Remove the third variable of a saved state."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            if name != "2.npy":
+                archive.writestr(name, content)
+
+
+def with_another_shape(path: Path) -> None:
+    """Give the third variable of a saved state another shape."""
+    with zipfile.ZipFile(path) as archive:
+        about = archive.read("about.json")
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "about.json"}
+    np.savez(path, **arrays | {"2": np.zeros((3, 5))})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("about.json", about)
+
+
+AGAIN = "begins again: its state could not be read"
+GONE = "the best weights so far, is gone"
+
+
+@cases(
+    {
+        ("B2", "a stopped run, its state.npz cut"): ("state.npz", cut, AGAIN),
+        ("B2", "a stopped run, its state.npz empty"): (
+            "state.npz",
+            lambda path: path.write_bytes(b""),
+            AGAIN,
+        ),
+        ("B2", "a stopped run, its state.npz with a flipped bit"): ("state.npz", flip, AGAIN),
+        ("B2", "a stopped run, its state.npz without a variable"): (
+            "state.npz",
+            without_variable,
+            AGAIN,
+        ),
+        ("B2", "a stopped run, its state.npz with a variable of another shape"): (
+            "state.npz",
+            with_another_shape,
+            AGAIN,
+        ),
+        ("B3", "a stopped run, its best weights gone"): ("epoch-*.weights.h5", Path.unlink, GONE),
+        ("B3", "a stopped run, its best weights cut"): (
+            "epoch-*.weights.h5",
+            lambda path: os.truncate(path, 3000),
+            GONE,
+        ),
+    },
+    quick=False,
+)
+def _(world, value):
+    pattern, damage, said = value
+    results, folder = stopped(world)
+    damage(next(folder.glob(pattern)))
+    return world.train(results).accepted(said)
+
+
+# Files that other rows need
+
+
+@cases(
+    {
+        ("C7", "a row that starts from weights gone"): Path.unlink,
+        ("A1", "a row that starts from weights with a flipped bit"): flip,
+    },
+    quick=False,
+)
+def _(world, damage):
+    results, parent, child = world.results()
+    shutil.rmtree(child)
+    damage(parent / WEIGHTS)
+    return world.train(results, rows=CHILD).refused("Put the file back, or delete")
+
+
+@case("B4", "a damaged config.json of one row does not stop the others", quick=False)
+def _(world):
+    results, parent, _ = world.results()
+    (parent / CONFIG).write_text("[]")
+    return world.train(results, rows=("HLCP", "BR-leaf")).accepted()
+
+
+@case("A4", "without config.json nothing is finished with other settings", quick=False)
+def _(world):
+    results, parent, _ = world.results()
+    (parent / CONFIG).unlink()
+    outcome = world.train(results, "--learning-rate", "0.003", rows=("HLCP",))
+    return outcome.accepted() or expect_runs(parent.parent, 2)
+
+
+def expect_runs(folder: Path, count: int) -> str:
+    """Return a problem if there are not so many runs with predictions."""
+    folders = sorted(path.parent.name for path in folder.rglob(PREDICTIONS))
+    return "" if len(folders) == count else f"runs with predictions: {folders}"
+
+
+@case("A5", "predictions of the parent are not tabled", quick=False)
+def _(world):
+    results, parent, child = world.results()
+    before = (child / PREDICTIONS).read_bytes()
+    shutil.copy(parent / PREDICTIONS, child / PREDICTIONS)
+    problem = world.train(results, rows=CHILD).accepted()
+    equal = (child / PREDICTIONS).read_bytes() == before
+    return problem or ("" if equal else "other predictions")
+
+
+@case("A18", "the same results are finished", quick=False)
+def _(world):
+    return world.train(world.results()[0], rows=CHILD).accepted(FINISHED)
+
+
+@case("C5", "a first try that failed leaves seed-0 to the next", quick=False)
+def _(world):
+    results = world.new()
+    problem = world.train(results, "--weights", "/nope.h5", rows=("HLCP",)).refused()
+    second = world.train(results, rows=("HLCP",)).accepted()
+    names = sorted(path.parent.name for path in results.rglob(PREDICTIONS))
+    return problem or second or ("" if names == ["seed-0"] else f"folders {names}")
+
+
+@case("B12", "--weights with HDF5 magic and junk", quick=False)
+def _(world):
+    junk = world.new() / "junk.weights.h5"
+    junk.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 5000)
+    return world.train(world.new(), "--weights", junk, rows=CHILD)
+
+
+@case("B19", "a NaN loss in one row", quick=False)
+def _(world):
+    results = world.new()
+    flags = ("--finetune-learning-rate", "1e38")
+    problem = world.train(results, *flags, rows=(*CHILD, "BR-leaf")).refused()
+    tables = list(results.rglob("table.csv"))
+    failed = tables and "failed" in tables[0].read_text()
+    return problem or ("" if failed else "no table with `failed`")
+
+
+@case("B8", "--batch-size 100000", quick=False)
+def _(world):
+    return world.train(world.new(), "--batch-size", 100_000, rows=CHILD)
+
+
+# The image cache
+
+
+@case("A6", "a shard of the image cache filled with zeros", quick=False)
+def _(world):
+    cache, before, after = world.new(), world.new(), world.new()
+    problem = world.train(before, "--cache-dir", cache).accepted()
+    shard = next((cache / "images").glob("*/*.npy"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:128] + bytes(len(content) - 128))
+    problem = problem or world.train(after, "--cache-dir", cache).accepted(PREPARED_AGAIN)
+    made = [(run_of(each, "BR-leaf") / PREDICTIONS).read_bytes() for each in (before, after)]
+    return problem or ("" if made[0] == made[1] else "trained on black images")
+
+
+@case("B16", "a damaged note beside a shard of the image cache", quick=False)
+def _(world):
+    cache = world.new()
+    problem = world.train(world.new(), "--cache-dir", cache).accepted()
+    next((cache / "images").glob("*/*.npy.json")).write_bytes(b"\xff{")
+    return problem or world.train(world.new(), "--cache-dir", cache).accepted(PREPARED_AGAIN)
+
+
+@case("C9", "a file where the cache writes", quick=False)
+def _(world):
+    cache = world.new()
+    (cache / "images").touch()
+    outcome = world.train(world.new(), "--cache-dir", cache)
+    return outcome.refused(unsaid=("free some",))
+
+
+@case("C9", "a foreign folder where the cache writes", quick=False)
+def _(world):
+    cache = world.new()
+    world.train(world.new(), "--cache-dir", cache)
+    index = next((cache / "images").glob("*/index.json"))
+    index.unlink()
+    (index / "holiday").mkdir(parents=True)
+    outcome = world.train(world.new(), "--cache-dir", cache)
+    return outcome.refused(unsaid=("free some",))
+
+
+# Data that were shuffled, copied or changed
+
+
+def shuffled(folder: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for path in folder.rglob("*_set*.csv"):
+        header, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([header, *generator.permutation(lines)]) + "\n")
+    return folder
+
+
+def copied(folder: Path) -> Path:
+    """Copy a dataset; the copies have other file times."""
+    copy = folder.with_name("copied")
+    return Path(shutil.copytree(folder, copy, copy_function=shutil.copyfile))
+
+
+def with_another_image(folder: Path) -> Path:
+    first, second, *_ = sorted(folder.rglob("*.png"))
+    shutil.copyfile(second, first)
+    return folder
+
+
+@cases(
+    {
+        ("A17", "shuffled rows of the lists are the same data"): (shuffled, FINISHED),
+        ("A18", "copied data with other file times are the same data"): (copied, FINISHED),
+        ("C12", "what changed in the data is named"): (
+            with_another_image,
+            "the data's images changed",
+        ),
+    },
+    quick=False,
+)
+def _(world, value):
+    change, said = value
+    results, folder = world.new(), world.dataset("plco")
+    problem = world.train(results, data=folder).accepted()
+    return problem or world.train(results, data=change(folder)).accepted(said)
+
+
+# Processes, backends and disks
+
+
+@cases(
+    {
+        ("B6", "two processes on one results folder, one setting"): ([], 1),
+        ("B6", "two processes on one results folder, two settings"): (
+            ["--learning-rate", "0.003"],
+            2,
+        ),
+    },
+    quick=False,
+)
+def _(world, value):
+    flags, count = value
+    results = world.new()
+    folders = ["--cache-dir", world.folder / "cache", "--results-dir", results]
+    words = [*SMALL, "--phantoms", 60, "--rows", "BR-leaf", *folders]
+    command = [sys.executable, "-m", "reproduce.chen2019", *map(str, words)]
+    started = [
+        subprocess.Popen(
+            [*command, *more], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for more in ([], flags)
+    ]
+    problems = [ended(process).accepted() for process in started]
+    return together([*problems, expect_runs(results, count), leftovers(results)])
+
+
+def ended(process: subprocess.Popen) -> Outcome:
+    """Wait for a process; kill it after the limit."""
+    try:
+        _, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
+    return Outcome(process.returncode, "", err.decode())
+
+
+@case("B18", "SIGTERM ends with 143", quick=False)
+def _(world):
+    words = [sys.executable, "-m", "reproduce.chen2019", "--results-dir", str(world.new())]
+    process = subprocess.Popen(
+        words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    time.sleep(12)
+    process.send_signal(signal.SIGTERM)
+    outcome = ended(process)
+    return outcome._replace(code=2).refused() if outcome.code == 143 else f"exit {outcome.code}"
+
+
+@case("B7", "KERAS_BACKEND=foo", quick=False)
+def _(world):
+    return world.train(world.new(), KERAS_BACKEND="foo")
+
+
+@case("B7", "KERAS_BACKEND=jax, not installed", quick=False)
+def _(world):
+    path = world.without("jax")
+    return world.train(world.new(), KERAS_BACKEND="jax", PYTHONPATH=path).refused("pip install")
+
+
+@case("B7", "KERAS_BACKEND=jax, installed", quick=False)
+def _(world):
+    return world.train(world.new(), KERAS_BACKEND="jax").accepted()
+
+
+@case("B1", "a disk that is full while a run writes", quick=False)
+def _(world):
+    """Fill a file system of 400 KB, then enlarge it and resume; mounting it needs root."""
+    disk = world.new()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]).returncode:
+        return "no file system could be mounted, for which root's rights are needed"
+    try:
+        refused = world.train(disk).refused()
+        unfinished = leftovers(disk)
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        completed = world.train(disk).accepted()
+    finally:
+        subprocess.run(["umount", "-l", disk])
+    return refused or unfinished or completed
