@@ -10,9 +10,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first, so that no process ends with one of them alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def environment_as_before():
-    """What a file's tests set, such as where compiled programs lie, ends with the file."""
+    """Restore the environment after each file, for what its tests set in it."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -21,7 +27,7 @@ def environment_as_before():
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Released label files and images in ../shared/data; tests that read them skip without it."""
+    """Released label files and images in ../shared/data; tests that need them are skipped if absent."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"there is no folder {folder} with the released files that this test reads")

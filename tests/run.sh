@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Format, lint, types, then every test; arguments go to pytest (bash tests/run.sh -k losses).
+# Check format, lint and types, then run the tests; arguments go to pytest (bash tests/run.sh -k losses).
+# Tests marked `slow` take minutes each: they run with --slow, and where CI is set.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../reproduce/env.sh"
 cd "$ROOT"
 
-if [[ $PYTHON != "$ROOT/.venv/bin/python" ]]; then # someone's own interpreter: leave it as it is
+if [[ $PYTHON != "$ROOT/.venv/bin/python" ]]; then # the user's own interpreter: change nothing in it
     "$PYTHON" -c 'import hypothesis, mpmath, mypy, pytest, pytest_timeout, ruff, xdist, yaml' 2>/dev/null ||
         _stop "$PYTHON lacks the test tools: run '$PYTHON -m pip install -r requirements-dev.txt'."
 elif ! cmp -s requirements-dev.txt .venv/requirements-dev.txt; then
@@ -19,5 +20,13 @@ fi
     { echo "Not formatted: run '$PYTHON -m ruff format .'" >&2; exit 1; }
 "$PYTHON" -m ruff check --quiet .
 "$PYTHON" -m mypy --no-error-summary
-# as many processes as cores, but each imports TensorFlow; a file's tests share what they make
-exec "$PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+
+if [[ ${1:-} == --slow ]]; then
+    shift
+elif [[ -z ${CI:-} && " $* " != *" -m "* ]]; then
+    set -- -m "not slow" "$@"
+    echo "Slow tests are left out; run everything with: bash tests/run.sh --slow" >&2
+fi
+# As many processes as cores, but at most 4, because each imports TensorFlow. The tests of a file share
+# what they make, so a file stays in one process; conftest.py puts the long files first.
+exec "$PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -43,6 +43,7 @@ def test_a_failed_method_is_not_measured(capsys):
     assert "TensorFlow: Way(how='fast', backbone='no such network'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_a_small_run_on_a_processor():
     """Run the parts that do not train whole rows, which take minutes."""

@@ -34,6 +34,7 @@ def distinct_networks() -> dict[tuple, Row]:
     return networks
 
 
+@pytest.mark.slow
 def test_every_real_network_is_built_and_freed():
     networks = distinct_networks()
     backbones = Counter(row.network["backbone"] for row, _ in networks.values())

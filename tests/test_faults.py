@@ -1,4 +1,4 @@
-"""The quick part of the campaign of bad input; `python -m tests.campaigns.faults` runs all of it."""
+"""Run the quick part of the campaign of bad input; every known fault has a case or a test."""
 
 import subprocess
 import sys

@@ -156,7 +156,7 @@ def command(words: list[str], **environment: str) -> Outcome:
 
 def shell(line: str, **environment: str) -> Outcome:
     """Run a line of bash, with this interpreter for the scripts that start Python."""
-    return command(["/bin/bash", "-c", line], CXR_PYTHON=sys.executable, **environment)
+    return command(["/bin/bash", "-c", line], **{"CXR_PYTHON": sys.executable} | environment)
 
 
 def refuses(error_type: type[Exception]) -> Callable:
