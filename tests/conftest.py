@@ -27,7 +27,7 @@ def environment_as_before():
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Released label files and images in ../shared/data; tests that need them are skipped if absent."""
+    """Return ../shared/data with released files; skip the tests that need it if there is none."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"there is no folder {folder} with the released files that this test reads")

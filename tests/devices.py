@@ -1,31 +1,34 @@
-"""What tests/test_engine_devices.py looks at, run on JAX in a process of its own.
+"""Small trainings on JAX, each in a process of its own, for tests/test_engine_devices.py.
 
 python -m tests.devices PART FOLDER DEVICES prints what PART returns, as JSON in the last line.
 """
 
-import argparse
 import contextlib
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data import labels, plco, splits
 from data.phantom import drawing
-from data.progress import TimeLeft
 from evaluation import predictions
 from reproduce import RunError
-from reproduce.engine import backend, dataset, state
-from reproduce.engine.rows import Data, Fit, Row, Run, Task
+from reproduce.engine import backend, dataset, runs, train
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Data, Fit, Network, Row, Run, Targets, Task, bce
+from reproduce.engine.schedules import Constant
+from reproduce.engine.time_left import TimeLeft
 
 BATCH = 8
-CONFIG = {"size": 32, "weights": "none", "precision": "float32"}
+CONSTANT = Constant(1e-3)
 networks = []  # that were built
 compilations = {"cache_hits": 0, "cache_misses": 0}
 
 
 def count_compilations() -> None:
+    """Count what JAX compiles, and what it reads from its cache instead."""
     from jax import monitoring
 
     def count(event, **_):
@@ -36,20 +39,12 @@ def count_compilations() -> None:
     monitoring.register_event_listener(count)
 
 
-def options_for(folder: Path, devices: int, **changes) -> argparse.Namespace:
-    settings = {
-        "cache_dir": folder / "cache",
-        "skip_corrupt": False,
-        "fast": True,
-        "jit": None,
-        "deterministic": False,
-        "devices_per_row": devices,
-        "steps_per_execution": None,
-    }
-    return argparse.Namespace(**settings | changes)
+def options_for(folder: Path, devices: int) -> Options:
+    return Options(cache_dir=folder / "cache", devices_per_row=devices)
 
 
-def phantoms(options) -> Data:
+def phantoms(options: Options) -> Data:
+    """Return 60 synthetic radiographs, decoded."""
     folder = drawing.write(
         "plco", options.cache_dir / "plco", 60, 64, seed=1, prevalence_floor=0.1, progress=False
     )
@@ -58,8 +53,13 @@ def phantoms(options) -> Data:
     return dataset.decode(options, splits.as_released(frame), attrs, "", 32, None)
 
 
+def targets(frame: pd.DataFrame) -> Targets:
+    released = frame[list(labels.PLCO)].to_numpy(np.float32)
+    return Targets(learnt=released, truth=released)
+
+
 def build(*, labels: int, size: int, **_):
-    """A network that compiles in seconds, with all that could differ between devices."""
+    """Build a network that compiles in seconds, with all layers that devices could change."""
     import keras
 
     image = keras.Input((size, size, 1))
@@ -73,30 +73,24 @@ def build(*, labels: int, size: int, **_):
     return networks[-1]
 
 
-def train(folder: Path, data: Data, options, rate=1e-3, batch_size=BATCH) -> np.ndarray:
-    """The probabilities of two epochs, or of what is left of them."""
-    from losses import masking
-    from reproduce.engine import fit
-
-    targets = data.frame[list(labels.PLCO)].to_numpy(np.float32)
-    task, at = (
-        Task(labels.PLCO, targets, truth=targets),
-        rate if callable(rate) else lambda *_: rate,
-    )
-    row = Row(
-        "BR-all", task, masking.MaskedBCE, Fit(2, at), network={"backbone": "tiny"}, build=build
-    )
-    folder.mkdir(exist_ok=True)
+def probabilities_of(
+    folder: Path, data: Data, options: Options, rate=CONSTANT, batch_size=BATCH
+) -> np.ndarray:
+    """Train two epochs, or the rest of them; return the probabilities of the test set."""
+    network = Network("tiny", 32, "none", build=build)
+    row = Row("BR-all", Task(labels.PLCO, targets), bce, Fit(2, rate, batch_size), network)
     run = Run(row, 0, folder, {}, digest="of-the-settings")
-    record = state.begin(run, data, "cpu", recipe={})
-    config = argparse.Namespace(**CONFIG, batch_size=batch_size)
-    fit.train(run, None, data, config, options, record=record, left=TimeLeft(2))
+    folder.mkdir(exist_ok=True)
+    runs.begin(run, data, "cpu", {})
+    with backend.devices_of_row(options.devices_per_row):
+        train.train_row(run, None, data, options, TimeLeft(2))
     return predictions.load(folder / "predictions.npz").probabilities
 
 
 def refusal(*arguments, **settings) -> str:
+    """Return the message of a training that must fail."""
     try:
-        train(*arguments, **settings)
+        probabilities_of(*arguments, **settings)
     except RunError as error:
         return str(error)
     return ""
@@ -110,23 +104,24 @@ def one_device(folder: Path, devices: int) -> dict:
     import keras
 
     from data import pipeline
-    from reproduce.engine import fit
+    from reproduce.engine import callbacks
 
     options = options_for(folder, devices)
     data = phantoms(options)
-    probabilities = train(folder / "one", data, options)
+    probabilities = probabilities_of(folder / "one", data, options)
     seen = devices_of_a_variable()
-    failure = refusal(folder / "nan", data, options, rate=float("inf"))
-    run = Run(Row("", None, None, Fit(2, None)), 0, folder, {})
-    own = fit.ProgressBar(run, 0, networks[-1]), fit.StopOnNaN(run, 0, 1.0, list, networks[-1])
-    callbacks = keras.callbacks.CallbackList(own)
+    failure = refusal(folder / "nan", data, options, rate=Constant(float("inf")))
+    run = Run(Row("", None, None, Fit(2, None, BATCH), None), 0, folder, {})
+    bar = callbacks.ProgressBar(run, 0, networks[-1])
+    stop = callbacks.StopOnNaN(run, 0, 1.0, list, networks[-1])
+    in_keras = keras.callbacks.CallbackList([bar, stop])
     images = data.frame["image_path"][data.frame["split"] == "train"]
-    chunk = state.record(folder / "nan")["chunk"]
+    chunk = runs.record(folder / "nan")["chunk"]
     order = pipeline.epoch_order(data.pixels.indices(images), 0, 0, chunk)[0]
     return {
         "probabilities": probabilities.tolist(),
         "devices of a variable": seen,
-        "callbacks are asynchronous": callbacks._async_train,
+        "callbacks are asynchronous": in_keras._async_train,
         "failure": failure,
         "images of the batch": images.iloc[order[BATCH : 2 * BATCH]].tolist(),
         "images named": (folder / "nan/bad-batch.txt").read_text().split(),
@@ -136,7 +131,7 @@ def one_device(folder: Path, devices: int) -> dict:
 def two_devices(folder: Path, devices: int) -> dict:
     options = options_for(folder, devices)
     data = phantoms(options)
-    probabilities = train(folder / f"{devices}", data, options)
+    probabilities = probabilities_of(folder / f"{devices}", data, options)
     seen = devices_of_a_variable()
 
     def stop(epoch, history):
@@ -145,8 +140,8 @@ def two_devices(folder: Path, devices: int) -> dict:
         return 1e-3
 
     with contextlib.suppress(KeyboardInterrupt):
-        train(folder / "stopped", data, options, rate=stop)
-    resumed = train(folder / "stopped", data, options)
+        probabilities_of(folder / "stopped", data, options, rate=stop)
+    resumed = probabilities_of(folder / "stopped", data, options)
     return {
         "probabilities": probabilities.tolist(),
         "devices of a variable": seen,
@@ -157,17 +152,19 @@ def two_devices(folder: Path, devices: int) -> dict:
 
 
 def again(folder: Path, devices: int) -> dict:
-    """The same in another process."""
+    """Train as `two_devices` does, in another process with the same compilation cache."""
     options = options_for(folder, devices)
-    return {"probabilities": train(folder / "again", phantoms(options), options).tolist()}
+    probabilities = probabilities_of(folder / "again", phantoms(options), options)
+    return {"probabilities": probabilities.tolist()}
 
 
 def main() -> None:
     part, folder, devices = sys.argv[1:]
     backend.start("cpu", compiled=Path(folder) / "compiled", devices=int(devices))
     count_compilations()
-    found = globals()[part](Path(folder), int(devices))
-    print(json.dumps(found | compilations))
+    parts = {"one_device": one_device, "two_devices": two_devices, "again": again}
+    result = parts[part](Path(folder), int(devices))
+    print(json.dumps(result | compilations))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Rows on JAX: callbacks that no step waits for, and one row on several devices.
+"""Rows on JAX: asynchronous callbacks, and one row on several devices.
 
-JAX divides a processor into virtual devices when it starts, so all of it runs in processes of its
-own, and several tests look at what one of them printed.
+JAX divides a processor into virtual devices when it starts, so each training runs in a process of
+its own; several tests check the output of the same process.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ needs_jax = pytest.mark.skipif(
 
 
 def run_part(name: str, folder: Path, devices: int) -> dict:
-    """What a function of tests/devices.py returns, in a process with so many devices."""
+    """Run a function of tests/devices.py in a process with so many devices; return its result."""
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
@@ -58,18 +58,18 @@ def two(folder, one) -> dict:
 
 
 @needs_jax
-def test_callbacks_do_not_hold_up_the_steps(one):
+def test_callbacks_are_asynchronous(one):
     assert one["callbacks are asynchronous"]
 
 
 @needs_jax
-def test_the_first_nan_of_an_epoch_names_its_images_alone(one):
+def test_the_first_nan_of_an_epoch_lists_the_images_of_its_batch_only(one):
     assert "NaN in epoch 1" in one["failure"]
     assert one["images of the batch"] == one["images named"]
 
 
 @needs_jax
-def test_another_process_compiles_nothing_that_jax_has_compiled(folder, two):
+def test_jax_reads_compiled_programs_of_another_process(folder, two):
     again = run_part("again", folder, 2)
     assert two["cache_misses"] > 10
     assert (again["cache_hits"] > 10, again["cache_misses"]) == (True, 0)
@@ -89,7 +89,7 @@ print(repr(model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0).history["loss"
 """
 
 
-def test_another_process_compiles_nothing_that_tensorflow_has_compiled(tmp_path):
+def test_tensorflow_reads_compiled_programs_of_another_process(tmp_path):
     compiled, losses = [], []
     for _ in range(2):
         done = subprocess.run(
@@ -102,7 +102,7 @@ def test_another_process_compiles_nothing_that_tensorflow_has_compiled(tmp_path)
         )
         assert done.returncode == 0, done.stderr[-3000:]
         losses.append(done.stdout)
-        # what is compiled is written, and what is read is not
+        # a compiled program is written once and then only read
         compiled.append({path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.pb")})
     assert compiled[0] == compiled[1] != {}
     assert losses[0] == losses[1]
@@ -117,20 +117,20 @@ def test_two_devices_train_as_one(one, two):
 
 
 @needs_jax
-def test_a_stopped_run_on_two_devices_ends_with_the_same_bytes(two):
+def test_a_resumed_run_on_two_devices_ends_with_the_same_bytes(two):
     assert two["resumed with equal bytes"]
 
 
 @needs_jax
-def test_what_cannot_be_divided_is_one_sentence(two):
+def test_batches_and_devices_that_cannot_be_divided_are_refused(two):
     assert two["an odd batch"] == (
         "Batches of 9 images cannot be divided among 2 devices: give a --batch-size that can, or "
         "another --devices-per-row."
     )
-    assert two["too many devices"] == "--devices-per-row 4, but JAX sees cpu:0, cpu:1 alone."
+    assert two["too many devices"] == "--devices-per-row 4, but JAX sees only cpu:0, cpu:1."
 
 
-def test_tensorflow_says_why_not(monkeypatch):
+def test_several_devices_are_refused_on_tensorflow(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     with pytest.raises(RunError, match=r"is for JAX: on TensorFlow each device would normalise by"):
         backend.check_devices(2, 32)

@@ -1,9 +1,11 @@
-"""Every paper's real networks are built once, and a trained network is freed before the next."""
+"""The real network of every paper can be built, and a trained network is freed before the next."""
 
+import dataclasses
+import functools
 import gc
 import importlib
+import json
 import weakref
-from collections import Counter
 
 import keras
 import numpy as np
@@ -11,73 +13,68 @@ import pytest
 
 from losses.hierarchical import HLUP
 from models import fast
-from reproduce.doctor.dataset import handful
-from reproduce.engine import backend
-from reproduce.engine.rows import Data, Row
+from reproduce import ge2018
+from reproduce.engine import backend, networks
+from reproduce.engine.rows import Row, describe
 from tests.papers import PAPERS
 
 BYTES_OF_A_NETWORK = 4 * 1024 * 8192
+BACKBONES = {
+    *("densenet121", "densenet169", "densenet201", "resnet18", "resnet50", "vgg16"),
+    *("xception", "inceptionresnetv2", "nasnetlarge"),
+}
 
 
-def distinct_networks() -> dict[tuple, Row]:
-    """One row for each network that differs by backbone, head, outputs or pooling."""
-    networks = {}
+def distinct_rows() -> list[Row]:
+    """Return one row per network that differs in backbone, head, outputs or pooling."""
+    distinct: dict[str, Row] = {}
     for paper, dataset in PAPERS.items():
         script = importlib.import_module(f"reproduce.{paper}")
-        config = script.Config()
-        for row in script.rows(config, Data(handful(dataset), None, {"dataset": dataset})):
+        for row in script.rows(script.Config(), dataset):
             if isinstance(row, Row):
-                cells = row.build.__closure__ if row.build else ()
-                built_by = tuple(str(cell.cell_contents) for cell in cells)
-                key = (row.task.targets.shape[1], str(sorted(row.network.items())), built_by)
-                networks.setdefault(key, (row, config.size))
-    return networks
+                network = dataclasses.replace(row.network, size=0)
+                key = json.dumps([row.task.width, describe(network)])
+                distinct.setdefault(key, row)
+    return list(distinct.values())
+
+
+def is_bilinear(row: Row) -> bool:
+    return getattr(row.network.build, "func", None) is ge2018.bilinear
+
+
+def to_build(row: Row) -> Row:
+    """Return a row without initial weights and with a narrow bilinear layer.
+
+    A bilinear layer of 134 million weights is built in the same way as one with fewer.
+    """
+    network = dataclasses.replace(row.network, weights="none")
+    if is_bilinear(row):
+        build = functools.partial(network.build, projection=2)
+        network = dataclasses.replace(network, build=build)
+    return dataclasses.replace(row, network=network)
 
 
 @pytest.mark.slow
 def test_every_real_network_is_built_and_freed():
-    networks = distinct_networks()
-    backbones = Counter(row.network["backbone"] for row, _ in networks.values())
-    assert set(backbones) == {
-        *("densenet121", "densenet169", "densenet201", "resnet18", "resnet50", "vgg16"),
-        *("xception", "inceptionresnetv2", "nasnetlarge"),
-    }
-    from models import classifier
-
-    freed = []
-    for row, size in networks.values():
-        # a bilinear layer of 134 million weights is as much a network with fewer
-        narrow = {"projection": 2} if row.build else {}
-        build = row.build or classifier.build
-        settings = {"labels": row.task.targets.shape[1], "size": size, "weights": "none"}
-        model = build(**settings | row.network) if not narrow else _narrow(row, settings)
+    rows = distinct_rows()
+    assert {row.network.backbone for row in rows} == BACKBONES
+    assert any(map(is_bilinear, rows))
+    for row in rows:
+        model = networks.build(to_build(row), fast_layers=True)
         assert model.output.dtype == "float32"
-        outputs = settings["labels"]  # mo2019 has 15 for 14 labels: No Finding besides
-        # only a network that the script builds has several heads
-        assert model.output.shape[1] in ((outputs, 3 * outputs) if row.build else (outputs,))
+        outputs = row.task.width  # mo2019 has 15 for 14 labels: No Finding as well
+        heads = (outputs, 3 * outputs) if is_bilinear(row) else (outputs,)  # two streams: 3 heads
+        assert model.output.shape[1] in heads
+        size = row.network.size
         assert model.input.shape[1:] == (size, size, 1)
         reference = weakref.ref(model)
         del model
         backend.clear_networks()
-        freed.append(reference() is None)
-    assert all(freed)
-
-
-def _narrow(row: Row, settings: dict) -> keras.Model:
-    from models import bilinear
-
-    def build(**given):
-        return original(**given | {"projection": 2})
-
-    original, bilinear.build = bilinear.build, build
-    try:
-        return row.build(**settings | row.network)
-    finally:
-        bilinear.build = original
+        assert reference() is None
 
 
 def train_a_network(loss) -> list[weakref.ref]:
-    """Train a wide layer for a step, as fit.py does; references to what should go."""
+    """Train a wide layer for one step; return references to the objects that must be freed."""
     inputs = keras.Input((1024,))
     hidden = keras.layers.Dense(8192)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
@@ -89,25 +86,25 @@ def train_a_network(loss) -> list[weakref.ref]:
 
 
 def graphs() -> int:
-    """Traced steps that are held; each holds its network's variables."""
+    """Return the number of traced steps in memory; each keeps its network's variables."""
     gc.collect()
     return sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects())
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the bytes of memory that this process uses."""
     with open("/proc/self/statm") as counts:
         return int(counts.read().split()[1]) * 4096
 
 
 @pytest.mark.parametrize("loss", ["mse", HLUP(np.tril(np.ones((3, 3))))], ids=["mse", "hlup"])
 def test_a_trained_network_is_freed_before_the_next(loss):
-    """The weights and both of Adam's moments: without it, 100 MB stay with every network."""
+    """Otherwise 100 MB would stay per network: the weights and both of Adam's moments."""
     backend.clear_networks()
     before = graphs()
     references = train_a_network(loss)
     backend.clear_networks()
-    memory = resident()  # after the first: what TensorFlow itself keeps is there by now
+    memory = resident()  # after the first network, which TensorFlow itself needs memory for
     for _ in range(4):
         references += train_a_network(loss)
         backend.clear_networks()
@@ -116,7 +113,7 @@ def test_a_trained_network_is_freed_before_the_next(loss):
     assert resident() - memory < 3 * BYTES_OF_A_NETWORK  # not 4 networks of 3 arrays each
 
 
-def test_a_network_can_be_trained_after_the_registry_was_emptied():
+def test_a_network_can_be_trained_after_networks_were_cleared():
     backend.clear_networks()
     train_a_network(HLUP(np.eye(3)))
     backend.clear_networks()

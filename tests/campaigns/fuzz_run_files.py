@@ -45,15 +45,15 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def read_weights(folder: Path) -> str:
-    from reproduce.engine import state
+    from reproduce.engine import runs
 
-    return safefiles.sha256(state.weights_of(folder))
+    return safefiles.sha256(runs.weights_of(folder))
 
 
 def read_template(folder: Path) -> str:
-    from reproduce.engine import state
+    from reproduce.engine import runs
 
-    template = state.template_of(folder)
+    template = runs.template_of(folder)
     return NOTHING if template is None else digest(template)
 
 
@@ -64,12 +64,12 @@ def read_network(folder: Path) -> str:
 
 
 def read_predictions(folder: Path, name: str = "predictions.npz") -> str:
-    from reproduce.engine import state
+    from reproduce.engine import runs
 
     if not (folder / name).exists():
         return NOTHING
-    expected = (state.record(folder) or {}).get("digest", "?")
-    predictions = state.load_predictions(folder, expected, name)
+    expected = (runs.record(folder) or {}).get("digest", "?")
+    predictions = runs.load_predictions(folder, expected, name)
     texts = "|".join([*predictions.ids, *predictions.patients, *predictions.labels])
     return digest(predictions.probabilities, np.nan_to_num(predictions.targets)) + texts
 
@@ -80,23 +80,23 @@ def read_public_predictions(folder: Path) -> str:
 
 def read_history(folder: Path) -> str:
     """Read the history of a stopped run; that of a finished one is sealed with its tables."""
-    from reproduce.engine import state
+    from reproduce.engine import runs
 
-    if (folder / state.FINISHED).exists() or not (folder / state.STATE).exists():
+    if (folder / runs.FINISHED).exists() or not (folder / runs.STATE).exists():
         return NOTHING
-    return state.history(folder).to_csv()
+    return runs.history(folder).to_csv()
 
 
 def read_state(folder: Path, shapes: list[tuple[int, ...]]) -> str:
     """Read the state of a stopped run; a damaged one makes it begin again."""
-    from reproduce.engine import state
+    from reproduce.engine import runs
 
-    if not (folder / state.STATE).exists():
+    if not (folder / runs.STATE).exists():
         return AGAIN
-    record = state.record(folder) or {}
+    record = runs.record(folder) or {}
     run = SimpleNamespace(folder=folder, digest=record.get("digest"), name=folder.name)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        variables, epochs, _ = state.load_epoch(run, shapes)
+        variables, epochs, _ = runs.load_epoch(run, shapes)
         arrays = list(variables)
     return f"{digest(*arrays)} {len(epochs)}" if arrays else AGAIN
 

@@ -195,10 +195,10 @@ def reported(world: World) -> Path:
     return world.copy("report", make)
 
 
-def report_on(world: World, name: str, content: bytes | float) -> str:
+def report_on(world: World, pattern: str, content: bytes | float) -> str:
     """Damage a file (a number cuts it to that share): the page must be made and name it."""
     results = reported(world)
-    path = results / name
+    (path,) = results.glob(f"chen2019/plco/{pattern}")
     if isinstance(content, float):
         content = path.read_bytes()[: int(path.stat().st_size * content)].removesuffix(b"\n")
     path.write_bytes(content)
@@ -216,27 +216,26 @@ def report_on(world: World, name: str, content: bytes | float) -> str:
 )
 def _(world, value):
     table, share = value
-    return report_on(world, f"chen2019/plco/{table}.csv", share)
+    return report_on(world, f"{table}.csv", share)
 
 
 @cases(
     {
-        (group, f"report: {Path(name).name} holds {content[:20]!r}"): (name, content)
-        for group, name, content in (
-            ("A13", "HLCP/seed-0/history.csv", b""),
-            ("A13", "HLCP/seed-0/history.csv", b"\x00\xff" * 99),
-            ("B10", "HLCP/seed-0/config.json", b'{"settings": {"row": "x"}, "provenance": 3}'),
-            ("B10", "HLCP/seed-0/config.json", b"[]"),
-            ("B10", "HLCP/seed-0/config.json", b"\xff"),
-            ("B5", "HLCP/seed-0/predictions.npz", b""),
-            ("B5", "HLCP/seed-0/predictions.npz", b"PK\x03\x04"),
+        (group, f"report: {Path(pattern).name} holds {content[:20]!r}"): (pattern, content)
+        for group, pattern, content in (
+            ("A13", "HLCP/seed-0*/history.csv", b""),
+            ("A13", "HLCP/seed-0*/history.csv", b"\x00\xff" * 99),
+            ("B10", "HLCP/seed-0*/config.json", b'{"settings": {"row": "x"}, "provenance": 3}'),
+            ("B10", "HLCP/seed-0*/config.json", b"[]"),
+            ("B10", "HLCP/seed-0*/config.json", b"\xff"),
+            ("B5", "HLCP/seed-0*/predictions.npz", b""),
+            ("B5", "HLCP/seed-0*/predictions.npz", b"PK\x03\x04"),
             ("B10", "figure-3.svg", b"<svg"),
         )
     }
 )
 def _(world, value):
-    name, content = value
-    return report_on(world, f"chen2019/plco/{name}", content)
+    return report_on(world, *value)
 
 
 @cases(
