@@ -1,28 +1,81 @@
-"""The rules of the house: who may import whom, how long things may be, what needs no TensorFlow."""
+"""The layout: who may import whom, what needs no TensorFlow, and what a further paper costs."""
 
 import ast
 import functools
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from data import labels
 from tests.conftest import REPOSITORY
 
+SIXTH = {  # the three files of a further paper, as short as they can be
+    "reproduce/doe2031.py": '''"""A paper that the test of the layout adds. Doe 2031."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from data import labels, policies, splits
+from reproduce.engine import dataset, runs, schedules, search
+from reproduce.engine.options import BatchSize, Count, Pixels, one_sentence, parse
+from reproduce.engine.rows import Fit, Network, Row, Targets, Task, bce
+from reproduce.engine.train import train_table
+from reproduce.tables import scoring
+
+
+@dataclass(frozen=True)
+class Config:
+    size: Pixels = 224  # §2
+    batch_size: BatchSize = 32  # unstated; ours
+    epochs: Count = 10  # §3
+
+
+def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
+    return splits.as_released(frame), ""
+
+
+def targets(frame: pd.DataFrame) -> Targets:
+    truth = policies.hierarchy_targets(frame, "plco")
+    return Targets(learnt=truth, truth=truth)
+
+
+def rows(config: Config, dataset: str) -> list[Row]:
+    fit = Fit(config.epochs, schedules.Constant(0.004), config.batch_size)
+    return [Row("Doe", Task(labels.PLCO, targets), bce, fit, Network("tiny", config.size, "none"))]
+
+
+def main() -> None:
+    config, options = parse(Config, {"size": 32}, __doc__, datasets=["plco"])
+    table = search.table(rows, config, options)
+    data = dataset.load(options, config, split, phantoms=8000, resize=config.size)
+    trained = train_table("doe2031", table, config, data, options)
+    scored = scoring.score(trained, scoring.labels_and_mean, options.resamples)
+    folder = runs.paper_folder("doe2031", options, data)
+    scoring.write("doe2031", folder, scored, data, failed=runs.failed_rows(trained))
+    runs.finish(trained)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
+''',
+    "reproduce/doe2031.sh": (REPOSITORY / "reproduce/wang2017.sh").read_text(),
+    "results/published/doe2031.csv": (
+        "table,row,column,metric,dataset,split,value,note\nTable 1,Doe,mean,AUC,PLCO,test,0.870,\n"
+    ),
+}
 BASE = ("data", "models", "losses", "evaluation")  # none of them imports another
-SHARED = "safefiles"  # but any of them may import this one, which needs the standard library only
-BESIDE = (
-    "rescore",
-    "report",
-    "doctor",
-    "predict",
-    "study",
-)  # commands of their own; nothing imports them
+SHARED = "safefiles"  # all of them may import this one, which needs the standard library only
+BESIDE = ("rescore", "report", "doctor", "predict", "study")  # commands; nothing imports them
 PAPERS = sorted(path.stem for path in (REPOSITORY / "reproduce").glob("*[0-9].py"))
 COMMANDS = (*PAPERS, *BESIDE)
-NO_TENSORFLOW = (  # readers, tables and the run loop, up to the first row that has to be trained
+NO_TENSORFLOW = (  # readers, tables and the engine, up to the first row that has to be trained
     "data.chestxray14",
     "data.chexpert",
     "data.phantom",
@@ -31,14 +84,17 @@ NO_TENSORFLOW = (  # readers, tables and the run loop, up to the first row that 
     "data.prepare",
     "data.splits",
     "evaluation.claims",
-    "models.inference",
     "evaluation.predictions",
     "evaluation.published",
     "losses",
     "models.backbones",
+    "models.inference",
     "reproduce.engine.dataset",
-    "reproduce.engine.loop",
     "reproduce.engine.rebuild",
+    "reproduce.engine.rows",
+    "reproduce.engine.runs",
+    "reproduce.engine.search",
+    "reproduce.engine.train",
     "reproduce.tables.scoring",
 )
 
@@ -48,7 +104,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """The module's dotted name; a package's is that of its folder."""
+    """Return a module's dotted name; that of a package is the name of its folder."""
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -66,9 +122,9 @@ CODE = sources(*BASE, "reproduce", "bench")
 
 
 def imports_in(module: str, tree: ast.Module, known=MODULES) -> set[str]:
-    """The modules of ours that a file imports, anywhere in it, and `losses.NAME` on first use.
+    """Return the modules of this suite that a file imports anywhere, and `losses.NAME` on use.
 
-    A module's own packages are left out, unless it takes more than a module from them.
+    A module's own packages are left out, unless it imports more than modules from them.
     """
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -91,7 +147,7 @@ IMPORTS = {module: imports_in(module, tree_of(path)) for module, path in MODULES
 
 
 def part_of(module: str) -> str:
-    """`data`, … for the base folders; `engine`, `tables`, `papers`, or the command of a module."""
+    """Return the part of a module: a base folder, engine, tables, papers or a command."""
     first, *rest = module.split(".")
     if first != "reproduce":
         return first
@@ -101,7 +157,7 @@ def part_of(module: str) -> str:
 
 
 def may_import(part: str) -> set[str]:
-    """The parts of the suite that one part may import."""
+    """Return the parts of the suite that one part may import."""
     if part in (*BASE, SHARED):
         return {part, SHARED}
     shared = {*BASE, "reproduce", SHARED}
@@ -128,7 +184,7 @@ def wrong_imports(imports: dict[str, set[str]]) -> list[str]:
 
 
 def circles(imports: dict[str, set[str]]) -> list[list[str]]:
-    """Modules that import one another, by way of others or not (Tarjan's algorithm)."""
+    """Return groups of modules that import one another, directly or not (Tarjan's algorithm)."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -158,7 +214,7 @@ def test_imports_run_one_way():
     assert wrong_imports(IMPORTS) == []
 
 
-def test_what_base_folders_share_needs_the_standard_library_only():
+def test_the_shared_module_needs_the_standard_library_only():
     names = {
         alias.name if isinstance(node, ast.Import) else node.module
         for node in ast.walk(tree_of(MODULES[SHARED]))
@@ -172,7 +228,7 @@ def test_no_import_is_circular():
     assert circles(IMPORTS) == []
 
 
-def test_wrong_and_circular_imports_would_be_seen():
+def test_wrong_and_circular_imports_are_recognised():
     known = {"data", "safefiles", "data.a", "losses", "losses.b", "reproduce", "reproduce.engine"}
     code = {
         "losses.b": "def f():\n    from data import a",
@@ -195,7 +251,7 @@ def test_wrong_and_circular_imports_would_be_seen():
     assert wrong_imports(beside) == ["reproduce.tables imports reproduce.report"]
 
 
-def test_the_folder_of_the_papers_shows_the_papers():
+def test_reproduce_holds_papers_commands_and_packages_only():
     entries = {
         path.name for path in (REPOSITORY / "reproduce").iterdir() if path.name[0] not in "._"
     }
@@ -211,12 +267,12 @@ def test_the_folder_of_the_papers_shows_the_papers():
 
 
 def called(node: ast.Call) -> str:
-    """The name of what is called, without the module in front of it."""
+    """Return the name of a called function, without its module."""
     return ast.unparse(node.func).rpartition(".")[2]
 
 
 def test_fields_are_read_by_their_names():
-    """`getattr(config, f"{stage}_epochs")` cannot be searched for; a name in a variable may be."""
+    """A field in `getattr(config, f"{stage}_epochs")` cannot be found by searching for its name."""
     assert not [
         f"{name_of(path)}, line {node.lineno}"
         for path in CODE
@@ -227,7 +283,7 @@ def test_fields_are_read_by_their_names():
 
 
 def test_label_names_are_typed_once():
-    """Elsewhere a label may be named alone, but no second list of them may grow."""
+    """Other modules may name single labels, but must not repeat the list."""
     allowed = {MODULES["data.labels"], MODULES["data.label_tree"], *sources("data/phantom")}
     lists = (labels.CHESTXRAY14, labels.CHEXPERT, labels.PLCO)
     for path in {*sources(*BASE, "reproduce")} - allowed:
@@ -252,7 +308,7 @@ def test_tables_and_readers_import_no_tensorflow():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_comes_at_once_and_without_tensorflow(command):
+def test_help_needs_no_tensorflow(command):
     code = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
         f"try: runpy.run_module('reproduce.{command}', run_name='__main__', alter_sys=True)\n"
@@ -260,3 +316,37 @@ def test_help_comes_at_once_and_without_tensorflow(command):
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     assert "usage:" in run(code)
+
+
+def test_a_further_paper_touches_no_existing_file(tmp_path):
+    """Add three files to a copy of the suite; the paper trains, and every command knows it."""
+    for folder in (*BASE, "reproduce", "results/published"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignored)
+    for name in ("safefiles.py", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    for name, text in SIXTH.items():
+        (tmp_path / name).write_text(text.replace("wang2017", "doe2031"))
+
+    def command(*words: str) -> str:
+        ended = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "CXR_PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    flags = ["--phantoms", "150", "--epochs", "1", "--resamples", "20", "--device", "cpu"]
+    printed = command("bash", "reproduce/doe2031.sh", *flags)
+    assert "Doe" in printed
+    (folder,) = tmp_path.glob("results/doe2031/plco-phantoms")
+    table = pd.read_csv(folder / "table.csv")
+    assert set(table["row"]) == {"Doe"}
+    assert len(list(folder.glob("Doe/seed-0-*/predictions.npz"))) == 1
+    python = [sys.executable, "-m"]
+    assert "doe2031: 1 number" in command(*python, "evaluation.published", "audit", "doe2031")
+    command(*python, "reproduce.report")
+    assert "doe2031" in (tmp_path / "results" / "index.html").read_text()
