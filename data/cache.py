@@ -24,7 +24,7 @@ _compared: dict[str, tuple] = {}
 class Cache:
     """A finished cache folder: `indices` finds images by path, `images` reads them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         index = _read_index(self.folder)
         self.size: int = index["size"]

@@ -31,8 +31,9 @@ import pandas as pd
 import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
+from data.datasets import DATASETS
 from data.label_tree import Tree
-from evaluation import hierarchy
+from evaluation.hierarchy import path_product
 from evaluation.probabilities import sigmoid
 from reproduce.engine import dataset, runs, schedules, search
 from reproduce.engine.options import (
@@ -51,7 +52,7 @@ from reproduce.engine.train import train_table
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
-HIERARCHIES = {"plco": "plco", "chexpert": "chexpert-abnormal", "chestxray14": "chestxray14"}
+HAS_TREE = ("plco", "chexpert", "chestxray14")
 ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one dataset
 
 
@@ -125,15 +126,16 @@ def hlup(train: np.ndarray, tree: Tree, form: str):  # eqs. 4-7, and §3's naive
 def chain_rule(logits: np.ndarray, tree: Tree, floor: float = 0.0) -> np.ndarray:  # eqs. 1 and 3
     """Return unconditional probabilities; factors are rescaled to [floor, 1]."""
     factors = floor + (1 - floor) * sigmoid(logits)
-    return hierarchy.path_product(factors, label_tree.ancestor_matrix(tree))
+    return path_product(factors, label_tree.ancestor_matrix(tree))
 
 
 def rows(config: Config, dataset: str) -> list[Row]:
     """Return Tables 1 and 2, and the controls of deviation 3."""
-    names, whole = label_tree.HIERARCHIES[HIERARCHIES[dataset]]
+    hierarchy = DATASETS[dataset].hierarchy
+    names, whole = label_tree.HIERARCHIES[hierarchy]
     tree = label_tree.cut(whole, config.levels)
     leaf = tuple(label_tree.leaves(whole).tolist())
-    closed = partial(targets, hierarchy=HIERARCHIES[dataset])
+    closed = partial(targets, hierarchy=hierarchy)
     if dataset == "chexpert":
         closed = partial(closed, uncertain=config.uncertain)
     every = Task(names, closed)
@@ -175,12 +177,12 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, list(HIERARCHIES), ONLY_FOR)
+    config, options = parse(Config, DEMO, __doc__, HAS_TREE, ONLY_FOR)
     table = search.table(rows, config, options)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, phantoms=8000, resize=config.resize, **lists)
     trained = train_table("chen2019", table, config, data, options)
-    tables.write(trained, data, HIERARCHIES[data.dataset], options)
+    tables.write(trained, data, DATASETS[data.dataset].hierarchy, options)
     runs.finish(trained)
 
 

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 import safefiles
-from data import DataError, chestxray14, chexpert, plco, prepare, splits, template_crop
+from data import DataError, prepare, splits, template_crop
 from data.cache import Cache
+from data.datasets import DATASETS
 from data.phantom import drawing
 from reproduce.engine import attributes
 from reproduce.engine.options import Options
 from reproduce.engine.rows import PHANTOMS, Data
-
-READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 
 
 def load(
@@ -68,8 +67,7 @@ def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> p
             folder = drawing.write(
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
             )
-    read_as_released = READERS[options.dataset].read
-    frame: pd.DataFrame = read_as_released(
+    frame = DATASETS[options.dataset].read(
         folder, allow_missing=options.allow_missing, **reader_options
     )
     frame.attrs["folder"] = str(folder.expanduser().absolute())

@@ -166,7 +166,8 @@ def read(run: Rebuilt[Any], path: Path, zoom: int = 1) -> np.ndarray:
 
 def seen(run: Rebuilt[Row], image: np.ndarray, zoom: int = 1) -> np.ndarray:
     """Return the part of an image from `read` that enters the network without augmentation."""
-    return augment.apply([image], zoom * run.row.network.size)[0]
+    part: np.ndarray = augment.apply([image], zoom * run.row.network.size)[0]
+    return part
 
 
 def predictions(

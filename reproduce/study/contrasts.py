@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import safefiles
+from data.datasets import DATASETS
 from data.phantom import drawing
 from data.phantom.knobs import Knobs
 from reproduce.engine import dataset, search
@@ -122,7 +123,7 @@ def _data(contrast: Contrast, value: float, config: Any, count: int, options: Op
     pixels = getattr(config, "resize", config.size)
     folder = _draw(contrast, value, count, pixels, options.cache_dir / "phantoms")
     reader = {"labels": contrast.labels} if contrast.labels else {}
-    frame = dataset.READERS[contrast.dataset].read(folder, **reader)
+    frame = DATASETS[contrast.dataset].read(folder, **reader)
     attrs = frame.attrs | {"folder": str(folder.absolute())}
     frame, _ = contrast.script.split(frame, config)
     # Every image outside training and validation is a test image here.
