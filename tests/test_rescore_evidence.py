@@ -192,7 +192,7 @@ def test_the_claim_holds_where_all_others_are_worse(board):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.drop(columns="Edema"), "lacks the column Edema"),
+        (lambda table: table.drop(columns="Edema"), "has no column Edema"),
         (lambda table: table.iloc[1:], "has 499 rows of 499 studies"),
         (lambda table: table.assign(Edema="?"), "predictions that are no numbers"),
     ],
@@ -367,10 +367,10 @@ def test_files_that_are_not_at_hand_are_named(shared_data, tmp_path, capsys):
         shutil.copy(path, tmp_path)
     assert rescore("evidence", "--released", tmp_path, "--results-dir", tmp_path / "out") == 0
     out = capsys.readouterr().out
-    assert "not at hand: zech2018" in out
-    assert "not at hand: leaderboard" in out
+    assert "not available: zech2018" in out
+    assert "not available: leaderboard" in out
     page = (tmp_path / "out" / "evidence" / "released" / "evidence.md").read_text("utf-8")
-    assert "Not at hand, so not checked" in page
+    assert "Not available, so not checked" in page
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(EvaluationError, match="holds none of the released files"):

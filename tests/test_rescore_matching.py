@@ -144,20 +144,20 @@ def test_patients_that_disagree_are_refused(tmp_path):
     assert patients(tmp_path, ["1", "2.0", "03"], ["01", "2", "3"]).patients.tolist() == list("123")
     with pytest.raises(EvaluationError, match="different patients of c: '3' and '4'"):
         patients(tmp_path, ["1", "2", "3"], ["1", "2", "4"])
-    with pytest.raises(EvaluationError, match="one patient in two ways, '99' and '099'"):
+    with pytest.raises(EvaluationError, match="patient 99 in two ways, '99' and '099'"):
         patients(tmp_path, ["99", "099", "1"], ["99", "099", "1"])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'id,Edema\na,"1\nb,0\n', "is no CSV file in UTF-8"),
-        (b"id,Edema\na,1,\n", "line 2 has 3 values"),
-        (b"id,Edema\n\n\na\n", "line 4 has 1 values"),
+        (b'id,Edema\na,"1\nb,0\n', "stray quotation mark"),
+        (b"id,Edema\na,1,2\n", "3 fields in line 2"),
+        (b"id,Edema\n\n\na\n", "1 field in line 4"),
         (b"id,Edema\na,\x00\n", "truth.csv"),
-        (gzip.compress(TRUTH.encode(), mtime=0)[:30], "is no whole .gz file"),
-        (b"\x1f\x8b" + b"x" * 40, "is no whole .gz file"),
-        (gzip.compress(TRUTH.encode(), mtime=0)[:-6] + b"abcdef", "is no whole .gz file"),
+        (gzip.compress(TRUTH.encode(), mtime=0)[:30], "gzip file"),
+        (b"\x1f\x8b" + b"x" * 40, "gzip file"),
+        (gzip.compress(TRUTH.encode(), mtime=0)[:-6] + b"abcdef", "gzip file"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, content, message, capsys):
@@ -260,4 +260,4 @@ def test_released_predictions_against_the_official_labels(shared_data, capsys):
     theirs = pd.read_csv(predictions.parent / "aucs.csv").set_index("label")["auc"]
     ours = table["value"].xs("AUC", level="metric")[list(theirs.index)]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    assert reading.read(truth, None).patients is not None
+    assert reading.PATIENTS in reading.read(truth).table

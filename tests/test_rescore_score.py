@@ -204,7 +204,7 @@ def without_rows(own):
         (put("predictions", 0, 2, "edema"), "'edema' as a column more than once"),
         (rename_ids, "share no id: other/picture image 0"),
         (only_names, "share no label column: who, Edema, Pleural Effusion against Mass, Hernia"),
-        (shorten, "line 5 has 2 values, but there are 3 columns"),
+        (shorten, "2 fields in line 5, but its header has 3"),
         (without_rows, "has no rows"),
     ],
 )
@@ -239,7 +239,7 @@ def test_files_that_are_no_table(own, capsys):
         assert rescore("--predictions", broken, "--truth", own["folder"] / "truth.csv") == 2
     message = capsys.readouterr().err
     assert "separated by commas; its first line is 'id;Edema'" in message
-    assert "no CSV file in UTF-8" in message
+    assert "is not UTF-8 text" in message
     broken.write_text("id,Edema\n1,0.2\n")
     assert rescore("--predictions", broken) == 2
     assert "holds no truth" in capsys.readouterr().err

@@ -45,8 +45,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     """A server of one small released file, and the address of its folder."""
     body = bytes(range(256)) * 1000
-    file = authors.File("folder/values.csv", hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(authors.SOURCES, "test", authors.Source("a/b", "c", (file,), "none"))
+    files = {"folder/values.csv": hashlib.sha256(body).hexdigest()}
+    monkeypatch.setitem(authors.SOURCES, "test", authors.Source("none", files, "a/b", "c"))
     handler = type("Handler", (Server,), {"files": {"/main/folder/values.csv": body}, "asked": []})
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=httpd.serve_forever)
@@ -105,8 +105,7 @@ def test_without_a_network_the_message_says_which_files_to_put_where(tmp_path, c
     assert rescore(*words, "--base-url", url) == 2  # nobody listens there any more
     message = capsys.readouterr().err
     assert "cannot be fetched" in message
-    for file in authors.SOURCES["pham2019"].files:
-        assert file.path in message
+    assert all(path in message for path in authors.SOURCES["pham2019"].files)
     assert str(tmp_path) in message
 
 

@@ -1,1 +1,1 @@
-"""Scores predictions that exist already: python -m reproduce.rescore."""
+"""Score predictions that exist already: python -m reproduce.rescore."""

@@ -1,4 +1,6 @@
-"""What the flags of rescore ask for beside the scores."""
+"""Run the analyses that flags of rescore ask for in addition to the scores."""
+
+import argparse
 
 import pandas as pd
 
@@ -9,9 +11,12 @@ from reproduce.tables.sample import Sample
 
 
 def further(
-    sample: Sample, options, validation: Sample | None
+    sample: Sample, options: argparse.Namespace, validation: Sample | None
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
-    """What `details.analyse` gives, and where the flags ask for it the experts' labels."""
+    """Return frames for CSVs, tables for people by title, and remarks.
+
+    The analyses are those of `details.analyse`, and experts' labels with --truth experts.
+    """
     wanted = details.Wanted(
         options.operating_point,
         options.by or (),
@@ -23,14 +28,12 @@ def further(
         _check_validation(sample, validation)
     frames, parts, remarks = details.analyse(sample, wanted, validation)
     if validation is None and remarks and options.predictions:
-        remarks.append("--validation FILE, the same model on other images, is where to choose.")
+        remarks.append("Use --validation FILE, the same model on other images, to choose them.")
     if options.second_truth:
         more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
         frames, parts = frames | more, parts | shown
-        remarks += [
-            f"Experts' labels: {authors.SOURCES['experts'].licence}.",
-            experts.READERS_NOTE,
-        ]
+        licence = authors.SOURCES["experts"].licence
+        remarks += [f"Experts' labels: {licence}.", experts.READERS_NOTE]
     return frames, parts, remarks
 
 
@@ -46,10 +49,10 @@ def _check_validation(sample: Sample, validation: Sample) -> None:
             f"{shared:,} images are both in --validation and among the scored ones; thresholds and "
             "temperature must come from other images."
         )
-    if sample.patients is not None and validation.patients is not None:
-        both = {*map(str, sample.patients)} & {*map(str, validation.patients)}
-        if both:
-            raise EvaluationError(
-                f"{len(both):,} patients have images both in --validation and among the scored "
-                "ones; leave them out of one of the files."
-            )
+    if sample.patients is None or validation.patients is None:
+        return
+    if both := len({*map(str, sample.patients)} & {*map(str, validation.patients)}):
+        raise EvaluationError(
+            f"{both:,} patients have images both in --validation and among the scored ones; leave "
+            "them out of one of the files."
+        )

@@ -1,10 +1,12 @@
-"""Radiologists' own labels of ChestX-ray14's images beside the text-mined ones: a second truth.
+"""Score predictions on ChestX-ray14 against radiologists' own labels as well.
 
-Two released sets: `all findings` (the 14 labels, five readers an image) and `four findings` (three
-readers an image, of which three findings are labels here). Both truths are scored on the same
-images with the same resamples, so their difference is paired.
+The official labels were mined from reports. Radiologists' labels were released in two sets: `all
+findings` (the 14 labels, five readers per image) and `four findings` (three readers per image;
+three of them are labels here). Both truths are scored on the same images with the same resamples,
+so their difference is paired.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +18,11 @@ from evaluation import EvaluationError, agreement, bootstrap, metrics, tables
 from reproduce.tables import authors
 from reproduce.tables.sample import Sample
 
-YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, is left out
+YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, becomes NaN
+TRUTHS = ("nih", "expert")
 READERS_NOTE = (
-    "The readers' own votes went into the experts' labels, which flatters them; a reader has one "
-    "operating point, counted on the images that he read."
+    "The experts' labels include each reader's own vote, which favours the readers. A reader has "
+    "one operating point, computed on the images that this reader read."
 )
 
 
@@ -28,48 +31,12 @@ class ExpertSet(NamedTuple):
 
     name: str
     truth: pd.DataFrame  # image -> findings, 1, 0 or NaN
-    readings: pd.DataFrame  # image, reader, findings
-    same_as: dict[str, tuple[str, ...]]  # finding -> labels of ChestX-ray14
-
-
-def read(folder: Path) -> list[ExpertSet]:
-    """Both sets from the files anywhere below a folder."""
-    all_truth, all_readings, *four, four_readings = authors.find("experts", folder)
-    spelt: dict[str, tuple[str, ...]] = {name: (name,) for name in labels.CHESTXRAY14}
-    return [
-        ExpertSet("all findings", *_tables([all_truth], all_readings, spelt), spelt),
-        ExpertSet(
-            "four findings",
-            *_tables(four, four_readings, labels.FOUR_FINDINGS),
-            labels.FOUR_FINDINGS,
-        ),
-    ]
-
-
-def _tables(truth: list[Path], readings: Path, findings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    frames = [_answers(pd.read_csv(path, dtype=str), findings) for path in truth]
-    read_by = pd.read_csv(readings, dtype=str)
-    answers = _answers(read_by, findings)
-    answers.insert(0, "reader", read_by["Reader ID"].to_numpy())
-    # who read an image twice counts with the first reading
-    answers = answers[~pd.MultiIndex.from_arrays([answers.index, answers["reader"]]).duplicated()]
-    return pd.concat(frames), answers
-
-
-def _answers(table: pd.DataFrame, findings) -> pd.DataFrame:
-    """Image -> 1, 0 or NaN for each finding, whatever the spelling of its column."""
-    plain = {_plain(column): column for column in table.columns}
-    columns = {name: table[plain[_plain(name)]].map(YES_NO) for name in findings}
-    image = table["Image ID" if "Image ID" in table else "Image Index"]
-    return pd.DataFrame(columns).set_axis(image.to_numpy(), axis=0)
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").replace("/", " or ").casefold()
+    readings: pd.DataFrame  # image -> reader, findings
+    same_as: Mapping[str, tuple[str, ...]]  # finding -> labels of ChestX-ray14
 
 
 class OnBoth(NamedTuple):
-    """A sample's images that one set of experts has read, under the findings of that set."""
+    """The images of a sample that one set of experts has read, with the findings of that set."""
 
     findings: list[str]
     ids: list[str]
@@ -79,128 +46,164 @@ class OnBoth(NamedTuple):
     patients: np.ndarray | None
 
 
-def shared(sample: Sample, expert_set: ExpertSet) -> OnBoth | None:
-    """The images and findings that both have; None where there are none.
+def read(folder: Path) -> list[ExpertSet]:
+    """Read both sets from the files anywhere below a folder."""
+    all_truth, all_readings, *four_truths, four_readings = authors.find("experts", folder)
+    alone = {name: (name,) for name in labels.CHESTXRAY14}
+    return [
+        _read_set("all findings", [all_truth], all_readings, alone),
+        _read_set("four findings", four_truths, four_readings, labels.FOUR_FINDINGS),
+    ]
 
-    A finding that several labels name is present where one of them is, and its probability is the
+
+def _read_set(
+    name: str, truths: list[Path], readings: Path, same_as: Mapping[str, tuple[str, ...]]
+) -> ExpertSet:
+    truth = pd.concat([_answers(pd.read_csv(path, dtype=str), same_as) for path in truths])
+    table = pd.read_csv(readings, dtype=str)
+    answers = _answers(table, same_as)
+    answers.insert(0, "reader", table["Reader ID"].to_numpy())
+    # only the first of several readings of an image by one reader counts
+    repeated = pd.MultiIndex.from_arrays([answers.index, answers["reader"]]).duplicated()
+    return ExpertSet(name, truth, answers[~repeated], same_as)
+
+
+def _answers(table: pd.DataFrame, findings: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Return 1, 0 or NaN for each image and finding, whatever the spelling of its column."""
+    columns = {_plain(column): column for column in table.columns}
+    answers = {name: table[columns[_plain(name)]].map(YES_NO) for name in findings}
+    images = table["Image ID" if "Image ID" in table else "Image Index"]
+    return pd.DataFrame(answers).set_axis(images.to_numpy(), axis=0)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("/", " or ").casefold()
+
+
+def shared(sample: Sample, expert_set: ExpertSet) -> OnBoth | None:
+    """Return the images and findings that both have, or None if there are none.
+
+    A finding that several labels name is present if one of them is, and its probability is the
     largest of theirs.
     """
-    column = {name.replace(" ", "_"): place for place, name in enumerate(sample.labels)}
-    same_as = {
-        finding: [column[name] for name in names]
+    column_of = {name.replace(" ", "_"): i for i, name in enumerate(sample.labels)}
+    columns = {
+        finding: [column_of[name] for name in names]
         for finding, names in expert_set.same_as.items()
-        if all(name in column for name in names)
+        if all(name in column_of for name in names)
     }
     row_of = {name.rsplit("/", 1)[-1]: row for row, name in enumerate(sample.ids)}
     ids = [name for name in expert_set.truth.index if name in row_of]
-    if not ids or not same_as:
+    if not ids or not columns:
         return None
     rows = [row_of[name] for name in ids]
 
     def largest(values: np.ndarray) -> np.ndarray:
-        return np.stack([values[rows][:, each].max(axis=1) for each in same_as.values()], axis=-1)
+        merged = [values[rows][:, each].max(axis=1) for each in columns.values()]
+        return np.stack(merged, axis=-1)
 
     return OnBoth(
-        list(same_as),
+        list(columns),
         ids,
         largest(sample.targets),
-        expert_set.truth.loc[ids, list(same_as)].to_numpy(),
+        expert_set.truth.loc[ids, list(columns)].to_numpy(),
         largest(sample.probabilities),
         None if sample.patients is None else np.asarray(sample.patients)[rows],
     )
 
 
 def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataFrame:
-    """AUC against both truths, their paired difference, and how far the labels agree."""
+    """Return the AUC against both truths, their paired difference and the labels' agreement."""
     known = ~np.isnan(both.nih) & ~np.isnan(both.experts)
-    truths = [np.where(known, each, np.nan) for each in (both.nih, both.experts)]
-    values = [metrics.auroc(each, both.probabilities) for each in truths]
-    draws = [
-        bootstrap.scores(each, both.probabilities, both.patients, resamples, seed).auc
-        for each in truths
-    ]
+    targets = [np.where(known, each, np.nan) for each in (both.nih, both.experts)]
+    values = [metrics.auroc(each, both.probabilities) for each in targets]
+    arguments = both.probabilities, both.patients, resamples, seed
+    draws = [bootstrap.scores(each, *arguments).auc for each in targets]
     defined = ~np.isnan(values[0] + values[1])  # the mean is over labels that both truths have
     values = [_with_mean(np.where(defined, each, np.nan)) for each in values]
     draws = [_with_mean(np.where(defined, each, np.nan)) for each in draws]
-    positives = [np.nansum(each, axis=0) for each in truths]
-    agreed = agreement.table(truths[0], truths[1], both.findings, both.patients, resamples, seed)
+    table: dict[str, Any] = {"experts": name, "group": [*both.findings, "mean"]}
+    for truth, value, drawn in zip(TRUTHS, values, draws, strict=True):
+        table |= {truth: value} | _bounds(drawn, f"{truth}_")
+    table |= {"difference": values[1] - values[0]} | _bounds(draws[1] - draws[0])
+    for truth, each in zip(TRUTHS, targets, strict=True):
+        positives = np.nansum(each, axis=0).astype(int)
+        table[f"{truth}_positives"] = [*positives, positives.sum()]
+    table["images"] = [*known.sum(axis=0), len(both.ids)]
+    agreed = agreement.table(*targets, both.findings, both.patients, resamples, seed)
     kappas = agreed.set_index("group")[["kappa", "low", "high"]]
-    rows = []
-    for column, finding in enumerate([*both.findings, "mean"]):
-        row: dict[str, Any] = {"experts": name, "group": finding}
-        for truth, value, drawn in zip(("nih", "expert"), values, draws, strict=True):
-            low, high = bootstrap.interval(drawn[:, column])
-            row |= {truth: value[column], f"{truth}_low": low, f"{truth}_high": high}
-        low, high = bootstrap.interval(draws[1][:, column] - draws[0][:, column])
-        row |= {"difference": values[1][column] - values[0][column], "low": low, "high": high}
-        mean = finding == "mean"
-        counts = [int(each.sum() if mean else each[column]) for each in positives]
-        row |= dict(zip(("nih_positives", "expert_positives"), counts, strict=True))
-        row["images"] = len(both.ids) if mean else int(known[:, column].sum())
-        kappa = (np.nan,) * 3 if mean else kappas.loc[finding]
-        rows.append(row | dict(zip(("kappa", "kappa_low", "kappa_high"), kappa, strict=True)))
-    return pd.DataFrame(rows)
+    kappas = kappas.add_prefix("kappa_").rename(columns={"kappa_kappa": "kappa"})
+    return pd.DataFrame(table).join(kappas, on="group")  # no kappa of the mean
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, metrics.macro_mean(values)[..., None]], axis=-1)
 
 
+def _bounds(draws: np.ndarray, prefix: str = "") -> dict[str, list[float]]:
+    """Return the lower and upper bounds of each column of draws."""
+    low, high = zip(*(bootstrap.interval(column) for column in draws.T), strict=True)
+    return {f"{prefix}low": low, f"{prefix}high": high}
+
+
 def readers(both: OnBoth, expert_set: ExpertSet) -> pd.DataFrame:
-    """Each reader's sensitivity and specificity, and whether the point lies below the curve."""
-    rows = []
-    for reader, read_by in expert_set.readings.groupby("reader", sort=True):
-        answers = read_by.reindex(both.ids)[both.findings].to_numpy(float)
+    """Return each reader's sensitivity and specificity, and if the point lies below the curve."""
+    frames = []
+    for reader, readings in expert_set.readings.groupby("reader", sort=True):
+        answers = readings.reindex(both.ids)[both.findings].to_numpy(float)
         truth = np.where(np.isnan(answers), np.nan, both.experts)
         decisions = np.nan_to_num(answers)
-        below = metrics.under_curve(truth, both.probabilities, decisions[None])[0]
         alarms, sensitivity = metrics.operating_points(truth, decisions)
-        for column, finding in enumerate(both.findings):
-            known = truth[:, column][~np.isnan(truth[:, column])]
-            row: dict[str, Any] = {"experts": expert_set.name, "group": finding, "reader": reader}
-            row |= {"sensitivity": sensitivity[column], "specificity": 1 - alarms[column]}
-            counts = {"positives": int(known.sum()), "images": len(known)}
-            rows.append(row | {"below_curve": below[column]} | counts)
-    return pd.DataFrame(rows)
+        columns = {
+            "experts": expert_set.name,
+            "group": both.findings,
+            "reader": reader,
+            "sensitivity": sensitivity,
+            "specificity": 1 - alarms,
+            "below_curve": metrics.under_curve(truth, both.probabilities, decisions[None])[0],
+            "positives": np.nansum(truth, axis=0).astype(int),
+            "images": (~np.isnan(truth)).sum(axis=0),
+        }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
-def for_people(table: pd.DataFrame, read_by: pd.DataFrame) -> pd.DataFrame:
-    """One line a finding: both AUCs, their difference, kappa, counts, readers below the curve."""
-    counted = read_by.dropna(subset=["below_curve"]).groupby(["experts", "group"])["below_curve"]
-    below = {
-        key: f"{values.sum():.0f} of {len(values)}" for key, values in counted
-    }  # readers of images with and without the finding
-    lines = {}
+def for_people(table: pd.DataFrame, by_reader: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per finding: AUCs, difference, kappa, counts, readers below the curve."""
+    below = by_reader.dropna(subset=["below_curve"]).groupby("group")["below_curve"]
+    below_curve = {name: f"{each.sum():.0f} of {len(each)}" for name, each in below}
+    rows = {}
     for row in table.itertuples():
-        lines[row.group] = {
+        kappa = tables.interval(row.kappa, row.kappa_low, row.kappa_high, 2)
+        rows[row.group] = {
             "AUC, NIH's labels": tables.interval(row.nih, row.nih_low, row.nih_high),
             "AUC, experts' labels": tables.interval(row.expert, row.expert_low, row.expert_high),
             "difference": tables.interval(row.difference, row.low, row.high),
-            "kappa": tables.interval(row.kappa, row.kappa_low, row.kappa_high, 2)
-            if row.group != "mean"
-            else "",
+            "kappa": kappa if row.group != "mean" else "",
             "positives, NIH": row.nih_positives,
             "positives, experts": row.expert_positives,
             "images": row.images,
-            "readers below the curve": below.get((row.experts, row.group), ""),
+            "readers below the curve": below_curve.get(row.group, ""),
         }
-    return pd.DataFrame(lines).T
+    return pd.DataFrame(rows).T
 
 
-def analyse(sample: Sample, folder: Path, resamples: int, seed: int):
-    """(frames for CSVs, tables for people by title) of both sets of experts' labels."""
-    found, read_by, parts = [], [], {}
+def analyse(
+    sample: Sample, folder: Path, resamples: int, seed: int
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Return frames for CSVs, and tables for people by title, of both sets of experts' labels."""
+    scored, by_reader, parts = [], [], {}
     for expert_set in read(folder):
         both = shared(sample, expert_set)
         if both is None or len(both.ids) < 2:
             continue
-        found.append(second_truth(both, expert_set.name, resamples, seed))
-        read_by.append(readers(both, expert_set))
+        scored.append(second_truth(both, expert_set.name, resamples, seed))
+        by_reader.append(readers(both, expert_set))
         title = f"Experts' labels, {expert_set.name}: {len(both.ids):,} images"
-        parts[title] = for_people(found[-1], read_by[-1])
-    if not found:
+        parts[title] = for_people(scored[-1], by_reader[-1])
+    if not scored:
         raise EvaluationError(
             "None of the scored images has experts' labels; those are images of ChestX-ray14 named "
             "like 00000013_005.png, mostly of its official test list."
         )
-    return {"experts": pd.concat(found), "readers": pd.concat(read_by)}, parts
+    return {"experts": pd.concat(scored), "readers": pd.concat(by_reader)}, parts

@@ -1,201 +1,174 @@
-"""Reads files of predictions and of truth as people have them, each into one `Sheet`.
+"""Read a file of predictions or of truth into one `Sheet`.
 
-A CSV (also .csv.gz) has an id column, the first unless named, and a column a label. The official
-label file of ChestX-ray14 has all findings of an image in one column, `Finding Labels`. A
-predictions.npz of this suite holds ids, patients, truth and probabilities.
+A CSV (or .csv.gz) has an id column, the first unless one is named, and one column per label. In the
+official label file of ChestX-ray14 the column `Finding Labels` lists all findings of an image. A
+predictions.npz of a run holds ids, patients, truth and probabilities.
 """
 
-import csv
-import gzip
-import io
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from data import labels
+from data import labels, reading
 from evaluation import EvaluationError
 from evaluation.predictions import load
 
 BLANK = {"", "nan", "na", "n/a", "null", "none"}
 YES_NO = {"yes": "1", "no": "0", "true": "1", "false": "0"}
-FINDINGS = "finding labels"  # the column of the official file: findings separated by |
-PATIENTS = "patient id"  # a column of this name holds patients without being named
+FINDINGS = "finding labels"  # column of the official file: findings separated by |
+PATIENTS = "patient id"  # this column holds patients even if --patient-column is not given
 EXAMPLES = 3  # in a message
 
 
-class Sheet(NamedTuple):
-    """A file's rows: text from a CSV, numbers from a predictions file."""
+@dataclass(frozen=True)
+class Sheet:
+    """The rows of a file. Columns are named by their `key`, rows by their id."""
 
     path: Path
-    ids: list[str]
-    names: dict[str, str]  # key -> column name as written
-    columns: Mapping[str, Sequence | np.ndarray]  # key -> a value a row, or (members, rows)
-    patients: Sequence[str] | None = None  # where the file has them without a flag
-    warnings: Sequence[str] = ()
+    table: pd.DataFrame  # texts of a CSV; the truth and the patients of a run
+    names: dict[str, str]  # key -> column name as it is written
+    members: dict[str, np.ndarray] = field(default_factory=dict)  # of a run: (members, rows)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> pd.Index:
+        return self.table.index
+
+    @property
+    def is_run(self) -> bool:
+        return bool(self.members)
+
+    def true(self, column: str) -> np.ndarray:
+        """Return a column as (rows,) float64, NaN where it is blank."""
+        cells = self.table[column]
+        if cells.dtype == float:
+            return cells.to_numpy()
+        return np.array([self._number(column, *item) for item in cells.items()])
+
+    def predicted(self, column: str) -> np.ndarray:
+        """Return a column as (members, rows) float64, NaN where it is blank."""
+        return self.members[column] if self.is_run else self.true(column)[None]
+
+    def _number(self, column: str, row: str, cell: str) -> float:
+        word = cell.strip().casefold()
+        if word in BLANK:
+            return np.nan
+        try:
+            return float(YES_NO.get(word, word).replace("_", "?"))
+        except ValueError:
+            raise EvaluationError(
+                f"{self.path}: {self.names[column]!r} of {row} is {cell!r}, which is no number; if "
+                "the column is no label, name the labels with --labels."
+            ) from None
 
 
 def words(name: str) -> list[str]:
-    """The words of a column's name, which spaces, `_`, `-` or `.` separate."""
+    """Split a column name at spaces, `_`, `-` and `.`."""
     return [word for word in re.split(r"[\s_.\-]+", name) if word]
 
 
 def key(name: str) -> str:
-    """A column's name as it is compared: its words without case, one space between them."""
+    """Return a column name in the form in which names are compared: lower case, single spaces."""
     return " ".join(words(name)).casefold()
 
 
 def examples(values: Iterable, most: int = EXAMPLES) -> str:
-    """The first few values, for a message."""
+    """List the first few values for a message."""
     values = [str(value) for value in values]
     return ", ".join(values[:most]) + ", …" * (len(values) > most)
 
 
-def read(path: Path, id_column: str | None, truth: bool = False) -> Sheet:
-    """A file's ids and columns; EvaluationError where they cannot be told apart."""
+def read(path: Path, id_column: str | None = None, *, truth: bool = False) -> Sheet:
+    """Read a CSV or a predictions.npz; raise EvaluationError if its ids are not unique."""
     if not path.is_file():
         what = "; it is a folder" if path.is_dir() else ""
         raise EvaluationError(f"There is no file {path}{what}: check the path.")
-    sheet = _read_npz(path, truth) if path.suffix == ".npz" else _read_csv(path, id_column, truth)
-    if not sheet.ids:
-        raise EvaluationError(f"{path} has no rows.")
-    twice = [name for name, count in Counter(sheet.ids).items() if count > 1]
-    if twice:
+    sheet = _read_run(path) if path.suffix == ".npz" else _read_csv(path, id_column)
+    repeated = sheet.ids[sheet.ids.duplicated()].unique()
+    if len(repeated):
         raise EvaluationError(
-            f"{path} holds {len(twice)} ids more than once ({examples(twice)}); keep one row an "
-            "id, or name the column that tells the rows apart with --id-column."
+            f"{path} holds {len(repeated)} ids more than once ({examples(repeated)}); keep one row "
+            "per id, or name the column that tells the rows apart with --id-column."
         )
-    return sheet
+    return _with_findings(sheet) if truth and FINDINGS in sheet.table else sheet
 
 
-def _read_npz(path: Path, truth: bool) -> Sheet:
+def _read_run(path: Path) -> Sheet:
     predictions = load(path)
     written = [str(name) for name in predictions.labels]
-    _refuse_equal_names(path, written)
-    values = predictions.targets[None] if truth else predictions.probabilities
+    _check_distinct(path, written)
     keys = [key(name) for name in written]
-    return Sheet(
-        path,
-        [str(name) for name in predictions.ids],
-        dict(zip(keys, written, strict=True)),
-        {name: values[..., column] for column, name in enumerate(keys)},
-        [str(name) for name in predictions.patients],
-    )
+    table = pd.DataFrame(predictions.targets.astype(float), predictions.ids, keys)
+    members = {name: predictions.probabilities[..., i] for i, name in enumerate(keys)}
+    table[PATIENTS] = predictions.patients
+    return Sheet(path, table, dict(zip(keys, written, strict=True)), members)
 
 
-def _refuse_equal_names(path: Path, written: Sequence[str]) -> None:
-    by_key: dict[str, list[str]] = {}
-    for name in written:
-        by_key.setdefault(key(name), []).append(name.strip())
-    for name, alike in by_key.items():
-        if name and len(alike) > 1:
-            same = " and ".join(repr(each) for each in dict.fromkeys(alike))
-            raise EvaluationError(
-                f"{path} has {same} as a column more than once (names are compared without case, "
-                "spaces and underscores); keep one, or rename the others."
-            )
-
-
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, values) of every line that is not blank."""
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        return [(reader.line_num, line) for line in reader if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is no CSV file in UTF-8; save it as one.") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise EvaluationError(f"{path} is no whole .gz file ({error}); get it again.") from error
-
-
-def _read_csv(path: Path, id_column: str | None, truth: bool) -> Sheet:
-    if not (all_lines := _lines(path)):
-        raise EvaluationError(f"{path} is empty; get it again.")
-    (_, header), *lines = all_lines
+def _read_csv(path: Path, id_column: str | None) -> Sheet:
+    (_, header), *rows = reading.read_rows(path)
     if len(header) < 2:
         raise EvaluationError(
             f"{path} needs an id column and label columns, separated by commas; its first line is "
             f"{','.join(header)[:60]!r}."
         )
-    for number, line in lines:
-        if len(line) != len(header):
-            raise EvaluationError(
-                f"{path}: line {number} has {len(line)} values, but there are {len(header)} "
-                "columns; mend that line."
-            )
-    _refuse_equal_names(path, header)
+    if not rows:
+        raise EvaluationError(f"{path} has no rows.")
+    _check_distinct(path, header)
     keys = [key(name) for name in header]
-    column = 0 if id_column is None else find_column(path, keys, id_column, "--id-column")
-    if not keys[column] or keys[column].startswith("unnamed:"):
+    ids = keys[0] if id_column is None else key(id_column)
+    if ids not in keys:
+        raise EvaluationError(f"{path} has no column {id_column!r}, which --id-column names.")
+    if not ids or ids.startswith("unnamed:"):
         raise EvaluationError(
             f"{path}: the first column has no name, so it may hold row numbers, which would match "
             "by accident; name the column that identifies images with --id-column."
         )
-    ids = [line[column].strip() for _, line in lines]
-    if "" in ids:
-        raise EvaluationError(f"{path}: line {lines[ids.index('')][0]} has no id.")
-    values = zip(*(line for _, line in lines), strict=True) if lines else ((),) * len(keys)
-    columns: dict[str, Sequence] = {
-        name: cells for name, cells in zip(keys, values, strict=True) if name
-    }
-    del columns[keys[column]]
-    names = {name: header[keys.index(name)].strip() for name in columns}
-    sheet = Sheet(path, ids, names, columns, columns.get(PATIENTS))
-    return _with_findings(sheet) if truth and FINDINGS in columns else sheet
+    lines, fields = zip(*rows, strict=True)
+    table = pd.DataFrame(fields, index=lines)
+    table = table.iloc[:, : len(header)]  # without a blank last field, if a comma ends every row
+    table.columns = pd.Index(keys[: table.shape[1]])
+    table[ids] = table[ids].str.strip()
+    if (blank := table[ids] == "").any():
+        raise EvaluationError(f"{path}: line {blank.idxmax()} has no id.")
+    names = {key(name): name.strip() for name in header if key(name) not in ("", ids)}
+    return Sheet(path, table.set_index(ids)[[*names]], names)
+
+
+def _check_distinct(path: Path, names: list[str]) -> None:
+    counts = Counter(key(name) for name in names)
+    for repeated in [name for name, count in counts.items() if name and count > 1]:
+        alike = dict.fromkeys(name.strip() for name in names if key(name) == repeated)
+        raise EvaluationError(
+            f"{path} has {' and '.join(map(repr, alike))} as a column more than once (names are "
+            "compared without case, spaces and underscores); keep one, or rename the others."
+        )
 
 
 def _with_findings(sheet: Sheet) -> Sheet:
-    """The official label file with a column of 0 and 1 for each of its 14 findings.
+    """Add a column of 0 and 1 for each of the 14 findings of the official label file.
 
-    Files of expert labels repeat the official column beside columns of their own, which count.
+    Files of expert labels repeat the official column beside label columns of their own, which are
+    used instead.
     """
-    by_key = {key(name): name for name in labels.CHESTXRAY14}
-    if own := [sheet.names[name] for name in by_key if name in sheet.columns]:
+    names = {key(name): name for name in labels.CHESTXRAY14}
+    if own := [sheet.names[name] for name in names if name in sheet.table]:
         text = f"{sheet.path}: {sheet.names[FINDINGS]} is not used beside {examples(own)}"
-        return sheet._replace(warnings=(text,))
-    targets = np.zeros((len(by_key), len(sheet.ids)))
-    row_of = {name: row for row, name in enumerate(by_key)} | {key(labels.NO_FINDING): None}
-    for image, cell in enumerate(sheet.columns[FINDINGS]):
-        findings = [key(name) for name in cell.split("|")]
-        for finding in findings:
-            if finding not in row_of or (len(findings) > 1 and row_of[finding] is None):
-                raise EvaluationError(
-                    f"{sheet.path}: {sheet.names[FINDINGS]} of {sheet.ids[image]} is {cell!r}; it "
-                    f"must be {labels.NO_FINDING}, or findings of ChestX-ray14 separated by |."
-                )
-            if (row := row_of[finding]) is not None:
-                targets[row, image] = 1
-    found = {name: targets[[row]] for row, name in enumerate(by_key)}
-    return sheet._replace(names=by_key, columns={**found, **sheet.columns})
-
-
-def find_column(path: Path, keys: Sequence[str], name: str, flag: str) -> int:
-    """Where a column is that a flag names."""
-    if key(name) not in keys:
-        raise EvaluationError(f"{path} has no column {name!r}, which {flag} names.")
-    return list(keys).index(key(name))
-
-
-def numbers(sheet: Sheet, column: str) -> np.ndarray:
-    """A column as (members, rows) float64, NaN where it is blank."""
-    values = sheet.columns[column]
-    if isinstance(values, np.ndarray):
-        return values.astype(float)
-    converted = np.empty(len(values))
-    for row, text in enumerate(values):
-        try:
-            word = text.strip().casefold()
-            word = YES_NO.get(word, word)
-            converted[row] = np.nan if word in BLANK else float(word.replace("_", "?"))
-        except ValueError:
-            raise EvaluationError(
-                f"{sheet.path}: {sheet.names[column]!r} of {sheet.ids[row]} is {text!r}, which is "
-                "no number; if the column is no label, name the labels with --labels."
-            ) from None
-    return converted[None]
+        return replace(sheet, warnings=(text,))
+    cells = sheet.table[FINDINGS]
+    listed = cells.str.split("|").explode().map(key)
+    none = key(labels.NO_FINDING)
+    wrong = ~listed.isin([*names, none]) | ((listed == none) & listed.index.duplicated(keep=False))
+    if wrong.any():
+        image = wrong.idxmax()
+        raise EvaluationError(
+            f"{sheet.path}: {sheet.names[FINDINGS]} of {image} is {cells[image]!r}; it must be "
+            f"{labels.NO_FINDING}, or findings of ChestX-ray14 separated by |."
+        )
+    targets = pd.get_dummies(listed, dtype=float).groupby(level=0, sort=False).max()
+    targets = targets.reindex(index=sheet.ids, columns=list(names), fill_value=0.0)
+    return replace(sheet, table=targets.join(sheet.table), names=names)

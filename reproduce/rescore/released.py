@@ -1,4 +1,4 @@
-"""What authors released, scored anew beside the numbers that they printed."""
+"""Score the predictions that authors released, beside the numbers that they printed."""
 
 import argparse
 from pathlib import Path
@@ -12,20 +12,24 @@ from evaluation import bootstrap, metrics, published, tables
 from evaluation.metrics import Group
 from reproduce import ROOT
 from reproduce.rescore import analyses, lists
-from reproduce.rescore.score import notes, text_width
+from reproduce.rescore.score import notes, print_parts, text_width
 from reproduce.tables import authors, details, radiologists
 from reproduce.tables.radiologists import one_line_each
 from reproduce.tables.sample import of_predictions
 
 RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
+MOST_LINES = 5  # on the front page
+VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
 
 
 class Paper(NamedTuple):
-    row: str  # under which the paper prints the model
+    """Where a paper prints the model whose predictions were released."""
+
+    row: str
     groups: tuple[Group, ...]
     title: str
-    split: str = "test"  # under which the paper prints it
+    split: str = "test"
 
 
 PAPERS = {
@@ -53,10 +57,18 @@ PAPERS = {
 }
 
 
+class InShort(NamedTuple):
+    """Many printed numbers in short: our mean AUC, and how many lie within our intervals."""
+
+    mean_auc: str
+    inside: int
+    printed: int
+
+
 def rescore_paper(
     paper: str, released: authors.Released, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The released predictions' numbers beside the published ones with verdicts, and alone."""
+    """Return our numbers beside the published ones with verdicts, and ours alone."""
     row, groups, _, split = PAPERS[paper]
     scored = released.predictions
     arrays = scored.targets, scored.mean, scored.labels, scored.patients
@@ -70,53 +82,58 @@ def rescore_paper(
     return published.compare(printed, ours.assign(row=row)), ours
 
 
+def compared(side: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that the paper prints; `text` is our number for people."""
+    cells = side[side["verdict"].isin([*VERDICTS])]
+    texts = [
+        tables.interval(cell.ours, cell.low, cell.high, len(cell.printed.partition(".")[2]) + 1)
+        for cell in cells.itertuples()
+    ]
+    return cells.assign(text=texts)
+
+
+def in_short(side: pd.DataFrame) -> InShort | None:
+    """Summarise the printed numbers if they are too many to be listed."""
+    verdicts = compared(side)["verdict"]
+    if len(verdicts) <= MOST_LINES:
+        return None
+    mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
+    mean_auc = tables.interval(mean["ours"], mean["low"], mean["high"], 4)
+    return InShort(mean_auc, int((verdicts == "within").sum()), len(verdicts))
+
+
 def summary(side: pd.DataFrame) -> str:
-    """The numbers that the paper prints, to four decimals."""
-    compared = side[side["verdict"].isin(["within", "above", "below"])]
+    """List the numbers that the paper prints."""
     return "\n".join(
-        f"- {cell['column']} {cell['metric']}: "
-        f"{tables.interval(cell['ours'], cell['low'], cell['high'], decimals)}, published "
-        f"{cell['printed']}: {VERDICTS[cell['verdict']]}"
-        for cell in compared.to_dict("records")
-        for decimals in [len(cell["printed"].partition(".")[2]) + 1]
+        f"- {cell.column} {cell.metric}: {cell.text}, published {cell.printed}: "
+        f"{VERDICTS[cell.verdict]}"
+        for cell in compared(side).itertuples()
     )
 
 
-MOST_LINES = 5  # on the front page
-VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
-
-
-def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame, lines: list[str]) -> str:
-    """What table.md and docs/papers show; `lines` are sentences about the files."""
+def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame, remarks: list[str]) -> str:
+    """Return the Markdown of table.md and docs/papers; `remarks` are about the files."""
     printed = tables.to_markdown(side[side["verdict"] != "not published"])
     by_label = f"### Every label\n\n{tables.to_markdown(one_line_each(ours))}\n{notes(ours)}"
-    return (
-        "\n\n".join(
-            [f"{PAPERS[paper].title}.", summary(side), printed.strip(), by_label.strip(), *lines]
-        )
-        + "\n"
-    )
+    parts = [f"{PAPERS[paper].title}.", summary(side), printed.strip(), by_label.strip(), *remarks]
+    return "\n\n".join(parts) + "\n"
 
 
 def front_page(paper: str, side: pd.DataFrame) -> str:
-    """What README.md shows: the printed numbers, or of many the mean and how many agree."""
+    """Return the paper's part of README.md: the printed numbers, or many of them in short."""
     text = summary(side)
-    if text.count("\n") >= MOST_LINES:
-        mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
-        inside = int((side["verdict"] == "within").sum())
-        printed = int(side["verdict"].isin([*VERDICTS]).sum())
+    if short := in_short(side):
         text = (
-            f"- mean AUC: {tables.interval(mean['ours'], mean['low'], mean['high'], 4)}\n"
-            f"- published AUCs of labels within our interval: {inside} of {printed}"
+            f"- mean AUC: {short.mean_auc}\n"
+            f"- published AUCs of labels within our interval: {short.inside} of {short.printed}"
         )
     return f"{PAPERS[paper].title}:\n\n{text}\n"
 
 
 def write_docs(paper: str, side: pd.DataFrame, text: str) -> None:
-    """Put the page into docs/papers and its summary on the front page, between their markers."""
+    """Put the page into docs/papers and its summary into README.md, between their markers."""
     _fill(DOCS / f"{paper}.md", START, END, text)
-    start, end = front_markers(paper)
-    _fill(README, start, end, front_page(paper, side))
+    _fill(README, *front_markers(paper), front_page(paper, side))
 
 
 def front_markers(paper: str) -> tuple[str, str]:
@@ -130,53 +147,43 @@ def _fill(path: Path, start: str, end: str, text: str) -> None:
 
 
 def released_command(options: argparse.Namespace) -> None:
-    paper = options.paper
+    """Score a paper's released predictions; print and write its tables and figures."""
+    paper, title = options.paper, PAPERS[options.paper].title
     if options.download:
         authors.download(paper, options.released, options.base_url)
     released = authors.read(paper, options.released, options.truth)
     side, ours = rescore_paper(paper, released, options.resamples, options.seed)
     sample = of_predictions(released.predictions, released.about)
     frames, parts, remarks = analyses.further(sample, options, None)
-    text = page(paper, side, ours, about(paper, released))
+    about_files = about(paper, released)
+    text = page(paper, side, ours, about_files)
     out = (options.results_dir or RESULTS) / paper / "released"
     tables.to_csv(side, out / "table.csv")
     safefiles.write(out / "table.md", text)
     if options.write_docs:
         write_docs(paper, side, text)
-    details.write(frames, parts, remarks, out, title=PAPERS[paper].title)
+    details.write(frames, parts, remarks, out, title=title)
     from evaluation import figures  # Matplotlib takes half a second
 
     arrays = sample.targets, sample.probabilities, sample.labels
-    figures.roc_curves(out / "roc.svg", *arrays, released.decisions, title=PAPERS[paper].title)
+    figures.roc_curves(out / "roc.svg", *arrays, released.decisions, title=title)
     shown = tables.to_text(one_line_each(ours), text_width())
-    print(f"{PAPERS[paper].title}\n\n{shown}\n{notes(ours)}")
-    for title, part in parts.items():
-        print(tables.titled(title, tables.to_text(part, text_width())))
-    print("\n".join([*about(paper, released), *remarks]) + "\n")
+    print(f"{title}\n\n{shown}\n{notes(ours)}")
+    print_parts(parts)
+    print("\n".join([*about_files, *remarks]) + "\n")
     print(f"Beside the published values\n{summary(side)}\n")
     print(f"Written to {out}.")
 
 
 def about(paper: str, released: authors.Released) -> list[str]:
-    """Sentences about the files: which images, what the authors computed, source and licence."""
-    lines = [lists.describe(list(released.predictions.ids))]
+    """Describe the files: which images they hold, the authors' own AUCs, source and licence."""
+    remarks = [lists.describe(list(released.predictions.ids))]
     if released.own_auc:
         scored = released.predictions
-        auc = metrics.auroc(scored.targets, scored.mean)
-        names = list(scored.labels)
-        away = [abs(auc[names.index(name)] - own) for name, own in released.own_auc.items()]
-        equal = sum(difference < 1e-6 for difference in away)
-        lines.append(
-            f"The AUCs that its author released (aucs.csv) equal ours in {equal} of {len(away)} "
-            "labels, to six decimals."
+        auc = dict(zip(scored.labels, metrics.auroc(scored.targets, scored.mean), strict=True))
+        equal = sum(abs(auc[name] - own) < 1e-6 for name, own in released.own_auc.items())
+        remarks.append(
+            f"The AUCs that its author released (aucs.csv) equal ours in {equal} of "
+            f"{len(released.own_auc)} labels, to six decimals."
         )
-    return [*filter(None, lines), source(paper)]
-
-
-def source(paper: str) -> str:
-    """Where the files come from and on which terms, in one sentence."""
-    of = authors.SOURCES[paper]
-    return (
-        f"Source: github.com/{of.repository} at {of.commit[:12]}, files known by their SHA-256. "
-        f"Licence: {of.licence}."
-    )
+    return [*filter(None, remarks), str(authors.SOURCES[paper])]

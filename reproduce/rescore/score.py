@@ -1,4 +1,4 @@
-"""Anyone's predictions: scores, differences between two models, tables and figures."""
+"""Score predictions from any file: metrics, differences between two models, tables and figures."""
 
 import argparse
 import hashlib
@@ -29,11 +29,13 @@ from reproduce.tables import details
 from reproduce.tables.radiologists import one_line_each
 from reproduce.tables.sample import Sample
 
-SCORED_FROM = "scored-from.txt"  # the paths of the files that a folder's numbers are of
+SCORED_FROM = "scored-from.txt"  # the paths of the files whose numbers a folder holds
 
 
-def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
-    """Long form: every label and group, then calibration and what the uncertainty tells."""
+def score(
+    data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return every label and group in long form, then calibration and uncertainty measures."""
     members = data.models[0]
     mean = members.mean(axis=0)
     table = bootstrap.table(
@@ -58,7 +60,7 @@ def score(data: matching.Matched, groups: tuple[Group, ...], resamples: int, see
 
 
 def tree_groups(name: str, predicted: list[str]) -> tuple[tuple[Group, ...], np.ndarray, list[str]]:
-    """Chen's groups over a hierarchy, its parent matrix, and its labels as they are predicted."""
+    """Return Chen's groups over a hierarchy, its parent matrix, and its labels as predicted."""
     names, tree = label_tree.HIERARCHIES[name]
     written = {reading.key(label): label for label in predicted}
     missing = [label for label in names if reading.key(label) not in written]
@@ -80,7 +82,10 @@ def tree_groups(name: str, predicted: list[str]) -> tuple[tuple[Group, ...], np.
 
 
 def normal_share(table: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
-    """Whether AUC, D-AUC and N-AUC fit the images that were scored; a wrong split shows here."""
+    """Compare the share of normal images that AUC, D-AUC and N-AUC imply with the real one.
+
+    They differ if the AUCs are of another split.
+    """
     values = table[table["metric"] == "AUC"].set_index("group")["value"]
     implied = metrics.normal_share(values["mean"], values["D"], values["N"])
     actual = metrics.macro_mean(metrics.actual_normal_share(targets))
@@ -88,13 +93,15 @@ def normal_share(table: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
 
 
 def notes(table: pd.DataFrame) -> str:
-    """What is undefined, and where resamples had to be left out."""
+    """List the groups whose AUC is undefined, or undefined in some resamples."""
     noted = table[(table["metric"] == "AUC") & (table["note"] != "")]
     return "".join(f"- {row['group']}: {row['note']}\n" for row in noted.to_dict("records"))
 
 
-def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int):
-    """Paired differences with bootstrap intervals, and DeLong's test of every label's AUC."""
+def compare(
+    data: matching.Matched, groups: tuple[Group, ...], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return paired differences with bootstrap intervals, and DeLong's test of each label's AUC."""
     first, second = (model.mean(axis=0) for model in data.models)
     arrays = data.targets, first, second, data.labels, data.patients
     frame = bootstrap.compare(*arrays, groups, resamples=resamples, seed=seed)
@@ -105,118 +112,130 @@ def compare(data: matching.Matched, groups: tuple[Group, ...], resamples: int, s
 
 
 def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of `compare` with one cell per interval."""
     shown = frame[["group", "metric", "first", "second"]].copy()
     cells = frame[["difference", "low", "high"]].to_numpy()
-    shown["second − first"] = [tables.interval(value, low, high, 4) for value, low, high in cells]
+    shown["second − first"] = [tables.interval(*cell, 4) for cell in cells]
     for column, heading in (("p", "DeLong p"), ("p_holm", "Holm"), ("p_bh", "BH")):
         shown[heading] = ["" if np.isnan(p) else f"{p:.2g}" for p in frame[column]]
     return shown
 
 
 def own_command(options: argparse.Namespace) -> None:
-    data = matching.match(
-        options.predictions,
-        options.truth,
-        options.compare,
-        id_column=options.id_column,
-        patient_column=options.patient_column,
-        labels=options.labels,
-    )
+    """Score the files of --predictions and --compare; print, and write with --results-dir."""
+    data = _match(options, options.predictions, options.truth, options.labels, options.compare)
     groups: tuple[Group, ...] = metrics.ASADI
-    violated = None
     if options.ge:
-        groups += metrics.GE[1:]  # the mean is there
+        groups += metrics.GE[1:]  # the first, the mean, is in metrics.ASADI as well
+    violations = {}
     if options.tree:
         tree_means, parents, names = tree_groups(options.tree, data.labels)
         groups += tree_means
         columns = [data.labels.index(label) for label in names]
-        violated = hierarchy.violations(data.models[0].mean(axis=0)[:, columns], parents, names)
+        predicted = data.models[0].mean(axis=0)[:, columns]
+        violations["violations"] = hierarchy.violations(predicted, parents, names)
     frames = {"table": score(data, groups, options.resamples, options.seed)}
     parts = {"Scores": one_line_each(frames["table"])}
     data.warnings.extend(notes(frames["table"]).replace("- ", "").splitlines())
     if options.compare:
         frames["compare"] = compare(data, groups, options.resamples, options.seed)
-        name = f"{options.compare} (second) against {options.predictions} (first)"
-        parts[name] = compared_for_people(frames["compare"])
+        title = f"{options.compare} (second) against {options.predictions} (first)"
+        parts[title] = compared_for_people(frames["compare"])
     if options.ge:
-        parts["Images without a finding among the negatives"] = normal_share(
-            frames["table"], data.targets
-        )
-    of_run = (options.predictions.parent / "config.json").is_file()
-    if of_run:  # what its script wrote beside its tables
+        title = "Images without a finding among the negatives"
+        parts[title] = normal_share(frames["table"], data.targets)
+    if _is_of_run(options.predictions):
+        # the paper's script wrote sex, age and view of its images beside its tables
         data.about.update(attributes.of_images(options.predictions.absolute().parents[2], data.ids))
-        _use_validation_of_run(options)
-    sample, validation = of_matched(data), _validation(options, data.labels)
-    if which := lists.describe(data.ids):
-        print(which)
+    sample, validation = _sample(data), _validation(options, data.labels)
+    if sentence := lists.describe(data.ids):
+        print(sentence)
     more, shown, remarks = analyses.further(sample, options, validation)
+    frames |= violations | more
     parts |= shown
-    if violated is not None:
-        frames["violations"] = parts["Children above their parents"] = violated
-    for warning in data.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for title, part in parts.items():
-        print(tables.titled(title, tables.to_text(part, text_width())))
+    if violations:
+        parts["Children above their parents"] = violations["violations"]
+    _print_warnings(data)
+    print_parts(parts)
     for remark in remarks:
         print(remark)
     if options.results_dir:
-        write_own(options, data, frames | more, parts)
+        write_own(options, data, frames, parts)
 
 
-def of_matched(data: matching.Matched) -> Sample:
-    """The first model of two matched files."""
+def print_parts(parts: dict[str, pd.DataFrame]) -> None:
+    """Print each table under its title."""
+    for title, part in parts.items():
+        print(tables.titled(title, tables.to_text(part, text_width())))
+
+
+def text_width() -> int:
+    """Return the terminal's width; output to a pipe or a file has no limit."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def _match(
+    options: argparse.Namespace,
+    predictions: Path,
+    truth: Path | None,
+    labels: list[str] | None,
+    compare: Path | None = None,
+) -> matching.Matched:
+    columns = {"id_column": options.id_column, "patient_column": options.patient_column}
+    return matching.match(predictions, truth, compare, labels=labels, **columns)
+
+
+def _sample(data: matching.Matched) -> Sample:
+    """Return the first model of matched files."""
     mean = data.models[0].mean(axis=0)
     return Sample(data.labels, data.targets, mean, data.patients, data.ids, data.about)
 
 
-def _use_validation_of_run(options: argparse.Namespace) -> None:
-    """A run's own validation predictions choose thresholds, unless --validation names others."""
-    own = options.predictions.parent / VALIDATION
-    if not options.validation and options.predictions.name != VALIDATION and own.is_file():
-        options.validation = own
-
-
-def _validation(options: argparse.Namespace, wanted: list[str]) -> Sample | None:
-    """The same model on the images of --validation, with the truth of --truth."""
-    if options.validation is None:
+def _validation(options: argparse.Namespace, labels: list[str]) -> Sample | None:
+    """Return the same model on validation images: of --validation, or of the run itself."""
+    path = options.validation
+    own = options.predictions.with_name(VALIDATION)
+    if path is None and _is_of_run(options.predictions) and own.is_file():
+        path = own if own != options.predictions else None
+    if path is None:
         return None
-    truth = None if options.validation.suffix == ".npz" else options.truth
-    columns = {"id_column": options.id_column, "patient_column": options.patient_column}
-    data = matching.match(options.validation, truth, labels=wanted, **columns)
+    data = _match(options, path, None if path.suffix == ".npz" else options.truth, labels)
+    _print_warnings(data)
+    return _sample(data)
+
+
+def _print_warnings(data: matching.Matched) -> None:
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return of_matched(data)
 
 
-def text_width() -> int:
-    """The terminal's width; a pipe or a file gets tables of any width, in one block."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+def _is_of_run(path: Path) -> bool:
+    return (path.parent / "config.json").is_file()
 
 
 def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
-    """results/rescored/NAME, which is the same for the same files and never another's.
+    """Return results/rescored/NAME, a folder that only the same files share.
 
-    NAME is the file's and its folder's: chexnet-preds. A run's predictions.npz is named after the
-    run, chen2019-plco-HLCP-seed-0. Where another file of that name was scored before, the start of
-    a hash of the path follows.
+    NAME is the file's name after its folder's: chexnet-preds. A run's predictions.npz has the name
+    of the run, chen2019-plco-HLCP-seed-0. If another file of that name was scored before, the start
+    of a hash of the path follows.
     """
     paths = [path.absolute() for path in (predictions, compared) if path]
     name = "-against-".join(map(_file_name, paths))
-    folder, text = results / "rescored" / name, "".join(f"{path}\n" for path in paths)
-    scored_from = folder / SCORED_FROM
-    if scored_from.is_file() and scored_from.read_text(encoding="utf-8", errors="replace") != text:
-        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
-        folder = folder.with_name(f"{name}-{digest}")
-    safefiles.write(folder / SCORED_FROM, text.encode("utf-8", "replace"))
+    folder = results / "rescored" / name
+    content = "".join(f"{path}\n" for path in paths).encode("utf-8", "replace")
+    if (folder / SCORED_FROM).is_file() and (folder / SCORED_FROM).read_bytes() != content:
+        folder = folder.with_name(f"{name}-{hashlib.sha256(content).hexdigest()[:8]}")
+    safefiles.write(folder / SCORED_FROM, content)
     return folder
 
 
 def _file_name(path: Path) -> str:
-    of_run = (path.parent / "config.json").is_file()
-    folders = path.parts[-5:-1] if of_run else path.parts[-2:-1]
-    stem = path.name.removesuffix(".gz").removesuffix(path.suffix if of_run else ".csv")
-    stem = stem.removesuffix(".npz")
-    parts = [*folders] if of_run and stem == "predictions" else [*folders, stem]
+    stem = re.sub(r"(\.csv)?(\.gz)?$", "", path.name).removesuffix(".npz")
+    parts = [path.parent.name, stem]
+    if _is_of_run(path):
+        run = path.parts[-5:-1]  # PAPER/DATASET/ROW/seed-N
+        parts = [*run] if stem == "predictions" else [*run, stem]
     return re.sub(r"[^\w.+-]+", "-", "-".join(parts)).strip("-.")[:150]
 
 
@@ -226,7 +245,7 @@ def write_own(
     frames: dict[str, pd.DataFrame],
     parts: dict[str, pd.DataFrame],
 ) -> None:
-    """The frames as CSV, what was printed as table.md, and the figures."""
+    """Write the frames as CSV, the printed tables as table.md, and the figures."""
     from evaluation import figures  # Matplotlib takes half a second
 
     out = own_folder(options.results_dir, options.predictions, options.compare)

@@ -1,4 +1,4 @@
-"""Operating points, calibration and subgroups of one model's predictions."""
+"""Compute operating points, calibration and subgroups of one model's predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,13 @@ ON_TEST = (
 )
 ON_VALIDATION = "Thresholds were chosen on validation images, not on the scored ones."
 CSVS = (
-    *("operating-points", "subgroups", "gaps", "reliability", "calibration"),
-    *("experts", "readers"),
+    *("operating-points", "subgroups", "gaps", "reliability", "calibration", "experts", "readers"),
 )
 MOST_GAPS = 12  # shown; gaps.csv has all
 
 
 class Wanted(NamedTuple):
-    """Which of the analyses, and how."""
+    """The analyses to run, and their settings."""
 
     rule: Rule | None = None  # None: no operating points
     by: tuple[str, ...] = ()
@@ -35,7 +34,7 @@ class Wanted(NamedTuple):
 
 
 def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
-    """A threshold for each label, and the sentence that says on which images it was chosen."""
+    """Choose a threshold per label; return them, and a sentence about the images used."""
     if validation is None:
         return operating_points.choose(sample.targets, sample.probabilities, rule), ON_TEST
     chosen = operating_points.choose(validation.targets, validation.probabilities, rule)
@@ -45,7 +44,7 @@ def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[n
 def at_operating_points(
     sample: Sample, chosen: np.ndarray, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Each label's measures at its threshold, with intervals."""
+    """Return each label's measures at its threshold, with intervals."""
     return operating_points.table(
         sample.targets,
         sample.probabilities,
@@ -58,10 +57,9 @@ def at_operating_points(
 
 
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
-    """One line a label: threshold, then each measure with its interval."""
-    cells = points.assign(
-        cell=[tables.interval(cell.value, cell.low, cell.high) for cell in points.itertuples()]
-    ).pivot(index="group", columns="metric", values="cell")
+    """Return one row per label: threshold, then each measure with its interval."""
+    cells = points.assign(cell=_with_intervals(points))
+    cells = cells.pivot(index="group", columns="metric", values="cell")
     labels = points["group"].unique()
     cells = cells.reindex(index=labels, columns=list(operating_points.MEASURES))
     first = points.drop_duplicates("group").set_index("group").loc[labels]
@@ -73,12 +71,12 @@ def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
 def by_subgroup(
     sample: Sample, wanted: Sequence[str], chosen: np.ndarray, resamples: int, seed: int
 ) -> subgroups.Subgroups:
-    """Every group of the wanted attributes, and the gaps between groups."""
-    if lacking := [name for name in wanted if name not in sample.about]:
+    """Return the values of every group of the wanted attributes, and the gaps between groups."""
+    if missing := [name for name in wanted if name not in sample.about]:
         raise EvaluationError(
-            f"Nothing says the {', '.join(lacking)} of these images. --by reads Patient Gender or "
-            "Sex, Patient Age or Age, and View Position or AP/PA from the file of --truth, or of a "
-            "run what its script wrote into images.csv.gz beside its tables."
+            f"Nothing says the {', '.join(missing)} of these images. --by reads Patient Gender or "
+            "Sex, Patient Age or Age, and View Position or AP/PA from the file of --truth; for a "
+            "run it reads images.csv.gz, which the paper's script wrote beside its tables."
         )
     by = {name: subgroups.ATTRIBUTES[name](sample.about[name]) for name in wanted}
     return subgroups.compare(
@@ -93,13 +91,14 @@ def by_subgroup(
     )
 
 
+def _with_intervals(table: pd.DataFrame, value: str = "value") -> list[str]:
+    return [tables.interval(*numbers) for numbers in table[[value, "low", "high"]].to_numpy()]
+
+
 def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
-    """The mean over labels of each group: AUC, FNR, FPR with intervals and the images."""
+    """Return one row per group: AUC, FNR and FPR as means over labels, and the images."""
     mean = values[values["group"] == subgroups.AVERAGE]
-    cells = mean.assign(
-        cell=[tables.interval(cell.value, cell.low, cell.high) for cell in mean.itertuples()],
-        name=mean["by"] + ": " + mean["subgroup"],
-    )
+    cells = mean.assign(cell=_with_intervals(mean), name=mean["by"] + ": " + mean["subgroup"])
     wide = cells.pivot(index="name", columns="metric", values="cell")
     wide = wide.reindex(index=cells["name"].unique(), columns=["AUC", *subgroups.RATES])
     images = cells.drop_duplicates("name").set_index("name")["images"]
@@ -107,16 +106,14 @@ def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
-    """The gaps with the smallest p, second group minus first."""
+    """Return the gaps with the smallest p, second group minus first."""
     shown = gaps.dropna(subset=["p"]).sort_values("p", kind="stable").head(most)
     frame = pd.DataFrame(
         {
             "groups": shown["second"] + " − " + shown["first"],
             "label": shown["group"],
             "metric": shown["metric"],
-            "difference": [
-                tables.interval(gap.difference, gap.low, gap.high) for gap in shown.itertuples()
-            ],
+            "difference": _with_intervals(shown, "difference"),
             "p": [f"{p:.2g}" for p in shown["p"]],
             "Holm": [f"{p:.2g}" for p in shown["p_holm"]],
         }
@@ -127,9 +124,9 @@ def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
 def calibration(
     sample: Sample, validation: Sample | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray | None]:
-    """Brier and ECE of each label, reliability bins, and the probabilities after scaling.
+    """Return Brier score and ECE per label, reliability bins, and the scaled probabilities.
 
-    The temperature is fitted on validation images, so without them nothing is scaled.
+    The temperature is fitted on validation images; without them nothing is scaled.
     """
     if sample.probabilities.min() < 0 or sample.probabilities.max() > 1:
         raise EvaluationError(
@@ -153,7 +150,7 @@ def calibration(
 
 
 def calibration_for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """Brier score and ECE of each label, before and after scaling."""
+    """Return one row per label: Brier score and ECE, before and after scaling."""
     shown = table.set_index("group").rename_axis(index=None)
     return shown.map(lambda value: tables.number(value, 4))
 
@@ -161,7 +158,7 @@ def calibration_for_people(table: pd.DataFrame) -> pd.DataFrame:
 def analyse(
     sample: Sample, wanted: Wanted, validation: Sample | None
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
-    """(frames for CSVs, tables for people by title, sentences) of what is wanted."""
+    """Run the wanted analyses; return frames for CSVs, tables for people by title, and remarks."""
     frames: dict[str, pd.DataFrame] = {}
     parts: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
@@ -173,8 +170,8 @@ def analyse(
         parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
         notes.append(where)
         if np.isnan(chosen).any():
-            lacking = [name for name, at in zip(sample.labels, chosen, strict=True) if np.isnan(at)]
-            notes.append(f"No threshold, as those images hold one class: {', '.join(lacking)}.")
+            names = [str(name) for name in np.asarray(sample.labels)[np.isnan(chosen)]]
+            notes.append(f"No threshold, because one class is missing: {', '.join(names)}.")
         if wanted.by:
             made = by_subgroup(sample, wanted.by, chosen, resamples, seed)
             frames["subgroups"], frames["gaps"] = made
@@ -198,7 +195,7 @@ def write(
     title: str,
     phantom: bool = False,
 ) -> None:
-    """Each frame as CSV, its pictures, and what was printed as details.md."""
+    """Write each frame as CSV, the figures, and the printed tables as details.md."""
     if not frames:
         return
     for name, frame in frames.items():
@@ -210,7 +207,7 @@ def write(
 
 
 def draw(frames: dict[str, pd.DataFrame], folder: Path, title: str, phantom: bool = False) -> None:
-    """The pictures that belong to the frames."""
+    """Write the figures of the frames that have one."""
     from evaluation import figures  # Matplotlib takes half a second
 
     if "reliability" in frames:

@@ -1,4 +1,7 @@
-"""Radiologists compared with a model: operating points, AUC, ROC curves (Pham 2019, §4.6)."""
+"""Compare radiologists with a model: operating points and AUC (Pham 2019, §4.6).
+
+`decisions` are 0/1 arrays of the shape of the targets, by radiologist.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,15 +10,17 @@ from evaluation import bootstrap, metrics, tables
 from evaluation.predictions import Predictions
 
 BELOW = "radiologists below the curve"
+AUC_OF = "AUC of "  # begins the metric of a radiologist's own AUC
+AUC_NOTE = (
+    "A radiologist decides yes or no, which is one operating point: the AUC is the area under its "
+    "two segments, from (0, 0) to the point to (1, 1), the mean of sensitivity and specificity."
+)
 
 
 def below_curve(
     predictions: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """How many radiologists' operating points lie below the ROC curve, per label and on average.
-
-    `decisions` are 0/1 arrays like the targets, by radiologist.
-    """
+    """Count the radiologists whose operating point lies below the ROC curve, per label and mean."""
     decided = np.stack([*decisions.values()])
 
     def count(images: np.ndarray) -> np.ndarray:
@@ -30,20 +35,12 @@ def below_curve(
     return bootstrap.with_intervals(measured, draws.T)
 
 
-AUC_OF = "AUC of "  # begins the metric of a radiologist's own AUC
-AUC_NOTE = (
-    "A radiologist decides yes or no, which is one operating point: the AUC is the area under its "
-    "two segments, from (0, 0) to the point to (1, 1), the mean of sensitivity and specificity."
-)
-
-
 def auc_of_each(
     predictions: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Each radiologist's AUC per label and on average, from one operating point (`AUC_NOTE`).
+    """Return each radiologist's AUC per label and on average, from one point (see `AUC_NOTE`).
 
-    `decisions` are 0/1 arrays like the targets, by radiologist. A label with one class only has
-    no AUC and is left out of the mean.
+    A label with one class only has no AUC and is left out of the mean.
     """
     decided = np.stack([*decisions.values()])
 
@@ -51,8 +48,8 @@ def auc_of_each(
         points = [
             metrics.operating_points(predictions.targets[images], each[images]) for each in decided
         ]
-        of_labels = np.array([(1 + sensitivity - alarms) / 2 for alarms, sensitivity in points])
-        return np.column_stack([of_labels, metrics.macro_mean(of_labels)]).ravel()
+        by_label = np.array([(1 + sensitivity - alarms) / 2 for alarms, sensitivity in points])
+        return np.column_stack([by_label, metrics.macro_mean(by_label)]).ravel()
 
     draws = bootstrap.each(areas, predictions.patients, resamples, seed)
     groups = [*predictions.labels, "mean"]
@@ -67,12 +64,10 @@ def auc_of_each(
 
 
 def one_line_each(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of values as one line a label or group, with a column a metric, for people."""
+    """Return a table for people: one row per label or group, one column per metric."""
     cells = [
-        tables.interval(
-            cell["value"], cell["low"], cell["high"], decimals=1 if cell["metric"] == BELOW else 4
-        )
-        for _, cell in table.iterrows()
+        tables.interval(cell.value, cell.low, cell.high, 1 if cell.metric == BELOW else 4)
+        for cell in table.itertuples()
     ]
     cells = table.assign(cell=cells).pivot(index="group", columns="metric", values="cell")
     scored = table[table["metric"] == "AUC"].set_index("group")

@@ -1,8 +1,8 @@
-"""What other groups released, as rows of their own beside ours: scored on our test images.
+"""Show predictions that other groups released as rows of their own, on our test images.
 
-A row is shown only where each of our test images is one of its test images, so that its network was
-trained on none of them. It is scored with our labels and our resamples, never counted as ours, and
-no claim is judged by it.
+A row is shown only if all of our test images are test images of that group too, so that its network
+was trained on none of them. It is scored with our labels and our resamples, is not counted as ours,
+and does not decide any claim.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from reproduce.tables import authors
 from reproduce.tables.scoring import Scored, by_key, measure, with_note
 
 ZECH = "released: Zech 2018, DenseNet-121"
-FOLDER = ROOT / "released"  # without --released
+FOLDER = ROOT / "released"  # if --released is not given
 GET = "python -m reproduce.rescore zech2018 --released released --download"
 
 
@@ -30,7 +30,7 @@ def add(
     options,
     groups: Callable[[Sequence[str]], Sequence[Group]],
 ) -> tuple[dict[str, Scored], dict[str, Scored]]:
-    """(our rows, released rows): ours get a note where a file that would fit is missing."""
+    """Return our rows and the released rows; ours get a note if a fitting file is missing."""
     if not scored or data.phantom or data.dataset != "chestxray14":
         return scored, {}
     ours = next(iter(scored.values())).predictions[0]
@@ -43,19 +43,19 @@ def add(
         theirs = _zech(ours, authors.find_file("zech2018", "preds.csv", folder))
     except EvaluationError:
         missing = (
-            f"{ZECH} belongs on these test images, but its file is not in {folder}; get it by "
-            f"{GET}, then give the same command again"
+            f"{ZECH} has predictions of these test images, but its file is not in {folder}; get it "
+            f"with {GET}, then rerun this command"
         )
         return {name: with_note(row, missing) for name, row in scored.items()}, {}
     return scored, {ZECH: _score(theirs, groups, options.resamples)}
 
 
 def _zech(ours: Predictions, path: Path) -> Predictions:
-    """Zech's probabilities of our test images, with our labels of them."""
+    """Return Zech's probabilities of our test images, with our labels."""
     table = pd.read_csv(path, index_col="Image Index")
     names = [str(image).rpartition("/")[2] for image in ours.ids]
-    if lacking := [name for name in names if name not in table.index]:
-        raise EvaluationError(f"{path} has no {lacking[0]}")
+    if missing := [name for name in names if name not in table.index]:
+        raise EvaluationError(f"{path} has no image {missing[0]}.")
     columns = [f"prob_{label}" for label in ours.labels]
     probabilities = table.loc[names, columns].to_numpy(float)
     return ours._replace(probabilities=probabilities[None], meta={"row": ZECH})
