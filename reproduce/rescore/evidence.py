@@ -1,14 +1,16 @@
 """Write docs/evidence.md, which shows all released predictions, scored again, on one page.
 
 Reads the released files that lie below --released and names those that are missing. Writes
-results/evidence/released/*.csv, which the report shows, and with --write-docs the page itself.
+results/evidence/released/*.csv, which the report shows, and with --write-docs the page itself. Its
+text is in evidence.md.j2.
 """
 
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+import jinja2
 import pandas as pd
 
 import safefiles
@@ -23,7 +25,8 @@ from reproduce.tables.sample import Sample, of_predictions
 
 PAGE = ROOT / "docs" / "evidence.md"
 FIGURES = ROOT / "docs" / "evidence"
-TITLE = "Zech's DenseNet-121, CheXNet test list of ChestX-ray14"
+TEMPLATE = Path(__file__).with_name("evidence.md.j2")
+FIGURE_TITLE = "Zech's DenseNet-121, CheXNet test list of ChestX-ray14"
 WHO = {  # who, network, images, as their files and papers state them
     "zech2018": (
         "Zech, reproduce-chexnet (2018, retrained 2022)",
@@ -37,18 +40,6 @@ WHO = {  # who, network, images, as their files and papers state them
     ),
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
-INTRODUCTION = """\
-# Published results, checked on real chest X-rays
-
-Other groups published how well their networks read chest X-rays, and also released the networks'
-predictions. This page computes their numbers again from these predictions. None of the networks was
-trained by us.
-
-- **AUC**: the probability that the network ranks a random patient with a finding above a random
-  patient without it. 1 is perfect, .5 is guessing.
-- **[low, high]**: the 95 % interval of the number, from drawing the patients again 1,000 times. A
-  printed number inside it **agrees**.
-"""
 AGREES = {
     "within": "agrees",
     "above": "printed is higher",
@@ -62,20 +53,12 @@ CLAIM_IN_WORDS = {
 }
 
 
-class Section(NamedTuple):
-    """One section of the page."""
-
-    title: str
-    text: str
-    shown: dict[str, pd.DataFrame]  # by heading
-
-
 @dataclass
 class Evidence:
-    """Everything that the released files at hand allow to compute."""
+    """All that the released files at hand allow to compute."""
 
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)  # for CSVs, by name
-    sections: list[Section] = field(default_factory=list)
+    leaderboard: dict[str, Any] | None = None  # for the page
     missing: list[str] = field(default_factory=list)
 
     def lacks(self, name: str, error: EvaluationError) -> None:
@@ -86,58 +69,46 @@ def rescored_rows(paper: str, side: pd.DataFrame) -> list[dict]:
     """Return a paper's rows of the first table: printed, recomputed, and if they agree."""
     about = dict(zip(("who", "network", "images"), WHO[paper], strict=True))
     if short := released.in_short(side):
-        return [
-            about
-            | {
-                "number": "mean AUC",
-                "printed": "by finding",
-                "recomputed": short.mean_auc,
-                "verdict": f"{short.inside} of {short.printed} printed findings agree",
-            }
-        ]
-    return [
-        about
-        | {
-            "number": BEATEN if cell.metric == BELOW else f"{cell.column} {cell.metric}",
-            "printed": cell.printed,
-            "recomputed": cell.text,
-            "verdict": AGREES[cell.verdict],
-        }
-        for cell in released.compared(side).itertuples()
-    ]
+        verdict = f"{short.inside} of {short.printed} printed findings agree"
+        row = {"number": "mean AUC", "printed": "by finding", "recomputed": short.mean_auc}
+        return [about | row | {"verdict": verdict}]
+    rows = []
+    for cell in released.compared(side).itertuples():
+        number = BEATEN if cell.metric == BELOW else f"{cell.column} {cell.metric}"
+        row = {"number": number, "printed": cell.printed, "recomputed": cell.text}
+        rows.append(about | row | {"verdict": AGREES[cell.verdict]})
+    return rows
 
 
 def gather(options: argparse.Namespace) -> Evidence:
     """Score every released file that is there, and name the others."""
-    evidence, samples, rows = Evidence(), {}, []
+    evidence, rows, zech = Evidence(), [], None
     sampling = options.resamples, options.seed
     for paper in WHO:
         try:
-            truth = options.truth if paper == "zech2018" else None
-            of_paper = authors.read(paper, options.released, truth)
+            label_file = options.truth if paper == "zech2018" else None
+            of_paper = authors.read(paper, options.released, label_file)
         except EvaluationError as error:
             evidence.lacks(paper, error)
             continue
         side, _ = released.rescore_paper(paper, of_paper, *sampling)
         rows += rescored_rows(paper, side)
-        samples[paper] = of_predictions(of_paper.predictions, of_paper.about)
+        if paper == "zech2018":
+            zech = of_predictions(of_paper.predictions, of_paper.about)
     evidence.frames["rescored"] = pd.DataFrame(rows)
     try:
         truth, models, remarks = leaderboard.read(options.released)
         scored, gaps = leaderboard.compare(truth, models, *sampling)
-        evidence.sections.append(_leaderboard_section(scored, gaps, remarks))
+        evidence.leaderboard = _leaderboard_part(scored, gaps, remarks)
         evidence.frames["leaderboard"] = gaps
     except EvaluationError as error:
         evidence.lacks("leaderboard", error)
-    if zech := samples.get("zech2018"):
+    if zech is not None:
         try:
-            frames, _ = experts.analyse(zech, options.experts, *sampling)
-            evidence.frames |= frames
-            evidence.sections.append(_experts_section(frames["experts"]))
+            evidence.frames |= experts.analyse(zech, options.experts, *sampling)[0]
         except EvaluationError as error:
             evidence.lacks("experts", error)
         evidence.frames |= _details(zech, *sampling)
-        evidence.sections += [_subgroups_section(evidence.frames), CALIBRATION]
     if not rows:
         raise EvaluationError(
             f"{options.released} holds none of the released files; add --download, or see "
@@ -146,65 +117,34 @@ def gather(options: argparse.Namespace) -> Evidence:
     return evidence
 
 
-def in_short(frames: dict[str, pd.DataFrame]) -> list[str]:
-    """Summarise the page in a few sentences, each computed from the frames that are there."""
-    rescored = frames["rescored"]
-    single = rescored[rescored["verdict"].isin([*AGREES.values()])]
-    inside = int((single["verdict"] == AGREES["within"]).sum())
-    lines = [f"**Printed numbers:** {inside} of {len(single)} printed means agree."]
-    every = rescored["verdict"][rescored["verdict"].str.endswith("findings agree")]
-    lines[0] += "".join(f" Of another group, {verdict}." for verdict in every)
-    if "leaderboard" in frames:
-        gaps = frames["leaderboard"].query("group == 'mean'")
-        apart = int((gaps["p_holm"] < leaderboard.SURE).sum())
-        lines.append(
-            f"**Leaderboard:** {apart} of {len(gaps)} other models of the CheXpert leaderboard can "
-            "be told apart from Pham's by their mean AUC."
-        )
-    if "experts" in frames:
-        for row in frames["experts"].query("group == 'mean'").itertuples():
-            lines.append(
-                f"**Labels:** judged by radiologists' labels instead of labels taken from reports "
-                f"({row.images:,} images, {row.experts}), the same predictions of the same network "
-                f"have a mean AUC of {tables.number(row.expert)} instead of "
-                f"{tables.number(row.nih)}."
-            )
-    if "subgroups" in frames:
-        rates = frames["subgroups"].query("group == 'mean' and metric == 'FPR' and by == 'view'")
-        shown = " and ".join(
-            f"{100 * row.value:.0f} % ({row.subgroup})" for row in rates.itertuples()
-        )
-        lines.append(f"**Patients:** false alarms differ between the two views: {shown}.")
-    return lines
-
-
-def _leaderboard_section(scored: pd.DataFrame, gaps: pd.DataFrame, remarks: list[str]) -> Section:
+def _leaderboard_part(
+    scored: pd.DataFrame, gaps: pd.DataFrame, remarks: list[str]
+) -> dict[str, Any]:
     word, sentence = leaderboard.verdict(scored, gaps)
+    means = gaps[gaps["group"] == "mean"]
     shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's"]]
-    text = (
-        f"Pham et al. write that their method “{leaderboard.CLAIM}”. Against the models that were "
-        f"released with the test labels, some of which may be later, that is "
-        f"**{CLAIM_IN_WORDS[word]}**. {sentence} {' '.join(remarks)}"
-    )
-    return Section("Is Pham's model the best of the leaderboard?", text.strip(), {"": shown})
-
-
-def _experts_section(scored: pd.DataFrame) -> Section:
-    text = (
-        "The labels of ChestX-ray14 were taken from radiologists' reports by a program. "
-        "Radiologists have since looked at some of the images themselves. The tables compare the "
-        "same predictions of Zech's network with both kinds of labels. Intervals are wide if few "
-        "images have a finding; n/a means that none has it. Which labels count as an airspace "
-        "opacity is our choice. For the agreement between the labels (kappa) and for single "
-        "radiologists, run `python -m reproduce.rescore zech2018 --truth experts`."
-    )
-    shown = {
-        f"Radiologists' labels, {name}: {table['images'].iloc[0]:,} images": experts_for_laymen(
-            table
-        )
-        for name, table in scored.groupby("experts", sort=False)
+    return {
+        "claim": leaderboard.CLAIM,
+        "verdict": CLAIM_IN_WORDS[word],
+        "sentences": " ".join([sentence, *remarks]),
+        "apart": int((means["p_holm"] < leaderboard.SURE).sum()),
+        "others": len(means),
+        "table": tables.to_markdown(shown),
     }
-    return Section("What radiologists' own labels change", text, shown)
+
+
+def _details(zech: Sample, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Return subgroups, gaps and calibration of Zech's network as frames for CSVs."""
+    chosen, _ = details.thresholds(zech, Rule(YOUDEN), None)
+    by = tuple(subgroups.ATTRIBUTES)
+    values, gaps = details.by_subgroup(zech, by, chosen, resamples, seed)
+    calibration, reliability, _ = details.calibration(zech, None)
+    return {
+        "subgroups": values,
+        "gaps": gaps,
+        "calibration": calibration,
+        "reliability": reliability,
+    }
 
 
 def experts_for_laymen(table: pd.DataFrame) -> pd.DataFrame:
@@ -222,34 +162,27 @@ def experts_for_laymen(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def _details(zech: Sample, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
-    """Return subgroups, gaps and calibration of Zech's network as frames for CSVs."""
-    chosen, _ = details.thresholds(zech, Rule(YOUDEN), None)
-    by = tuple(subgroups.ATTRIBUTES)
-    values, gaps = details.by_subgroup(zech, by, chosen, resamples, seed)
-    calibration, reliability, _ = details.calibration(zech, None)
-    return {
-        "subgroups": values,
-        "gaps": gaps,
-        "calibration": calibration,
-        "reliability": reliability,
-    }
+def _experts_part(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "mean": group[group["group"] == "mean"].iloc[0],
+            "table": tables.to_markdown(experts_for_laymen(group)),
+        }
+        for name, group in table.groupby("experts", sort=False)
+    ]
 
 
-def _subgroups_section(frames: dict[str, pd.DataFrame]) -> Section:
-    means = details.groups_for_people(frames["subgroups"])
+def _subgroups_part(values: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, str]:
+    rates = values.query("group == 'mean' and metric == 'FPR' and by == 'view'")
+    alarms = [f"{100 * row.value:.0f} % ({row.subgroup})" for row in rates.itertuples()]
+    means = details.groups_for_people(values)
     means = means.rename(columns={"FNR": "missed findings", "FPR": "false alarms"})
-    text = (
-        "Zech's network again, for women and men, age bands, and the two ways to take the image "
-        "(PA: standing; AP: mostly in bed). To count missed findings and false alarms, a finding "
-        "is called present if its probability reaches a threshold. The thresholds were chosen on "
-        "these images (Youden's rule), which makes the network look better. Each number is a mean "
-        f"over the findings.\n\n{tables.to_markdown(means)}\n"
-        f"{_surest(frames['gaps'])} Groups differ in how ill their patients are, so a gap does not "
-        "prove unfairness.\n\n"
-        "![Mean AUC, missed findings and false alarms of each group](evidence/subgroups.svg)"
-    )
-    return Section("Where groups of patients differ", text, {})
+    return {
+        "false_alarms": " and ".join(alarms),
+        "table": tables.to_markdown(means),
+        "surest": _surest(gaps),
+    }
 
 
 def _surest(gaps: pd.DataFrame) -> str:
@@ -269,42 +202,29 @@ def _surest(gaps: pd.DataFrame) -> str:
     )
 
 
-CALIBRATION = Section(
-    "Are its probabilities reliable?",
-    "Of the images to which Zech's network gives 30 %, 30 % should have the finding; such a dot "
-    "lies on the dotted line. A dot below the line shows that the network predicts the finding too "
-    "often. Larger dots stand for more images.\n\n"
-    "![Predicted and observed share of each finding](evidence/reliability.svg)",
-    {},
-)
-
-
 def page(evidence: Evidence) -> str:
     """Return the page as Markdown."""
-    rescored = evidence.frames["rescored"]
-    parts = [INTRODUCTION, _listed("In short", in_short(evidence.frames))]
-    parts.append("## Every number that was checked\n")
-    parts.append(tables.to_markdown(rescored.set_index("who").rename_axis(index=None)))
-    for title, text, shown in evidence.sections:
-        parts.append(f"## {title}\n\n{text}\n")
-        for heading, table in shown.items():
-            parts += [f"### {heading}\n"] if heading else []
-            parts.append(tables.to_markdown(table))
-    if evidence.missing:
-        parts.append(_listed("Not available, so not checked", evidence.missing))
-    sources = [f"{name}: {each.address}; {each.licence}" for name, each in authors.SOURCES.items()]
-    parts.append(_listed("Sources and licences", sources))
-    parts.append(
-        "This page was made by `python -m reproduce.rescore evidence --released DIR --data-dir "
-        "ChestX-ray14 --write-docs`; `--download` fetches the files that are on github.com. The "
-        "label file of ChestX-ray14 comes from the NIH Clinical Center "
-        "(https://nihcc.app.box.com/v/ChestXray-NIHCC; Wang et al., CVPR 2017)."
+    frames, verdicts = evidence.frames, evidence.frames["rescored"]["verdict"]
+    engine = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return "\n".join(parts).strip() + "\n"
-
-
-def _listed(title: str, lines: list[str]) -> str:
-    return f"## {title}\n\n" + "".join(f"- {line}\n" for line in lines)
+    return engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        number=tables.number,
+        means=int(verdicts.isin([*AGREES.values()]).sum()),
+        means_that_agree=int((verdicts == AGREES["within"]).sum()),
+        by_finding=verdicts[verdicts.str.endswith("findings agree")].tolist(),
+        rescored=tables.to_markdown(frames["rescored"].set_index("who").rename_axis(index=None)),
+        leaderboard=evidence.leaderboard,
+        experts=_experts_part(frames["experts"]) if "experts" in frames else [],
+        subgroups=(
+            _subgroups_part(frames["subgroups"], frames["gaps"]) if "subgroups" in frames else None
+        ),
+        missing=evidence.missing,
+        sources=authors.SOURCES,
+    )
 
 
 def write(options: argparse.Namespace, results: Path) -> None:
@@ -318,10 +238,10 @@ def write(options: argparse.Namespace, results: Path) -> None:
         tables.to_csv(frame, out / f"{name}.csv")
     text = page(evidence)
     safefiles.write(out / "evidence.md", text)
-    details.draw(evidence.frames, out, TITLE)
+    details.draw(evidence.frames, out, FIGURE_TITLE)
     if options.write_docs:
         safefiles.write(PAGE, text)
-        details.draw(evidence.frames, FIGURES, TITLE)
+        details.draw(evidence.frames, FIGURES, FIGURE_TITLE)
     print(tables.titled("Checked", tables.to_text(evidence.frames["rescored"], text_width())))
     for line in evidence.missing:
         print(f"not available: {line}")
