@@ -1,4 +1,4 @@
-"""What others released: Zech's predictions, the leaderboard, experts' labels, wrong rows."""
+"""Score Zech's predictions, the leaderboard and experts' labels; detect misplaced rows."""
 
 import csv
 import gzip
@@ -86,37 +86,41 @@ def test_images_of_no_list():
 # Predictions that fit other rows
 
 
-def made_up(images=600, seed=0):
+def synthetic(images=600, seed=0):
     generator = np.random.default_rng(seed)
     targets = (generator.random((images, 3)) < 0.3).astype(float)
     return targets, np.clip(0.3 * targets + 0.7 * generator.random((images, 3)), 0, 1)
 
 
-def test_rows_that_are_right_raise_no_alarm():
-    targets, scores = made_up()
-    assert row_audit.sentence(scores, targets, ["a"] * len(targets), targets) == ""
-
-
-@pytest.mark.parametrize("shift", [1, 40, -40])
-def test_shifted_rows_are_found(shift):
-    targets, scores = made_up()
+@pytest.mark.parametrize(
+    ("shift", "rows"),
+    [(0, ""), (1, "1 row before"), (40, "40 rows before"), (-40, "40 rows after")],
+)
+def test_shifted_rows_are_detected(shift, rows):
+    targets, scores = synthetic()
     text = row_audit.sentence(np.roll(scores, shift, axis=0), targets, ["a"] * 600, targets)
-    way = "before" if shift > 0 else "after"
-    rows = f"{abs(shift)} row" + "s" * (abs(shift) > 1)
-    assert f"fit the images {rows} {way} the ones that they name" in text
+    if shift:
+        assert f"fit the images {rows} the ones that they name" in text
+    else:
+        assert text == ""
 
 
-def test_the_first_rows_of_the_label_file_are_found():
-    targets, scores = made_up(2000)
+@pytest.mark.parametrize(
+    ("first", "place"),
+    [
+        (0, "the first 500 rows of the label file"),
+        (300, "500 rows of the label file from row 301 on"),
+    ],
+)
+def test_predictions_of_other_rows_of_the_label_file_are_detected(first, place):
+    targets, scores = synthetic(2000)
     ids = [f"image {row}" for row in range(2000)]
-    text = row_audit.sentence(scores[:500], targets[1500:], ids, targets)
-    assert "fit the first 500 rows of the label file" in text
-    text = row_audit.sentence(scores[300:800], targets[1500:], ids, targets)
-    assert "fit 500 rows of the label file from row 301 on" in text
+    text = row_audit.sentence(scores[first : first + 500], targets[1500:], ids, targets)
+    assert f"fit {place}" in text
 
 
 def test_shuffled_rows_fit_nothing():
-    targets, scores = made_up()
+    targets, scores = synthetic()
     shuffled = np.random.default_rng(1).permutation(scores)
     text = row_audit.sentence(shuffled, targets, ["a"] * 600, targets)
     assert "may be shuffled" in text
@@ -256,7 +260,7 @@ def test_a_reader_by_hand():
     readings = pd.DataFrame({"reader": ["a"] * 4, "Mass": [1, np.nan, 0, 1.0]}, index=ids)
     made = experts.readers(both, experts.ExpertSet("x", readings, readings, {"Mass": ("Mass",)}))
     row = made.iloc[0]
-    # he left the second image open: one hit of one, one false alarm of two
+    # this reader left the second image open: one hit of one, one false alarm of two
     assert (row["sensitivity"], row["specificity"], row["images"]) == (1, 0.5, 3)
     assert row["below_curve"] == 1  # the model ranks that positive above both negatives
 
@@ -272,12 +276,12 @@ def test_images_without_experts_labels_are_refused(shared_data, tmp_path, capsys
     assert "healthcare-nih-chest-xray-labels" in capsys.readouterr().err
 
 
-# Operating points, subgroups and calibration of anyone's predictions
+# Operating points, subgroups and calibration of a CSV
 
 
 @pytest.fixture
 def own(tmp_path):
-    targets, scores = made_up(400)
+    targets, scores = synthetic(400)
     ids = [f"{row // 2 + 1:08d}_{row % 2:03d}.png" for row in range(400)]
     truth = pd.DataFrame(targets[:, :2].astype(int), columns=["Mass", "Edema"])
     truth.insert(0, "id", ids)
@@ -296,7 +300,7 @@ def run(own, *flags) -> int:
     return rescore(*files, "--results-dir", own / "out", "--resamples", 30, *flags)
 
 
-def test_everything_of_ones_own_predictions(own, capsys):
+def test_all_analyses_of_a_csv(own, capsys):
     flags = ("--by", "sex,age", "--operating-point", "sensitivity=0.8", "--calibrate")
     assert run(own, *flags, "--validation", own / "val.csv") == 0
     out = capsys.readouterr().out
@@ -310,7 +314,7 @@ def test_everything_of_ones_own_predictions(own, capsys):
     assert not (folder / "subgroups.csv").exists()
 
 
-def test_without_validation_the_choice_on_the_test_images_is_told(own, capsys):
+def test_without_validation_a_remark_says_that_the_test_images_were_used(own, capsys):
     assert run(own, "--operating-point", "youden", "--calibrate") == 0
     out = capsys.readouterr().out
     assert "chosen on the scored images themselves" in out
@@ -362,7 +366,7 @@ def test_the_page_shows_what_is_generated(shared_data, zech):
         assert (evidence.FIGURES / picture).is_file()
 
 
-def test_files_that_are_not_at_hand_are_named(shared_data, tmp_path, capsys):
+def test_missing_files_are_named(shared_data, tmp_path, capsys):
     for path in (shared_data / "released" / "chexpert-test").rglob("*.csv"):
         shutil.copy(path, tmp_path)
     assert rescore("evidence", "--released", tmp_path, "--results-dir", tmp_path / "out") == 0

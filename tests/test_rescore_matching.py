@@ -1,4 +1,4 @@
-"""Files as people have them: prefixes, the official label file, what is refused and counted."""
+"""Match files of predictions and truth: names, the official label file, damaged files."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""The authors' released predictions, scored by python -m reproduce.rereleased."""
+"""Score the predictions that authors released with python -m reproduce.rescore."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def rescored(shared_data, tmp_path_factory):
-    """table.csv of both papers, by paper and (column, metric)."""
+    """Score each paper; return its table.csv by (column, metric), and its folder."""
     tables = {}
     for paper in released.PAPERS:
         results = tmp_path_factory.mktemp(paper)

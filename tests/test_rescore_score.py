@@ -1,3 +1,5 @@
+"""Score CSVs and runs with the command: numbers, warnings, refusals."""
+
 import csv
 import subprocess
 import sys
@@ -16,12 +18,12 @@ LABELS = ("Edema", "Pleural Effusion")
 ROOT = Path(__file__).parents[1]
 
 
-# Anyone's CSV
+# CSV files
 
 
 @pytest.fixture
 def own(tmp_path):
-    """Writes truth.csv and predictions.csv of 60 images of 30 patients; returns their rows."""
+    """Return the rows of truth.csv and predictions.csv: 60 images of 30 patients."""
     generator = np.random.default_rng(0)
     truth = (generator.random((60, 2)) < 0.4).astype(int)
     values = ((generator.random((60, 2)) + 0.5 * truth) / 1.5).round(6).tolist()
@@ -39,7 +41,7 @@ def own(tmp_path):
 
 
 def run(own, *flags):
-    """Exit code of scoring what `own` holds."""
+    """Write the files of `own` and score them; return the exit code."""
     paths = []
     for name in ("truth", "predictions"):
         path = own["folder"] / f"{name}.csv"
@@ -51,7 +53,7 @@ def run(own, *flags):
 
 
 def scored(own, name=None) -> Path:
-    """The folder of the tables of predictions.csv, or of what else was scored."""
+    """Return the folder of the tables of predictions.csv, or of another scored file."""
     name = name or f"{own['folder'].name}-predictions"
     return own["folder"] / "out" / "rescored" / name
 
@@ -69,7 +71,7 @@ def expected(own):
     return [roc_auc_score(*zip(*column, strict=True)) for column in columns]
 
 
-def test_own_csv_is_scored_exactly(own, capsys):
+def test_a_csv_is_scored_exactly(own, capsys):
     assert run(own, "--patient-column", "who") == 0
     table = values(own)
     auc = [table.loc[(name, "AUC"), "value"] for name in LABELS]
@@ -87,36 +89,76 @@ def test_own_csv_is_scored_exactly(own, capsys):
     }
 
 
-def test_rows_are_matched_by_id_whatever_their_order(own, capsys):
+def put(name, row, column, value):
+    def change(own):
+        own[name][row][column] = value
+
+    return change
+
+
+def repeat(name):
+    return lambda own: own[name].append(own[name][3])
+
+
+def rename_ids(own):
+    for row in own["predictions"][1:]:
+        row[0] = f"other/picture {row[0]}"
+
+
+def only_names(own):
+    own["predictions"][0] = ["id", "Mass", "Hernia"]
+
+
+def shorten(own):
+    own["predictions"][4] = own["predictions"][4][:-1]
+
+
+def without_rows(own):
+    del own["predictions"][1:]
+
+
+def reverse_rows(own):
     own["predictions"][1:] = own["predictions"][:0:-1]
-    assert run(own) == 0
-    auc = [values(own).loc[(name, "AUC"), "value"] for name in LABELS]
-    assert auc == pytest.approx(expected(own), abs=1e-12)
-    assert auc[0] > 0.6  # matched by position it would be about .5
-    message = capsys.readouterr().err
-    assert "another order than the truth, matched by id" in message
-    assert "no --patient-column" in message
 
 
-def test_missing_and_extra_rows(own, capsys):
+def drop_and_add_rows(own):
     del own["predictions"][5:8]
     own["predictions"].append(["image 99", 0.5, 0.5])
-    assert run(own, "--patient-column", "who") == 0
+
+
+def spell_names_differently(own):
+    own["predictions"][0] = ["id", " edema", "Pleural_Effusion "]
+
+
+@pytest.mark.parametrize(
+    ("change", "images", "warnings"),
+    [
+        (reverse_rows, 60, ["another order than the truth, matched by id"]),
+        (
+            drop_and_add_rows,
+            57,
+            [
+                "without a prediction, and left out: 3; scored on 57 of the 60 images",
+                "1 rows without truth, left out",
+            ],
+        ),
+        (
+            spell_names_differently,
+            60,
+            ["columns matched by similar names (edema, Pleural_Effusion)"],
+        ),
+    ],
+)
+def test_rows_and_columns_are_matched_by_name(own, capsys, change, images, warnings):
+    change(own)
+    assert run(own) == 0
     message = capsys.readouterr().err
-    assert "without a prediction, and left out: 3; scored on 57 of the 60 images" in message
-    assert "1 rows without truth, left out" in message
+    assert all(warning in message for warning in [*warnings, "no --patient-column"])
     table = values(own)
-    assert table.loc[("Edema", "AUC"), "images"] == 57
+    assert table.loc[("Edema", "AUC"), "images"] == images
     auc = [table.loc[(name, "AUC"), "value"] for name in LABELS]
     assert auc == pytest.approx(expected(own), abs=1e-12)
-
-
-def test_column_names_may_differ_in_case_and_spaces(own, capsys):
-    own["predictions"][0] = ["id", " edema", "Pleural_Effusion "]
-    assert run(own) == 0
-    assert "matched by similar names ( edema" not in (message := capsys.readouterr().err)
-    assert "columns matched by similar names (edema, Pleural_Effusion)" in message
-    assert values(own).loc[("Edema", "AUC"), "value"] == pytest.approx(expected(own)[0])
+    assert auc[0] > 0.6  # matched by position it would be about .5
 
 
 def test_labels_that_only_one_file_has_are_named(own, capsys):
@@ -158,34 +200,6 @@ def test_one_class_is_not_available_and_left_out_of_the_mean(own, capsys):
     assert "n/a" in printed.out
 
 
-def put(name, row, column, value):
-    def change(own):
-        own[name][row][column] = value
-
-    return change
-
-
-def repeat(name):
-    return lambda own: own[name].append(own[name][3])
-
-
-def rename_ids(own):
-    for row in own["predictions"][1:]:
-        row[0] = f"other/picture {row[0]}"
-
-
-def only_names(own):
-    own["predictions"][0] = ["id", "Mass", "Hernia"]
-
-
-def shorten(own):
-    own["predictions"][4] = own["predictions"][4][:-1]
-
-
-def without_rows(own):
-    del own["predictions"][1:]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -208,7 +222,7 @@ def without_rows(own):
         (without_rows, "has no rows"),
     ],
 )
-def test_what_cannot_be_scored_is_an_error(own, capsys, change, message):
+def test_files_that_cannot_be_scored_are_refused(own, capsys, change, message):
     change(own)
     assert run(own) == 2
     shown = capsys.readouterr().err
@@ -226,12 +240,12 @@ def test_what_cannot_be_scored_is_an_error(own, capsys, change, message):
         (["--compare", "nowhere.csv"], "There is no file nowhere.csv"),
     ],
 )
-def test_flags_that_do_not_fit_the_files(own, capsys, flags, message):
+def test_flags_that_do_not_fit_the_files_are_refused(own, capsys, flags, message):
     assert run(own, *flags) == 2
     assert message in capsys.readouterr().err
 
 
-def test_files_that_are_no_table(own, capsys):
+def test_files_that_are_not_a_table_are_refused(own, capsys):
     run(own)
     broken = own["folder"] / "predictions.csv"
     for content in (b"", b"id;Edema\n1;2\n", b"\xff\xfe\x00"):
@@ -329,7 +343,7 @@ def test_a_runs_predictions_hold_their_own_truth(own, capsys):
         ["pham2019", "--released", ".", "--base-url", "http://here"],
     ],
 )
-def test_a_command_that_says_too_little(flags, capsys):
+def test_incomplete_or_contradictory_commands_are_refused(flags, capsys):
     assert rescore(*flags) == 2
     assert "Traceback" not in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Downloading what authors released, from a server on this machine."""
+"""Download released files from a server on this machine."""
 
 import hashlib
 import http.server
@@ -14,7 +14,7 @@ from tests.rescore_command import rescore
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; the first answer stops after `stop_after` bytes, if that is set."""
+    """Serve `files`; the first answer stops after `stop_after` bytes, if that is set."""
 
     files: ClassVar[dict[str, bytes]] = {}
     stop_after = None
@@ -43,7 +43,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of one small released file, and the address of its folder."""
+    """Return a server of one small released file, and the address of its folder."""
     body = bytes(range(256)) * 1000
     files = {"folder/values.csv": hashlib.sha256(body).hexdigest()}
     monkeypatch.setitem(authors.SOURCES, "test", authors.Source("none", files, "a/b", "c"))
@@ -67,7 +67,7 @@ def test_download_fetches_once_and_keeps_what_is_whole(server, tmp_path):
     assert len(handler.asked) == 1
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_is_resumed(server, tmp_path):
     handler, url = server
     handler.stop_after = 70_000
     with pytest.raises(EvaluationError, match="cannot be fetched"):

@@ -1,4 +1,4 @@
-"""Radiologists: the area of one operating point, and how many lie below a curve."""
+"""Test the AUC of radiologists, and how many of them lie below a curve."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Others' released predictions beside our rows: on the same real test images alone."""
+"""Show released predictions beside our rows, only on the same real test images."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def groups(names):
 
 @pytest.fixture(scope="module")
 def truth(shared_data) -> Predictions:
-    """500 images of the CheXNet test list with their labels."""
+    """Return 500 images of the CheXNet test list with their labels."""
     label_file = shared_data / "chestxray14-labels" / "Data_Entry_2017_v2020.csv.gz"
     found = authors.read("zech2018", shared_data / "released", label_file).predictions
     rows = np.random.default_rng(0).permutation(len(found.ids))[:500]

@@ -28,7 +28,9 @@ def further(
         _check_validation(sample, validation)
     frames, parts, remarks = details.analyse(sample, wanted, validation)
     if validation is None and remarks and options.predictions:
-        remarks.append("Use --validation FILE, the same model on other images, to choose them.")
+        remarks.append(
+            "To choose on other images, give their predictions by the same model: --validation FILE."
+        )
     if options.second_truth:
         more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
         frames, parts = frames | more, parts | shown

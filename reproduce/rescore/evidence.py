@@ -149,17 +149,15 @@ def _details(zech: Sample, resamples: int, seed: int) -> dict[str, pd.DataFrame]
 
 def experts_for_laymen(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per finding: the AUC by both kinds of labels, and how many cases."""
-    rows = {
-        row.group: {
-            "AUC by reports": tables.interval(row.nih, row.nih_low, row.nih_high),
-            "AUC by radiologists": tables.interval(row.expert, row.expert_low, row.expert_high),
-            "difference": tables.interval(row.difference, row.low, row.high),
-            "cases by reports": row.nih_positives,
-            "cases by radiologists": row.expert_positives,
-        }
-        for row in table.itertuples()
+    table = table.set_index("group").rename_axis(index=None)
+    shown = {
+        "AUC by reports": details.with_intervals(table, "nih", "nih_"),
+        "AUC by radiologists": details.with_intervals(table, "expert", "expert_"),
+        "difference": details.with_intervals(table, "difference"),
+        "cases by reports": table["nih_positives"],
+        "cases by radiologists": table["expert_positives"],
     }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(shown, table.index)
 
 
 def _experts_part(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from data import labels
-from evaluation import EvaluationError, agreement, bootstrap, metrics, tables
-from reproduce.tables import authors
+from evaluation import EvaluationError, agreement, bootstrap, metrics
+from reproduce.tables import authors, details
 from reproduce.tables.sample import Sample
 
 YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, becomes NaN
@@ -172,20 +172,20 @@ def for_people(table: pd.DataFrame, by_reader: pd.DataFrame) -> pd.DataFrame:
     """Return one row per finding: AUCs, difference, kappa, counts, readers below the curve."""
     below = by_reader.dropna(subset=["below_curve"]).groupby("group")["below_curve"]
     below_curve = {name: f"{each.sum():.0f} of {len(each)}" for name, each in below}
-    rows = {}
-    for row in table.itertuples():
-        kappa = tables.interval(row.kappa, row.kappa_low, row.kappa_high, 2)
-        rows[row.group] = {
-            "AUC, NIH's labels": tables.interval(row.nih, row.nih_low, row.nih_high),
-            "AUC, experts' labels": tables.interval(row.expert, row.expert_low, row.expert_high),
-            "difference": tables.interval(row.difference, row.low, row.high),
-            "kappa": kappa if row.group != "mean" else "",
-            "positives, NIH": row.nih_positives,
-            "positives, experts": row.expert_positives,
-            "images": row.images,
-            "readers below the curve": below_curve.get(row.group, ""),
-        }
-    return pd.DataFrame(rows).T
+    table = table.set_index("group").rename_axis(index=None)
+    shown = {
+        "AUC, NIH's labels": details.with_intervals(table, "nih", "nih_"),
+        "AUC, experts' labels": details.with_intervals(table, "expert", "expert_"),
+        "difference": details.with_intervals(table, "difference"),
+        "kappa": details.with_intervals(table, "kappa", "kappa_", 2),
+        "positives, NIH": table["nih_positives"],
+        "positives, experts": table["expert_positives"],
+        "images": table["images"],
+        "readers below the curve": [below_curve.get(name, "") for name in table.index],
+    }
+    frame = pd.DataFrame(shown, table.index)
+    frame.loc["mean", "kappa"] = ""
+    return frame
 
 
 def analyse(

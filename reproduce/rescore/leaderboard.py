@@ -15,7 +15,7 @@ import safefiles
 from data import DataError, labels, reading
 from evaluation import EvaluationError, bootstrap, delong, metrics, tables
 from reproduce.rescore.score import text_width
-from reproduce.tables import authors
+from reproduce.tables import authors, details
 
 FIVE = list(labels.CHEXPERT_COMPETITION)
 TITLE = "CheXpert leaderboard: models released with the test labels, 500 studies"
@@ -134,23 +134,17 @@ def verdict(scored: pd.DataFrame, gaps: pd.DataFrame) -> tuple[str, str]:
 
 def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model, best mean first: mean AUC, difference to Pham's, each label."""
-    cells = _with_cells(scored, "value").pivot(index="model", columns="group", values="cell")
+    cells = scored.assign(cell=details.with_intervals(scored, digits=4))
+    cells = cells.pivot(index="model", columns="group", values="cell")
     order = scored[scored["group"] == "mean"].sort_values("value", ascending=False)["model"]
-    others = _with_cells(gaps[gaps["group"] == "mean"], "difference").set_index("model")
-    wide = pd.DataFrame(
-        {
-            "mean AUC": cells["mean"],
-            "difference to Pham's": others["cell"],
-            "p (Holm)": others["p_holm"].map("{:.2g}".format),
-        }
-    )
-    wide = wide.join(cells[FIVE]).loc[order].fillna("")
+    others = gaps[gaps["group"] == "mean"].set_index("model")
+    columns = {
+        "difference to Pham's": details.with_intervals(others, "difference", digits=4),
+        "p (Holm)": others["p_holm"].map("{:.2g}".format),
+    }
+    wide = cells[["mean"]].rename(columns={"mean": "mean AUC"})
+    wide = wide.join(pd.DataFrame(columns, others.index)).join(cells[FIVE]).loc[order].fillna("")
     return wide.rename(index={PHAM: f"{PHAM} (Pham)"}).rename_axis(index=None, columns=None)
-
-
-def _with_cells(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    columns = table[[value, "low", "high"]].to_numpy()
-    return table.assign(cell=[tables.interval(*numbers, 4) for numbers in columns])
 
 
 def write(options: argparse.Namespace, results: Path) -> None:

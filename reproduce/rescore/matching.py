@@ -153,13 +153,18 @@ def _shared_labels(
         columns = _named_columns(true, columns, wanted)
     shared = []
     for i, column in enumerate(columns):
-        predicted = [_predicted_column(sheet, true, column) for sheet in sheets]
-        if None not in predicted:
+        predicted: list[str] = []
+        for sheet in sheets:
+            match_in_sheet = _predicted_column(sheet, true, column)
+            if match_in_sheet is not None:
+                predicted.append(match_in_sheet)
+            elif wanted is not None:
+                raise EvaluationError(
+                    f"{sheet.path} has no column {wanted[i]!r}, which --labels names."
+                )
+        if len(predicted) == len(sheets):
             name = _label_name(true.names[column], column, predicted)
             shared.append(Label(name, column, predicted))
-        elif wanted is not None:
-            path = sheets[predicted.index(None)].path
-            raise EvaluationError(f"{path} has no column {wanted[i]!r}, which --labels names.")
     if not shared:
         raise EvaluationError(
             f"{true.path} and {sheets[0].path} share no label column: "
@@ -169,18 +174,8 @@ def _shared_labels(
     if same := [label for label in shared if names.count(label.name) > 1]:
         both = " and ".join(repr(true.names[label.true]) for label in same[:2])
         raise EvaluationError(f"{true.path}: {both} are both the truth of one label; keep one.")
-    used = [{label.predicted[model] for label in shared} for model in range(len(sheets))]
     if wanted is None:
-        true_columns = {label.true for label in shared}
-        for sheet, scored in zip([true, *sheets], [true_columns, *used], strict=True):
-            if sheet is true and _same_csv(sheets[0], true):
-                scored = scored | used[0]
-            elif _same_csv(sheet, true) and sheet is not true:
-                continue
-            unused = [sheet.names[name] for name in sheet.names if name not in scored | not_labels]
-            if unused:
-                listed = examples(unused, 20)
-                warnings.append(f"{sheet.path}: {len(unused)} columns not scored ({listed})")
+        _warn_of_unused(true, sheets, shared, not_labels, warnings)
     for model, sheet in enumerate(sheets):
         written = [sheet.names[label.predicted[model]] for label in shared]
         exact = {*true.names.values()}
@@ -188,6 +183,27 @@ def _shared_labels(
         if similar:
             warnings.append(f"{sheet.path}: columns matched by similar names ({examples(similar)})")
     return shared
+
+
+def _warn_of_unused(
+    true: Sheet,
+    sheets: list[Sheet],
+    shared: list[Label],
+    not_labels: set[str],
+    warnings: list[str],
+) -> None:
+    """Warn of columns that are not scored; a file of truth and predictions is named once."""
+    used = {true.path: not_labels | {label.true for label in shared}}
+    names = {true.path: true.names}
+    for model, sheet in enumerate(sheets):
+        path = true.path if _same_csv(sheet, true) else sheet.path
+        names.setdefault(path, sheet.names)
+        used[path] = used.get(path, not_labels) | {label.predicted[model] for label in shared}
+    for path, columns in names.items():
+        unused = [written for name, written in columns.items() if name not in used[path]]
+        if unused:
+            listed = examples(unused, 20)
+            warnings.append(f"{path}: {len(unused)} columns not scored ({listed})")
 
 
 def _named_columns(true: Sheet, columns: list[str], wanted: Sequence[str]) -> list[str]:
@@ -203,7 +219,7 @@ def _named_columns(true: Sheet, columns: list[str], wanted: Sequence[str]) -> li
     return named
 
 
-def _label_name(written: str, column: str, predicted: Sequence[str | None]) -> str:
+def _label_name(written: str, column: str, predicted: Sequence[str]) -> str:
     """Return the label as the truth writes it; LABEL if the truth's column is LABEL_GT."""
     if column in predicted or _bare(column, TRUE) == column:
         return written

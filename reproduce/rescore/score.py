@@ -114,8 +114,7 @@ def compare(
 def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the differences of `compare` with one cell per interval."""
     shown = frame[["group", "metric", "first", "second"]].copy()
-    cells = frame[["difference", "low", "high"]].to_numpy()
-    shown["second − first"] = [tables.interval(*cell, 4) for cell in cells]
+    shown["second − first"] = details.with_intervals(frame, "difference", digits=4)
     for column, heading in (("p", "DeLong p"), ("p_holm", "Holm"), ("p_bh", "BH")):
         shown[heading] = ["" if np.isnan(p) else f"{p:.2g}" for p in frame[column]]
     return shown

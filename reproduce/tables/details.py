@@ -33,6 +33,14 @@ class Wanted(NamedTuple):
     seed: int = 0
 
 
+def with_intervals(
+    table: pd.DataFrame, value: str = "value", prefix: str = "", digits: int = 3
+) -> list[str]:
+    """Return one cell per row, such as `.873 [.861, .884]`; `prefix` begins the bounds' names."""
+    columns = [value, f"{prefix}low", f"{prefix}high"]
+    return [tables.interval(*numbers, digits) for numbers in table[columns].to_numpy(float)]
+
+
 def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
     """Choose a threshold per label; return them, and a sentence about the images used."""
     if validation is None:
@@ -58,7 +66,7 @@ def at_operating_points(
 
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
     """Return one row per label: threshold, then each measure with its interval."""
-    cells = points.assign(cell=_with_intervals(points))
+    cells = points.assign(cell=with_intervals(points))
     cells = cells.pivot(index="group", columns="metric", values="cell")
     labels = points["group"].unique()
     cells = cells.reindex(index=labels, columns=list(operating_points.MEASURES))
@@ -91,14 +99,10 @@ def by_subgroup(
     )
 
 
-def _with_intervals(table: pd.DataFrame, value: str = "value") -> list[str]:
-    return [tables.interval(*numbers) for numbers in table[[value, "low", "high"]].to_numpy()]
-
-
 def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group: AUC, FNR and FPR as means over labels, and the images."""
     mean = values[values["group"] == subgroups.AVERAGE]
-    cells = mean.assign(cell=_with_intervals(mean), name=mean["by"] + ": " + mean["subgroup"])
+    cells = mean.assign(cell=with_intervals(mean), name=mean["by"] + ": " + mean["subgroup"])
     wide = cells.pivot(index="name", columns="metric", values="cell")
     wide = wide.reindex(index=cells["name"].unique(), columns=["AUC", *subgroups.RATES])
     images = cells.drop_duplicates("name").set_index("name")["images"]
@@ -113,7 +117,7 @@ def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
             "groups": shown["second"] + " − " + shown["first"],
             "label": shown["group"],
             "metric": shown["metric"],
-            "difference": _with_intervals(shown, "difference"),
+            "difference": with_intervals(shown, "difference"),
             "p": [f"{p:.2g}" for p in shown["p"]],
             "Holm": [f"{p:.2g}" for p in shown["p_holm"]],
         }
