@@ -29,7 +29,7 @@ def further(
     frames, parts, remarks = details.analyse(sample, wanted, validation)
     if validation is None and remarks and options.predictions:
         remarks.append(
-            "To choose on other images, give their predictions by the same model: --validation FILE."
+            "To choose them on other images, give the model's predictions there: --validation FILE."
         )
     if options.second_truth:
         more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)

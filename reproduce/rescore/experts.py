@@ -130,7 +130,8 @@ def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataF
         positives = np.nansum(each, axis=0).astype(int)
         table[f"{truth}_positives"] = [*positives, positives.sum()]
     table["images"] = [*known.sum(axis=0), len(both.ids)]
-    agreed = agreement.table(*targets, both.findings, both.patients, resamples, seed)
+    nih, experts = targets
+    agreed = agreement.table(nih, experts, both.findings, both.patients, resamples, seed)
     kappas = agreed.set_index("group")[["kappa", "low", "high"]]
     kappas = kappas.add_prefix("kappa_").rename(columns={"kappa_kappa": "kappa"})
     return pd.DataFrame(table).join(kappas, on="group")  # no kappa of the mean
@@ -142,8 +143,11 @@ def _with_mean(values: np.ndarray) -> np.ndarray:
 
 def _bounds(draws: np.ndarray, prefix: str = "") -> dict[str, list[float]]:
     """Return the lower and upper bounds of each column of draws."""
-    low, high = zip(*(bootstrap.interval(column) for column in draws.T), strict=True)
-    return {f"{prefix}low": low, f"{prefix}high": high}
+    bounds = [bootstrap.interval(column) for column in draws.T]
+    return {
+        f"{prefix}low": [low for low, _ in bounds],
+        f"{prefix}high": [high for _, high in bounds],
+    }
 
 
 def readers(both: OnBoth, expert_set: ExpertSet) -> pd.DataFrame:

@@ -5,6 +5,7 @@ folder of --released, so a number computed from a file can only be about the rel
 """
 
 import http.client
+import os
 import re
 import shutil
 import ssl
@@ -103,12 +104,19 @@ def find_label_file(folder: Path) -> Path:
     """
     for name in chestxray14.LABEL_FILES:
         if paths := [path for path in sorted(folder.rglob(f"{name}*")) if path.is_file()]:
-            return max(paths, key=lambda path: path.stat().st_size)
+            return max(paths, key=_uncompressed_size)
     raise EvaluationError(
         f"{folder} has no {chestxray14.LABEL_FILES[0]} (or .csv.gz), the label file of "
         "ChestX-ray14; get it from https://nihcc.app.box.com/v/ChestXray-NIHCC, or name it with "
         "--truth FILE."
     )
+
+
+def _uncompressed_size(path: Path) -> int:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        end = file.seek(-4 if is_gzip else 0, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little") if is_gzip else end
 
 
 def _read_pham(paths: list[Path]) -> Released:
@@ -138,7 +146,10 @@ def _read_asadi(paths: list[Path]) -> Released:
 def _read_zech(paths: list[Path], label_file: Path) -> Released:
     predicted = pd.read_csv(paths[0], index_col="Image Index")
     try:
-        truth = pd.read_csv(label_file, index_col="Image Index", dtype=str).loc[predicted.index]
+        truth = pd.read_csv(label_file, index_col="Image Index", dtype=str)
+        if missing := len(predicted.index.difference(truth.index)):
+            raise ValueError(f"it lacks {missing:,} of {len(predicted):,} images")
+        truth = truth.loc[predicted.index]
         findings = truth["Finding Labels"].str.get_dummies("|")
         columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
         about = {name: truth[column].tolist() for name, column in columns.items()}

@@ -37,8 +37,8 @@ def with_intervals(
     table: pd.DataFrame, value: str = "value", prefix: str = "", digits: int = 3
 ) -> list[str]:
     """Return one cell per row, such as `.873 [.861, .884]`; `prefix` begins the bounds' names."""
-    columns = [value, f"{prefix}low", f"{prefix}high"]
-    return [tables.interval(*numbers, digits) for numbers in table[columns].to_numpy(float)]
+    numbers = table[[value, f"{prefix}low", f"{prefix}high"]].to_numpy(float)
+    return [tables.interval(middle, low, high, digits) for middle, low, high in numbers]
 
 
 def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:
