@@ -165,7 +165,7 @@ def main() -> None:
     config, options = parse(Config, DEMO, __doc__, datasets=["chexpert"])
     table = search.table(rows, config, options)
     data = dataset.load(
-        options, config, split, phantoms=6000, resize=config.size, labels=config.labels
+        options, config, split, table, phantoms=6000, resize=config.size, labels=config.labels
     )
     authors = tables.authors(data, config, options)  # errors are raised before days of training
     trained = train_table("asadi2025", table, config, data, options)

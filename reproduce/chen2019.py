@@ -180,7 +180,7 @@ def main() -> None:
     config, options = parse(Config, DEMO, __doc__, HAS_TREE, ONLY_FOR)
     table = search.table(rows, config, options)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
-    data = dataset.load(options, config, split, phantoms=8000, resize=config.resize, **lists)
+    data = dataset.load(options, config, split, table, phantoms=8000, resize=config.resize, **lists)
     trained = train_table("chen2019", table, config, data, options)
     tables.write(trained, data, DATASETS[data.dataset].hierarchy, options)
     runs.finish(trained)

@@ -240,7 +240,7 @@ def main() -> None:
     config, options = parse(Config, DEMO, __doc__, datasets=["chexpert"])
     table = search.table(rows, config, options)
     images = {"resize": config.resize, "template": config.template}
-    data = dataset.load(options, config, split, phantoms=6000, **images)
+    data = dataset.load(options, config, split, table, phantoms=6000, **images)
     trained = train_table("pham2019", table, config, data, options)
     finals = [run for run in trained if not run.row.name.endswith(STEP_1)]
     tables.write(finals, data, options, best_first=(ENSEMBLE + TTA, ENSEMBLE, BEST))

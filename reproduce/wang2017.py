@@ -84,7 +84,7 @@ def rows(config: Config, dataset: str) -> list[Row]:
 def main() -> None:
     config, options = parse(Config, DEMO, __doc__, datasets=["chestxray14"])
     table = search.table(rows, config, options)
-    data = dataset.load(options, config, split, phantoms=8000, resize=config.size)
+    data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("wang2017", table, config, data, options)
     scored = scoring.score(trained, scoring.labels_and_mean, options.resamples)
     scored, released = released_rows.add(scored, data, options, scoring.labels_and_mean)

@@ -14,9 +14,7 @@ from tests.conftest import REPOSITORY
 
 def test_multiplications_by_hand():
     image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(
-        image
-    )  # 4 · 4 pixels, 3 · 3 · 3 · 4
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(image)  # 4 · 4 pixels, 3 · 3 · 3 · 4
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.SeparableConv2D(5, 3, padding="same")(x)  # 4 · 4 · (3 · 3 · 4 + 4 · 5)
     x = keras.layers.GlobalAveragePooling2D()(x)

@@ -67,9 +67,7 @@ def test_address_where_something_else_listens(tmp_path, monkeypatch, listening, 
 def test_cpu_and_gpus_contradict_each_other(tmp_path, monkeypatch):
     with_ray(monkeypatch)
     with pytest.raises(RunError, match="contradict"):
-        engine_options._refuse_contradictions(
-            options_for(tmp_path, device="cpu", gpus_per_row=1.0), {}, {}
-        )
+        engine_options._check_gpus(options_for(tmp_path, device="cpu", gpus_per_row=1.0))
 
 
 @pytest.fixture(scope="module")

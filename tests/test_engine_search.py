@@ -204,7 +204,7 @@ def test_a_whole_search(results):
         for name in ("HLCP", f"HLCP-learning_rate-{winner}")
     ]
     assert weights[0] == weights[1]
-    assert not (run_of(folder, "HLCP-learning_rate-1e-30") / "predictions.npz").exists()
+    assert not (run_of(folder, "HLCP-learning_rate-1e+30") / "predictions.npz").exists()
     child = json.loads((run_of(folder, "HLUP-finetune") / "config.json").read_text())
     assert child["settings"]["from"] == {"HLCP": record["digest"]}
     table = (folder / "table.md").read_text()

@@ -85,7 +85,7 @@ def test_claims_and_tables_find_their_rows():
 
 def test_augmentation_is_that_of_the_released_loader():
     """Flips both ways, brightness ±.1 and contrast .9 to 1.1; no rotation, zoom or shift."""
-    for row in rows_of().values():
+    for row in (row for row in rows_of().values() if row.fit.epochs):
         assert row.fit.augment == Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1)
 
 

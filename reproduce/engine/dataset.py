@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from data import DataError, prepare, splits, template_crop
 from data.cache import Cache
 from data.datasets import DATASETS
 from data.phantom import drawing
+from models import backbones, weights
 from reproduce.engine import attributes
 from reproduce.engine.options import Options
-from reproduce.engine.rows import PHANTOMS, Data
+from reproduce.engine.rows import PHANTOMS, Combined, Data, Row
 
 
 def load(
     options: Options,
     config: Any,
     split: Callable[[pd.DataFrame, Any], tuple[pd.DataFrame, str]],
+    table: Sequence[Row | Combined] = (),
     *,
     phantoms: int,
     resize: int,
@@ -44,8 +46,15 @@ def load(
         if splits.digest(given) != splits.digest(frame):
             another_split = f"the split of {options.split_file.name}"
         frame = given
+    fetch_weights(table)
     window = config.size if template else None
     return decode(options, frame, attrs, another_split, resize, window)
+
+
+def fetch_weights(table: Sequence[Row | Combined]) -> None:
+    """Get the initial weights of all rows, before hours are spent on decoding images."""
+    for network in dict.fromkeys(row.network for row in table if isinstance(row, Row)):
+        weights.fetch(network.backbone, backbones.weights_of(network.weights, network.backbone))
 
 
 def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> pd.DataFrame:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from models import backbones, weights
 from reproduce import RunError
 from reproduce.engine.options import BatchSize, Decay, Options, Rate, Weight, check
 from reproduce.engine.rows import Combined, Row, describe, wanted
@@ -41,15 +40,12 @@ class Chosen(Combined):
 
 
 def table(rows: ScriptRows, config: Any, options: Options) -> list[Row | Combined]:
-    """Return the wanted rows of a script; raise if a row or its initial weights do not exist."""
+    """Return the wanted rows of a script; raise a RunError if one of them does not exist."""
     every: list[Row | Combined] = []
     values = parse(config, options.search)
     for row in rows(config, options.dataset):
         every += _searched(row, rows, config, options.dataset, values)
-    chosen = wanted(every, options.rows)
-    for network in dict.fromkeys(row.network for row in chosen if isinstance(row, Row)):
-        weights.fetch(network.backbone, backbones.weights_of(network.weights, network.backbone))
-    return chosen
+    return wanted(every, options.rows)
 
 
 def parse(config: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
