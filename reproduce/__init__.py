@@ -1,8 +1,9 @@
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from safefiles import UserError
 
@@ -19,7 +20,17 @@ class RunError(UserError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses a flag by one sentence, without all the flags that there are."""
+    """An argument parser that refuses a flag in one sentence instead of listing all flags."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse the arguments; refuse --flag=--, which Python 3.11 reads as an empty list."""
+        options: argparse.Namespace = super().parse_args(args, namespace)
+        for name, value in vars(options).items():
+            if value == []:
+                self.error(f"--{name.replace('_', '-')} needs a value")
+        return options
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (\S+): (?=')", r"\1 ", message)  # --epochs '1.5': give …

@@ -1,1 +1,1 @@
-"""What a machine and a dataset are fit for: python -m reproduce.doctor."""
+"""Check a machine and a dataset before hours are spent on them: python -m reproduce.doctor."""

@@ -1,4 +1,4 @@
-"""Checks the machine, and a dataset's folder if one is given, before hours are spent on them.
+"""Check the machine, and a dataset's folder if one is given, before hours are spent on them.
 
     python -m reproduce.doctor
     python -m reproduce.doctor --data-dir ~/data/ChestX-ray14 --dataset chestxray14
@@ -14,10 +14,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from reproduce import ROOT, Parser
-from reproduce.doctor import machine
-from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding
+from reproduce.doctor import machine, speed
+from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding, ok, problem
 
 WIDTH = 100
 ESTIMATE = """\
@@ -28,20 +29,19 @@ come on top. On a CPU steps are measured uncompiled, at about half the speed of 
 """
 
 
-def checkup(options) -> Iterator[Finding]:
-    """Every check, each finding as soon as it is known."""
+def checkup(options: argparse.Namespace) -> Iterator[Finding]:
+    """Run every check; yield each finding as soon as it is known."""
     yield machine.python()
-    packages = machine.packages((ROOT / "requirements.txt").read_text("utf-8"))
-    yield packages
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    yield machine.packages((ROOT / "requirements.txt").read_text("utf-8"))
+    load = os.getloadavg()[0]
     facts = machine.ask_keras(options.seconds)
     yield machine.backend(facts)
     yield machine.gpu(machine.driver(), facts, os.environ, machine.wheels())
     try:
-        from reproduce.doctor import dataset, weights
+        from reproduce.doctor import dataset, papers
     except ImportError as error:
-        yield Finding(
-            PROBLEM, "imports", f"{error}", "Mend the packages first: the rest needs them."
+        yield problem(
+            "imports", f"{error}", "Install the packages first: the other checks need them."
         )
         return
     frame = None
@@ -51,64 +51,65 @@ def checkup(options) -> Iterator[Finding]:
             yield frame
             return
         yield from dataset.findings(options.data_dir, options.dataset, frame, 256)
-    needs = dataset.needs(frame)
+    needs = papers.needs(frame)
     folders = {
         "cache": (options.cache_dir, sum(need.cache for need in needs)),
         "results": (options.results_dir, sum(need.results for need in needs)),
     }
     if options.data_dir:
         yield from machine.disk_space(folders)
-    else:  # the demos need next to nothing
-        yield from machine.disk_space(
-            folders, short=WARNING, needs="for all papers on whole datasets"
-        )
-    rate = facts.get("images_a_second")
-    if rate:
-        text = (
-            f"DenseNet-121 trains on {rate:.3g} images of 224 px a second, batch {facts['batch']}"
-        )
-        if load > cores and not facts["gpus"]:
-            text += f"; more when other programs leave it the {cores} cores (load was {load:.0f})"
-        yield Finding(OK, "speed", text)
-    elif options.seconds and "backend" in facts:
-        fix = f"Look at the whole error: {sys.executable} -m reproduce.doctor.speed"
-        yield Finding(PROBLEM, "speed", f"cannot train: {facts.get('ended')}", fix)
+    else:  # the demos need almost no space
+        purpose = "for all papers on whole datasets"
+        yield from machine.disk_space(folders, short=WARNING, needs=purpose)
+    if options.seconds and "backend" in facts:
+        yield training_speed(facts, load)
     for need in needs:
-        yield weights.look(need.paper, need.dataset)
-        text = f"{need.epochs:,} epochs of {need.training:,} images at {need.pixels} px"
-        text = f"{'at most ' * need.may_stop}{text}, {machine.size(need.cache)} of cache"
-        if rate:
-            text = f"about {dataset.duration(dataset.time_needed(need, rate, 224))}: {text}"
-        yield Finding(OK, need.paper, text)
+        yield papers.starting_weights(need.paper, need.weights)
+        yield papers.training(need, facts.get("images_a_second"), measured_at=speed.SIZE)
+
+
+def training_speed(facts: dict[str, Any], load: float) -> Finding:
+    """Say how fast the network of reproduce.doctor.speed trained; `load` is that before it ran."""
+    if "images_a_second" not in facts:
+        fix = f"Look at the whole error: {sys.executable} -m reproduce.doctor.speed"
+        return problem("speed", f"cannot train: {facts.get('ended')}", fix)
+    rate, cores = facts["images_a_second"], len(os.sched_getaffinity(0))
+    text = f"DenseNet-121 trains on {rate:.3g} images of 224 px per second, batch {facts['batch']}"
+    if load > cores and not facts["gpus"]:
+        text += f"; faster once other programs leave the {cores} cores (load was {load:.0f})"
+    return ok("speed", text)
 
 
 def show(finding: Finding) -> None:
     """Print one finding, its text aligned."""
-    first = f"{finding.state:<8} {finding.what:<11} "
-    lines = [
-        line
-        for part in finding.text.split("\n")
-        for line in textwrap.wrap(part, WIDTH - len(first), break_on_hyphens=False) or [""]
-    ]
-    print(first + ("\n" + " " * len(first)).join(lines), flush=True)
+    indent = f"{finding.state:<8} {finding.topic:<11} "
+    for line in finding.text.split("\n"):
+        filled = textwrap.fill(
+            line,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=" " * len(indent),
+            break_on_hyphens=False,
+        )
+        print(filled or indent, flush=True)
+        indent = " " * len(indent)
 
 
 def sum_up(findings: list[Finding]) -> int:
-    """Print what to do, problems first; the exit code."""
+    """Print what to do, problems first, and return the exit code."""
     print()
-    if any(finding.what == "speed" and finding.state == OK for finding in findings):
+    if any(finding.topic == "speed" and finding.state == OK for finding in findings):
         print(ESTIMATE)
-    to_fix = [f for state in (PROBLEM, WARNING) for f in findings if f.state == state]
-    for number, finding in enumerate(to_fix, 1):
-        show(Finding(f"{number}.", finding.what, finding.fix))
-    problems = sum(finding.state == PROBLEM for finding in findings)
-    warnings = len(to_fix) - problems
+    problems = [finding for finding in findings if finding.state == PROBLEM]
+    warnings = [finding for finding in findings if finding.state == WARNING]
+    for number, finding in enumerate([*problems, *warnings], 1):
+        show(Finding(f"{number}.", finding.topic, finding.fix))
     print(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}.")
-    return int(problems > 0)
+    return 1 if problems else 0
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'s' * (number != 1)}"
+def _count(findings: list[Finding], word: str) -> str:
+    return f"{len(findings) or 'no'} {word}{'' if len(findings) == 1 else 's'}"
 
 
 def _seconds(text: str) -> float:
@@ -118,38 +119,39 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: give seconds from 0 to 3,600")
 
 
-def one_sentence():
-    """How errors reach the user; the suite's own way, unless a package lacks that it imports."""
+def user_errors() -> contextlib.AbstractContextManager[None]:
+    """Return the suite's error handling, or none if a package that it imports is missing."""
     try:
-        from reproduce.engine import flags
+        from reproduce.engine.options import one_sentence
     except ImportError:
         return contextlib.nullcontext()
-    return flags.one_sentence("Stopped.")
+    return one_sentence("Stopped.")
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = Parser(
         "python -m reproduce.doctor",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the dataset as released")
-    parser.add_argument("--dataset", choices=("chestxray14", "chexpert", "plco"))
-    parser.add_argument("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
-    parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
-    parser.add_argument(
-        "--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none"
-    )
+    add = parser.add_argument
+    add("--data-dir", type=Path, metavar="DIR", help="the dataset as released")
+    add("--dataset", choices=("chestxray14", "chexpert", "plco"))
+    add("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
+    add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
+    add("--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none")
     options = parser.parse_args()
-    if lacking := [
-        name for name, value in vars(options).items() if value == []
-    ]:  # what Python 3.11 makes of --results-dir=--
-        parser.error(f"--{lacking[0].replace('_', '-')} needs a value")
     if bool(options.data_dir) != bool(options.dataset):
-        parser.error("--data-dir and --dataset go together: a folder, and what it holds")
-    findings = []
-    with one_sentence():
+        parser.error("--data-dir and --dataset go together: a folder, and which dataset it holds")
+    return options
+
+
+def main() -> int:
+    """Print every finding, then what to do; return the exit code."""
+    options, findings = arguments(), []
+    with user_errors():
         for finding in checkup(options):
             show(finding)
             findings.append(finding)

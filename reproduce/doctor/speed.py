@@ -1,6 +1,6 @@
-"""What the doctor asks of Keras, in a process of its own: what it sees, and how fast it trains.
+"""Measure what Keras sees and how fast it trains, in a process of its own.
 
-A backend that cannot be imported, hangs or crashes is then the doctor's finding, not its end. Every
+A backend that cannot be imported, hangs or crashes then becomes one of the doctor's findings. Each
 line of the output is a JSON object of facts, written as soon as they are known.
 """
 
@@ -8,16 +8,18 @@ import argparse
 import json
 import os
 import time
+from typing import Any
 
 NETWORK, SIZE = "densenet121", 224
 
 
-def say(**facts) -> None:
+def say(**facts: Any) -> None:
+    """Print facts as one line of JSON."""
     print(json.dumps(facts), flush=True)
 
 
-def devices(backend: str) -> dict:
-    """The GPUs by name, and whether this build could use any."""
+def devices(backend: str) -> dict[str, Any]:
+    """Return the names of the GPUs, and whether this build of the backend could use any."""
     if backend == "jax":
         import jax
 
@@ -31,14 +33,13 @@ def devices(backend: str) -> dict:
     import tensorflow as tf
 
     details = tf.config.experimental.get_device_details
-    gpus = [
-        details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")
-    ]
+    physical = tf.config.list_physical_devices("GPU")
+    gpus = [details(gpu).get("device_name", gpu.name) for gpu in physical]
     return {"gpus": gpus, "built_for_gpu": tf.test.is_built_with_cuda()}
 
 
-def training_speed(seconds: float, backend: str, gpu: bool) -> dict:
-    """Training DenseNet-121 at 224 px, without the compilation that every run starts with."""
+def training_speed(seconds: float, backend: str, gpu: bool) -> dict[str, Any]:
+    """Train DenseNet-121 at 224 px for some seconds, not counting its compilation."""
     import numpy as np
 
     from losses.masking import MaskedBCE
@@ -46,22 +47,23 @@ def training_speed(seconds: float, backend: str, gpu: bool) -> dict:
 
     batch = 32 if gpu else 8
     model = classifier.build(NETWORK, labels=14, size=SIZE)
-    # a graph takes a CPU half a minute to trace and makes its steps little faster
+    # on a CPU, a graph takes half a minute to trace and makes the steps little faster
     eager = backend == "tensorflow" and not gpu
     model.compile(fast.Adam(1e-4), MaskedBCE(), run_eagerly=eager, jit_compile=backend == "jax")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, SIZE, SIZE, 1), np.uint8)
     targets = rng.integers(0, 2, (batch, 14)).astype(np.float32)
-    took: list[float] = []
-    model.train_on_batch(images, targets)  # makes the optimizer's variables, and the graph if any
-    while sum(took) < seconds:
+    model.train_on_batch(images, targets)  # creates the optimizer's variables and the graph
+    steps: list[float] = []
+    while sum(steps) < seconds:
         began = time.perf_counter()
         model.train_on_batch(images, targets)
-        took.append(time.perf_counter() - began)
-    return {"batch": batch, "images_a_second": batch / float(np.median(took))}
+        steps.append(time.perf_counter() - began)
+    return {"batch": batch, "images_a_second": batch / float(np.median(steps))}
 
 
 def main() -> None:
+    """Print the backend, its devices and, unless --seconds is 0, its training speed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10, help="of training; 0: none")
     seconds = parser.parse_args().seconds
