@@ -42,7 +42,7 @@ def test_verdict_by_hand(p, difference, ours, margin):
 def test_the_note_names_the_labels():
     judged = chen2019.parents_improve_too(compared((0.01, 0.01, 0.01, 0.06, 0.04)), PARENTS)
     assert judged["our_note"] == (
-        "by DeLong's p of the first seed; Fracture improves, its parent Bone not"
+        "by DeLong's p of the first seed; Fracture improves, its parent Bone does not"
     )
 
 

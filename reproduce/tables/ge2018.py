@@ -1,10 +1,12 @@
 """Ge 2018's numbers from finished runs: Tables 1 to 3, the claims, and which split was scored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from evaluation import metrics, published, tables
+from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Run
 from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import released_rows, row_details, scoring
@@ -17,12 +19,12 @@ PRINTED_NAMES = {  # Table 2
 
 
 def groups(_: Sequence[str]) -> Sequence[metrics.Group]:
-    """Table 1's columns, whatever the labels."""
+    """Return Table 1's columns, which are the same for all labels."""
     return metrics.GE
 
 
-def write(runs: Sequence[Run], data: Data, options) -> None:
-    """Every table."""
+def write(runs: Sequence[Run[Any]], data: Data, options: Options) -> None:
+    """Write every table."""
     scored = scoring.score(runs, groups, options.resamples)
     scored, released = released_rows.add(scored, data, options, groups)
     folder, failed = paper_folder("ge2018", options, data), failed_rows(runs)
@@ -38,21 +40,21 @@ def write(runs: Sequence[Run], data: Data, options) -> None:
     print(tables.titled(heading, tables.to_text(shares)))
 
 
-def normal_shares(scored: dict[str, scoring.Scored]) -> pd.DataFrame:
-    """The share of normal images among negatives that each row's AUC, D-AUC and N-AUC imply.
+def normal_shares(scored: Mapping[str, scoring.Scored]) -> pd.DataFrame:
+    """Return the share of normal images among negatives, implied by each row's AUC, D and N.
 
-    Every AUC is a mixture over both kinds of negatives, so this tells which split was scored.
+    The AUC is a mixture over both kinds of negatives, so the share tells which split was scored.
     """
     printed = published.load("ge2018").query("table == 'Table 1'")
-    printed = printed.pivot(index="row", columns="column", values="number").reindex(list(scored))
     ours = scoring.values(scored).query("metric == 'AUC'")
-    ours = ours.pivot(index="row", columns="group", values="value").reindex(list(scored))
-    table = pd.DataFrame(
-        {
-            name: metrics.normal_share(of["mean"], of["D"], of["N"])
-            for name, of in (("published", printed), ("ours", ours))
-        },
-        pd.Index(list(scored), name="row"),
-    )
-    found = next(iter(scored.values())).predictions[0]
-    return table.assign(counted=metrics.macro_mean(metrics.actual_normal_share(found.targets)))
+    by_source = {
+        "published": printed.pivot(index="row", columns="column", values="number"),
+        "ours": ours.pivot(index="row", columns="group", values="value"),
+    }
+    rows = pd.Index(list(scored), name="row")
+    table = pd.DataFrame(index=rows)
+    for name, auc in by_source.items():
+        auc = auc.reindex(rows)
+        table[name] = metrics.normal_share(auc["mean"], auc["D"], auc["N"])
+    targets = next(iter(scored.values())).predictions[0].targets
+    return table.assign(counted=metrics.macro_mean(metrics.actual_normal_share(targets)))

@@ -1,10 +1,11 @@
-"""Figures with Grad-CAM heat maps: the only tables or figures that need a network again.
+"""Draw figures of Grad-CAM heatmaps: the only tables or figures that need a network again.
 
-A figure that is newer than the predictions that it shows stays.
+A figure that is newer than the predictions that it shows is not drawn again.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,47 +14,47 @@ from evaluation import figures, heatmap, panels, predictions, tables, uncertaint
 from reproduce.engine import rebuild
 from reproduce.engine.rows import Data, Run
 
-DETAIL = 256  # pixels a side of a tile, at least
+DETAIL = 256  # pixels per side of a tile, at least
 
 
-def of_one_image(
+def one_image(
     path: Path, run_folder: Path, root: Path, order: Sequence[int], among: Sequence[str], title: str
-) -> Path:
-    """Heat maps of every label in one test image (Asadi 2025, Figure 3).
+) -> None:
+    """Draw heatmaps of the labels in `order` for one test image (Asadi 2025, Figure 3).
 
-    It is the image with the most positive labels `among` some.
+    It is the image with the most positive labels `among` some; images are relative to `root`.
     """
     if _up_to_date(path, run_folder):
-        return path
-    found, run = predictions.load(run_folder / "predictions.npz"), rebuild.load(run_folder)
-    image = int(np.nansum(found.targets[:, np.isin(found.labels, among)], axis=1).argmax())
-    source, order = root / found.ids[image], list(order)
-    pixels = rebuild.read(run, source)
+        return
+    predicted, run = predictions.load(run_folder / "predictions.npz"), rebuild.load(run_folder)
+    positives = np.nansum(predicted.targets[:, np.isin(predicted.labels, among)], axis=1)
+    image = int(positives.argmax())
+    source, columns = root / predicted.ids[image], list(order)
     networks = rebuild.networks(run)
-    heat = rebuild.heatmaps(run, networks, {each: [pixels] for each in networks}, order)[0]
+    pixels = {folder: [rebuild.read(run, source)] for folder in networks}
     zoom = -(-DETAIL // run.config.size)
-    return panels.activations(
+    panels.activations(
         path,
         rebuild.seen(run, rebuild.read(run, source, zoom), zoom)[..., 0],
-        heat,
-        found.labels[order],
-        found.mean[image][order],
-        uncertainty.spread(found.probabilities)[image][order],
-        true=found.labels[found.targets[image] == 1],
+        rebuild.heatmaps(run, networks, pixels, columns)[0],
+        predicted.labels[columns],
+        predicted.mean[image][columns],
+        uncertainty.spread(predicted.probabilities)[image][columns],
+        true=predicted.labels[predicted.targets[image] == 1],
         title=title,
     )
 
 
-def of_examples(path: Path, run: Run, data: Data, labels: Sequence[str], title: str) -> None:
-    """For each label, the positive test image with the highest probability (Pham 2019, Fig. 5)."""
+def examples(path: Path, run: Run[Any], data: Data, labels: Sequence[str], title: str) -> None:
+    """Draw each label's positive test image of highest probability (Pham 2019, Figure 5)."""
     if _up_to_date(path, run.folder):
         return
-    found, rebuilt = predictions.load(run.folder / "predictions.npz"), rebuild.load(run.folder)
-    columns = [list(found.labels).index(label) for label in labels]
-    columns = [column for column in columns if (found.targets[:, column] == 1).any()]
-    present = found.targets[:, columns] == 1
-    images = np.where(present, found.mean[:, columns], -1).argmax(axis=0)
-    decoded = data.pixels.images(data.pixels.indices(found.ids[images]))
+    predicted, rebuilt = predictions.load(run.folder / "predictions.npz"), rebuild.load(run.folder)
+    columns = [list(predicted.labels).index(label) for label in labels]
+    columns = [column for column in columns if (predicted.targets[:, column] == 1).any()]
+    present = predicted.targets[:, columns] == 1
+    images = np.where(present, predicted.mean[:, columns], -1).argmax(axis=0)
+    decoded = data.pixels.images(data.pixels.indices(predicted.ids[images]))
     networks = rebuild.networks(rebuilt)
     heat = rebuild.heatmaps(rebuilt, networks, dict.fromkeys(networks, decoded), columns)
     pixels = augment.apply(decoded, rebuilt.config.size)[..., 0]  # (examples, size, size)
@@ -61,25 +62,22 @@ def of_examples(path: Path, run: Run, data: Data, labels: Sequence[str], title: 
         path,
         list(pixels),
         [heatmap.overlay(image, heat[k, k]) for k, image in enumerate(pixels)],
-        [_caption(found, image, column) for image, column in zip(images, columns, strict=True)],
+        [_caption(predicted, image, column) for image, column in zip(images, columns, strict=True)],
         title,
         data.phantom,
     )
 
 
 def _up_to_date(path: Path, run_folder: Path) -> bool:
-    made_from = run_folder / "predictions.npz"
-    return path.exists() and path.stat().st_mtime > made_from.stat().st_mtime
+    source = run_folder / "predictions.npz"
+    return path.exists() and path.stat().st_mtime > source.stat().st_mtime
 
 
-def _caption(found: predictions.Predictions, image: int, column: int) -> str:
-    """The label's probability, and what else the image has or is called."""
-    others = [
-        f"{label} {tables.number(probability, 2)}" + " (present)" * bool(target == 1)
-        for label, probability, target in zip(
-            found.labels, found.mean[image], found.targets[image], strict=True
-        )
-        if label != found.labels[column] and (target == 1 or probability > 0.5)
-    ]
-    heading = f"{found.labels[column]} {tables.number(found.mean[image, column], 2)}"
-    return "\n".join([heading, *others])
+def _caption(predicted: predictions.Predictions, image: int, column: int) -> str:
+    """Return the label's probability, and the image's other labels, true or predicted."""
+    lines = [f"{predicted.labels[column]} {tables.number(predicted.mean[image, column], 2)}"]
+    for other, label in enumerate(predicted.labels):
+        probability, present = predicted.mean[image, other], predicted.targets[image, other] == 1
+        if other != column and (present or probability > 0.5):
+            lines.append(f"{label} {tables.number(probability, 2)}" + " (present)" * bool(present))
+    return "\n".join(lines)

@@ -1,23 +1,24 @@
-"""What each row of any paper says at its operating points, by subgroup, and how calibrated it is.
+"""Write the operating points, subgroups and calibration of a paper's rows.
 
 results/PAPER/DATASET/operating-points.csv, .md    each row and label at its threshold
                       subgroups, gaps              with --by: means over labels, largest gaps
                       calibration                  with --calibrate
-results/PAPER/DATASET/ROW/seed-N/                  all numbers of one run as CSVs, and two figures
+results/PAPER/DATASET/ROW/seed-N-DIGEST/           all numbers of one run as CSVs, and two figures
 
 Thresholds and the temperature come from validation.npz. Runs of earlier versions have none: their
-thresholds are chosen on the test set, which the tables say.
+thresholds are chosen on the test set, and the tables say so.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 import safefiles
 from evaluation import tables
 from reproduce.engine import attributes
+from reproduce.engine.options import Options
 from reproduce.engine.rows import PHANTOMS, Data, Run
 from reproduce.engine.runs import VALIDATION, load_predictions
 from reproduce.tables import details
@@ -26,39 +27,38 @@ from reproduce.tables.sample import Sample, of_predictions
 WIDTH = 150  # of the printed table, which has few columns
 
 
-class Shown(NamedTuple):
-    """How one kind of numbers is shown to people."""
+class Page(NamedTuple):
+    """How one analysis is shown to people."""
 
     title: str
-    first: str  # what its lines are
+    first: str  # heading of the first column
     table: Callable[[pd.DataFrame], pd.DataFrame]
 
 
-SHOWN = {
-    "operating-points": Shown("Operating points: {rule}", "label", details.points_for_people),
-    "subgroups": Shown("Subgroups: mean over labels", "subgroup", details.groups_for_people),
-    "gaps": Shown("Largest gaps between subgroups", "groups", details.gaps_for_people),
-    "calibration": Shown("Calibration", "label", details.calibration_for_people),
+PAGES = {
+    "operating-points": Page("Operating points: {rule}", "label", details.points_for_people),
+    "subgroups": Page("Subgroups: mean over labels", "subgroup", details.groups_for_people),
+    "gaps": Page("Largest gaps between subgroups", "groups", details.gaps_for_people),
+    "calibration": Page("Calibration", "label", details.calibration_for_people),
 }
 
 
 def samples(folder: Path, digest: str = "") -> tuple[Sample, Sample | None]:
-    """A run's predictions of the test and, where it kept them, of the validation images."""
+    """Return a run's predictions of the test images and, if it has any, of validation images."""
     test = load_predictions(folder, digest)
     about = attributes.of_images(folder.absolute().parents[1], list(test.ids))
     validation = None
     if (folder / VALIDATION).exists():
-        kept = load_predictions(folder, digest, VALIDATION)
-        validation = of_predictions(kept, {})
+        validation = of_predictions(load_predictions(folder, digest, VALIDATION), {})
     return of_predictions(test, about), validation
 
 
-def write(folder: Path, runs: Sequence[Run], data: Data, options) -> None:
-    """Write the tables of all finished rows; print where they lie, and subgroups as a table."""
+def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) -> None:
+    """Write the tables of all finished rows; print the subgroups and where the tables are."""
     wanted = details.Wanted(
         options.operating_point, options.by, options.calibrate, options.resamples
     )
-    made: dict[str, list[pd.DataFrame]] = {}
+    by_page: dict[str, list[pd.DataFrame]] = {}
     notes: dict[str, list[str]] = {}  # sentence -> runs
     for run in runs:
         if not run.finished or not run.digest:  # released by others: none of the images is here
@@ -69,29 +69,33 @@ def write(folder: Path, runs: Sequence[Run], data: Data, options) -> None:
         details.write(frames, parts, remarks, run.folder, title=title, phantom=data.phantom)
         for remark in remarks:
             notes.setdefault(remark, []).append(run.name)
-        for stem, (_, first, table_of) in SHOWN.items():
-            if stem in frames:
-                table = table_of(frames[stem]).rename_axis(index=first).reset_index()
-                table.insert(0, "row", run.row.name)
-                table.insert(1, "seed", run.seed)
-                made.setdefault(stem, []).append(table)
-    listed = "".join(
-        f"- {text}\n" if len(names) > 1 else f"- {names[0]}: {text}\n"
-        for text, names in notes.items()
-    )
-    for stem, of_runs in made.items():
-        title, table = SHOWN[stem].title.format(rule=wanted.rule), pd.concat(of_runs)
-        table = table.reset_index(drop=True)
+        for stem in PAGES.keys() & frames.keys():
+            table = PAGES[stem].table(frames[stem])
+            table = table.rename_axis(index=PAGES[stem].first).reset_index()
+            table.insert(0, "row", run.row.name)
+            table.insert(1, "seed", run.seed)
+            by_page.setdefault(stem, []).append(table)
+    listed = [
+        f"- {sentence}" if len(names) > 1 else f"- {names[0]}: {sentence}"
+        for sentence, names in notes.items()
+    ]
+    stems = [stem for stem in PAGES if stem in by_page]
+    for stem in stems:
+        table = pd.concat(by_page[stem], ignore_index=True)
         tables.to_csv(table, folder / f"{stem}.csv")
-        warning = (
-            f"**{PHANTOMS}: these numbers say nothing about patients**\n\n" if data.phantom else ""
-        )
-        text = f"# {title}\n\n{warning}{tables.to_markdown(table)}\n{listed}"
-        safefiles.write(folder / f"{stem}.md", text)
+        lines = [f"# {PAGES[stem].title.format(rule=wanted.rule)}\n"]
+        if data.phantom:
+            lines.append(f"**{PHANTOMS}: these numbers say nothing about patients**\n")
+        lines += [tables.to_markdown(table), *listed]
+        safefiles.write(folder / f"{stem}.md", "\n".join(lines) + "\n")
         if stem == "subgroups":
-            several = [] if table["seed"].nunique() < 2 else ["seed"]
-            named = table.set_index(["row", *several, "subgroup"])
-            lines = tables.to_text(named.drop(columns="seed", errors="ignore"), WIDTH)
-            print("\n" + tables.titled(title, lines))
-    if made:
-        print(f"Also written there: {', '.join(f'{stem}.md' for stem in made)}.")
+            print_subgroups(table)
+    if stems:
+        print(f"Also written there: {', '.join(f'{stem}.md' for stem in stems)}.")
+
+
+def print_subgroups(table: pd.DataFrame) -> None:
+    """Print the subgroups of all rows, with a column for the seed if there are several."""
+    seed = ["seed"] if table["seed"].nunique() > 1 else []
+    named = table.set_index(["row", *seed, "subgroup"]).drop(columns="seed", errors="ignore")
+    print("\n" + tables.titled(PAGES["subgroups"].title, tables.to_text(named, WIDTH)))

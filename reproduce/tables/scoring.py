@@ -1,15 +1,15 @@
-"""From finished runs to tables: every number is computed from predictions.npz, none by a network.
+"""Compute every table of a paper from its finished runs' predictions.npz, without a network.
 
-results/chen2019/plco/    table.csv, table.md     the printed tables with ours beside them
+results/chen2019/plco/    table.csv, table.md     the printed tables with our numbers
                           values.csv              every label and group of every row
-                          claims.csv, claims.md   what the paper claims, and what ours say
-results/chen2019/plco/HLCP/seed-0/metrics.csv     one run's labels and groups
+                          claims.csv, claims.md   the paper's claims, judged by its and our numbers
+results/chen2019/plco/HLCP/seed-0-1a2b3c4d/metrics.csv     one run's labels and groups
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,11 @@ VALUES = [*KEYS, "value", "low", "high", "positives", "images", "note"]
 ONE_SEED = "one seed: the interval covers other patients, not other seeds"
 COLLAPSED = "collapsed: (nearly) the same probabilities for every image"
 
+Groups = Callable[[Sequence[str]], Sequence[Group]]  # from the labels of a row
+
 
 class Scored(NamedTuple):
-    """A row's numbers, the mean over its seeds, and the resampled values behind each of them."""
+    """A row's numbers, averaged over its seeds, and the resampled values behind each of them."""
 
     table: pd.DataFrame  # group, metric, value, low, high, positives, images, note
     draws: pd.DataFrame  # (group, metric) x resamples of patients and seeds
@@ -37,73 +39,85 @@ class Scored(NamedTuple):
 
 
 def labels_and_mean(_: Sequence[str]) -> Sequence[Group]:
-    """Each label and the mean over all of them."""
+    """Return each label and the mean over all labels."""
     return metrics.MEAN
 
 
+def as_predicted(predictions: Predictions) -> Predictions:
+    """Return predictions unchanged."""
+    return predictions
+
+
 def score(
-    runs: Sequence[Run],
-    groups: Callable[[Sequence[str]], Sequence[Group]],
+    runs: Sequence[Run[Any]],
+    groups: Groups,
     resamples: int,
     stem: str = "predictions",
-    view: Callable[[Predictions], Predictions] = lambda predictions: predictions,
+    view: Callable[[Predictions], Predictions] = as_predicted,
 ) -> dict[str, Scored]:
-    """Every row's numbers with bootstrap intervals; `groups` are those of some labels.
+    """Return each row's numbers with bootstrap intervals, averaged over its seeds.
 
-    `stem` names the predictions file of each run; `view` changes what is scored, for instance
-    studies instead of images.
+    `stem` names the predictions file of each run. `view` changes what is scored, for instance
+    from images to studies.
 
     Every row is resampled with the same patients, so that two rows' draws are paired. The interval
-    of one seed covers other patients; that of several covers other seeds too (`over_seeds`).
+    of one seed covers other patients; that of several seeds covers other seeds too (`over_seeds`).
     """
-    scored = {}
     finished = [run for run in runs if (run.folder / f"{stem}.npz").exists()]
-    for name, same_row in itertools.groupby(finished, key=lambda run: run.row.name):
-        row_runs = list(same_row)
-        predictions = [
-            view(load_predictions(run.folder, run.digest, f"{stem}.npz")) for run in row_runs
-        ]
-        tables_by_seed, draws_by_seed = [], []
-        for run, predicted in zip(row_runs, predictions, strict=True):
-            table, draws = measure(predicted, groups, resamples)
-            metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
-            tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
-            tables_by_seed.append(table)
-            draws_by_seed.append(draws)
-        draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in row_runs])
-        table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
-        bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
-        table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
-        chosen = [(readable_record(run.folder) or {}).get("chosen", "") for run in row_runs]
-        for note in (collapse_note(row_runs, predictions), row_runs[0].row.note, *chosen):
-            table["note"] = [_joined(each, note) for each in table["note"]]
-        folders = [run.folder for run in row_runs]
-        scored[name] = Scored(table, by_key(draws, table), predictions, folders)
+    by_row = itertools.groupby(finished, key=lambda run: run.row.name)
+    return {name: _score_row(list(seeds), groups, resamples, stem, view) for name, seeds in by_row}
+
+
+def _score_row(
+    runs: Sequence[Run[Any]],
+    groups: Groups,
+    resamples: int,
+    stem: str,
+    view: Callable[[Predictions], Predictions],
+) -> Scored:
+    """Score the seeds of one row; write the numbers of each seed into its run's folder."""
+    predictions, tables_by_seed, draws_by_seed = [], [], []
+    for run in runs:
+        predicted = view(load_predictions(run.folder, run.digest, f"{stem}.npz"))
+        table, draws = measure(predicted, groups, resamples)
+        metrics_csv = run.folder / f"{stem.replace('predictions', 'metrics')}.csv"
+        tables.to_csv(bootstrap.with_intervals(table, draws), metrics_csv)
+        predictions.append(predicted)
+        tables_by_seed.append(table)
+        draws_by_seed.append(draws)
+    draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in runs])
+    table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
+    bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
+    table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
+    chosen = [(readable_record(run.folder) or {}).get("chosen", "") for run in runs]
+    scored = Scored(table, by_key(draws, table), predictions, [run.folder for run in runs])
+    for note in (collapse_note(runs, predictions), runs[0].row.note, *chosen):
+        scored = with_note(scored, note)
     return scored
 
 
 def measure(
-    predicted: Predictions, groups: Callable[[Sequence[str]], Sequence[Group]], resamples: int
+    predicted: Predictions, groups: Groups, resamples: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """The numbers of one network's predictions, and the resampled values of each."""
+    """Return the numbers of one network's predictions, and the resampled values of each."""
     labels = list(predicted.labels)
     arrays = predicted.targets, predicted.mean, labels, predicted.patients, groups(labels)
     return bootstrap.measure(*arrays, resamples=resamples)
 
 
 def by_key(draws: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
-    """Resampled values under the group and metric of their lines."""
+    """Return resampled values indexed by the group and metric of each line of a table."""
     return pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS]))
 
 
 def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """Resampled means over seeds: (seeds, rows, resamples) of each seed -> (rows, resamples).
+    """Return resampled means over seeds: (seeds, lines, resamples) -> (lines, resamples).
 
-    With every resample of the patients the S seeds are resampled too: S of them are drawn with
-    replacement, and the value is the mean of theirs on these patients. S drawn from S have only
-    (S - 1) / S of the variance of S new seeds, so the deviation from the mean over all seeds is
-    multiplied by sqrt(S / (S - 1)). Rows with the same seeds get the same draws: differences pair
-    seeds as well as patients. The draws of a single seed stay as they are.
+    With every resample of the patients, the S seeds are resampled too: S of them are drawn with
+    replacement, and the value is the mean of their values on these patients. S seeds drawn from S
+    have only (S - 1) / S of the variance of S new seeds, so the deviation from the mean over all
+    seeds is multiplied by sqrt(S / (S - 1)). Rows with the same seeds get the same draws, so their
+    differences pair seeds as well as patients. The draws of a single seed are returned unchanged.
     """
     count, resamples = len(draws), draws.shape[-1]
     if count == 1:
@@ -116,7 +130,7 @@ def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
 
 
 def _mean_table(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean over seeds of each value; the note says how many there are and how they differ."""
+    """Average each value over seeds; note how many seeds there are and how they differ."""
     values = np.array([table["value"] for table in by_seed])
     mean = by_seed[0].assign(value=values.mean(axis=0))
     notes = [ONE_SEED] * len(mean)
@@ -126,35 +140,32 @@ def _mean_table(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return mean.assign(note=[*map(_joined, mean["note"], notes)])
 
 
-def collapse_note(runs: Sequence[Run], predictions: Sequence[Predictions]) -> str:
-    """Which seeds of a row give (nearly) every image the same; empty where none does."""
+def collapse_note(runs: Sequence[Run[Any]], predictions: Sequence[Predictions]) -> str:
+    """Say which seeds of a row predict (nearly) the same for every image; empty if none does."""
     seeds = [
         str(run.seed)
         for run, predicted in zip(runs, predictions, strict=True)
         if metrics.collapsed(predicted.mean)
     ]
-    if not seeds:
-        return ""
-    several = f" (seed {', '.join(seeds)})" if len(runs) > 1 else ""
-    return COLLAPSED + several
+    if seeds and len(runs) > 1:
+        return f"{COLLAPSED} (seed {', '.join(seeds)})"
+    return COLLAPSED if seeds else ""
 
 
 def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def values(scored: dict[str, Scored]) -> pd.DataFrame:
-    """All rows in one frame."""
+def values(scored: Mapping[str, Scored]) -> pd.DataFrame:
+    """Return the numbers of all rows in one frame."""
     if not scored:
         return pd.DataFrame(columns=[*VALUES, "row"]).astype({"value": float})
-    return pd.concat(
-        [row_scores.table.assign(row=name) for name, row_scores in scored.items()],
-        ignore_index=True,
-    )
+    frames = [row_scores.table.assign(row=name) for name, row_scores in scored.items()]
+    return pd.concat(frames, ignore_index=True)
 
 
-def differences(scored: dict[str, Scored]) -> pd.DataFrame:
-    """Intervals of every row's lead over every other, from paired draws."""
+def differences(scored: Mapping[str, Scored]) -> pd.DataFrame:
+    """Return the interval of every row minus every later row, from paired draws."""
     frames = []
     for (left, one), (right, other) in itertools.combinations(scored.items(), 2):
         gap = (one.draws - other.draws.reindex(one.draws.index)).dropna(how="all")
@@ -172,34 +183,35 @@ def write(
     aliases: dict[str, str] | None = None,
     *,
     failed: dict[str, str] | None = None,
-    judged: dict[str, dict] | None = None,
+    judged: dict[str, dict[str, str]] | None = None,
     released: dict[str, Scored] | None = None,
 ) -> None:
-    """Write and print the paper's tables and claims; `aliases` are printed names of our rows.
+    """Write and print the paper's tables and claims.
 
-    `failed`: rows that ended without predictions -> why ("NaN in epoch 2", "needs HLCP").
-    `judged`: verdicts on claims that the paper's own tables give (see `claims.check`).
-    `released`: rows of others (see `released_rows`), which stand in the tables and not in claims.
+    `aliases`: printed name -> our row.
+    `failed`: row without predictions -> reason ("NaN in epoch 2", "needs HLCP").
+    `judged`: verdicts that the paper's own tables give on claims (see `claims.check`).
+    `released`: rows of other authors (see `released_rows`), shown in the tables, not in claims.
     """
-    printed, failed, released = published.load(paper), failed or {}, released or {}
+    printed, aliases = published.load(paper), aliases or {}
+    failed, released = failed or {}, released or {}
     scored = scored | {
         name: with_note(scored[name], f"another seed failed: {reason}")
         for name, reason in failed.items()
         if name in scored
     }
     missing = {name: reason for name, reason in failed.items() if name not in scored}
-    aliases = aliases or {}
-    named = scored | {name: scored[row] for name, row in aliases.items() if row in scored}
+    named = with_aliases(scored, aliases)
     named_missing = missing | {
         name: missing[row] for name, row in aliases.items() if row in missing and name not in named
     }
     cells = _printed_cells(values(named | released), printed)
     side = published.compare(printed, cells, data.not_comparable, named_missing)
     side["verdict"] = side["verdict"].mask(side["row"].isin(released), published.RELEASED)
-    runs = {
+    runs = {  # the folders that each of our numbers comes from
         name: " ".join(each.relative_to(folder).as_posix() for each in row_scores.folders)
         for name, row_scores in named.items()
-    }  # where each of our numbers comes from
+    }
     side["runs"] = side["row"].map(runs).where(side["ours"].notna(), "")
     tables.write(side, folder, "table")
     every = values(scored | released)
@@ -212,8 +224,13 @@ def write(
     print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
 
+def with_aliases(scored: dict[str, Scored], aliases: Mapping[str, str]) -> dict[str, Scored]:
+    """Return the rows, and those with another printed name under that as well."""
+    return scored | {name: scored[row] for name, row in aliases.items() if row in scored}
+
+
 def with_note(row_scores: Scored, note: str) -> Scored:
-    """The row with a further note on each of its numbers."""
+    """Return a row with one more note on each of its numbers."""
     notes = [_joined(own, note) for own in row_scores.table["note"]]
     return row_scores._replace(table=row_scores.table.assign(note=notes))
 
@@ -221,7 +238,7 @@ def with_note(row_scores: Scored, note: str) -> Scored:
 def _without_values(
     failed: dict[str, str], scored: dict[str, Scored], printed: pd.DataFrame
 ) -> pd.DataFrame:
-    """Lines for values.csv of the rows that failed: every group and metric, without a value."""
+    """Return lines for values.csv of the rows that failed: every group and metric, no values."""
     if scored:
         keys = next(iter(scored.values())).table[KEYS]
     else:
@@ -237,18 +254,18 @@ def _without_values(
 def write_claims(
     paper: str,
     folder: Path,
-    scored: dict[str, Scored],
+    scored: Mapping[str, Scored],
     data: Data,
     stem: str = "claims",
-    heading: str = "Claims: what the paper's own numbers say of each, and what ours do",
+    heading: str = "Claims, judged by the paper's own numbers and by ours",
     *,
     left_row: str | None = None,
     failed: dict[str, str] | None = None,
-    judged: dict[str, dict] | None = None,
+    judged: dict[str, dict[str, str]] | None = None,
 ) -> bool:
-    """Write and print the paper's claims, or those on one row; false if it makes none.
+    """Write and print the paper's claims, or those on one row; return False if there are none.
 
-    Rows go by their printed names.
+    The rows in `scored` and `failed` have their printed names.
     """
     checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
@@ -263,7 +280,7 @@ def write_claims(
     if len(shown):
         columns = ["left_row", "right_row", "column", "metric", "published", "ours"]
         if shown["size"].any():
-            columns.append("size")  # its word; claims.md has it whole
+            columns.append("size")  # only its verdict; claims.md has all of it
             shown = shown.assign(size=shown["size"].str.partition(" (")[0])
         text = tables.to_text(shown.set_index("claim")[columns], width=165)
         warning = f"*** {tables.warning(reason)} ***\n" if reason else ""
@@ -272,9 +289,9 @@ def write_claims(
 
 
 def _printed_cells(ours: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
-    """Our numbers that belong into a printed table; values.csv has all of them.
+    """Return our numbers that belong in a printed table; values.csv has all of them.
 
-    A row that the paper prints has the columns of the tables that print it, any other has all.
+    A row that the paper prints gets the columns of the tables that print it, any other row all.
     """
     columns = printed[["table", "column", "metric"]].drop_duplicates()
     printed_rows = printed[["table", "row"]].drop_duplicates().merge(columns, on="table")
