@@ -326,7 +326,7 @@ def predict_due(
     chosen = thresholds(options, run)
     models, groups = rebuild.networks(run), list(rebuild.same_pixels(run.networks).values())
     print(f"{note}.\n{DISCLAIMER}", flush=True)
-    size, failures = run.networks[0].config.batch_size, 0
+    size, failures = run.networks[0].row.fit.batch_size, 0
     with tqdm(total=len(due), unit="image", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(due), size):
             pixels: dict[Path, dict[Path, np.ndarray]] = {}

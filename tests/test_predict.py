@@ -1,6 +1,6 @@
-"""A finished run on files: the same bits as its cache, every kind of row, and what is refused."""
+"""Apply finished runs of every kind to files: equal bits as in their caches, and refusals."""
 
-import argparse
+import functools
 import os
 import shutil
 import sys
@@ -13,77 +13,83 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import losses
 from data.augment import Augment
 from data.phantom import drawing
 from evaluation import hierarchy, operating_points, probabilities
 from evaluation.predictions import VALIDATION, load
-from models import inference
+from models import classifier, inference
 from reproduce import RunError
 from reproduce import predict as command
-from reproduce.engine import dataset, loop, rebuild
-from reproduce.engine.rows import Combined, Data, Fit, Readout, Row, Task
+from reproduce.engine import dataset, rebuild
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Combined, Fit, Network, Readout, Row, Targets, Task, bce
+from reproduce.engine.schedules import Constant
+from reproduce.engine.train import train_table
 
-NAMES = ["Abnormal", "Cardiac", "Cardiomegaly"]
+NAMES = ("Abnormal", "Cardiac", "Cardiomegaly")
 PARENTS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+ANCESTORS = PARENTS @ PARENTS + PARENTS + np.eye(3)
 TTA = Augment(flip=True, degrees=5)
 
 
 @dataclass(frozen=True)
 class Config:
-    backbone: str = "tiny"
-    weights: str = "imagenet"  # the run's own weights are read, nothing is fetched
     size: int = 32
     batch_size: int = 4
-    precision: str = "float32"
+    weights: str = "none"
 
 
-def rows(config, data: Data) -> list:
-    """Chain rule; the same with drawn views; a deep head with dropout, uncropped; their fusion."""
-    truth = data.frame[["Cardiomegaly"] * 3].to_numpy(np.float32)
-    ancestors = PARENTS @ PARENTS + PARENTS + np.eye(3)
-    task = Task(NAMES, truth, truth)
-    fit = Fit(1, lambda *_: 1e-3, select=lambda *_: 0)
-    plain = {"backbone": config.backbone, "weights": "none"}
+def targets(frame: pd.DataFrame) -> Targets:
+    truth = frame[["Cardiomegaly"] * 3].to_numpy(np.float32)
+    return Targets(truth, truth)
 
-    def row(name, fit=fit, network=plain, **more):
-        return Row(name, task, losses.masking.MaskedBCE, fit, network=network, **more)
 
-    def chain_rule(logits):
-        return hierarchy.path_product(probabilities.sigmoid(logits), ancestors)
+def chain_rule(logits: np.ndarray) -> np.ndarray:
+    return hierarchy.path_product(probabilities.sigmoid(logits), ANCESTORS)
 
-    drawn = Readout(passes=inference.augmented_passes(TTA, 2))
-    deep = plain | {"head": "asadi2025", "dropout": 0.5}
+
+def select_first(truth: np.ndarray, predicted: np.ndarray, loss: float) -> float:
+    return 0.0
+
+
+def rows(config: Config, dataset: str) -> list[Row | Combined]:
+    """Chain rule; the same with random views; a deep head with dropout, uncropped; their fusion."""
+    task = Task(NAMES, targets)
+    fit = Fit(1, Constant(1e-3), config.batch_size, select=select_first)
+    plain = Network("tiny", config.size, config.weights)
+    deep = functools.partial(classifier.build, head="asadi2025", dropout=0.5)
+    chain = Row("chain", task, bce, fit, plain, Readout(chain_rule), centre=True)
+    views = Readout(chain_rule, inference.AugmentedPasses(TTA, 2))
     return [
-        row("chain", readout=Readout(chain_rule), data=data.centre),
-        row("drawn", replace(fit, epochs=0), readout=drawn, data=data.centre, start_from="chain"),
-        row("deep", network=deep),
-        Combined("fusion", ["chain", "deep"]),
+        chain,
+        replace(chain, name="drawn", fit=fit.without_training(), readout=views, start_from="chain"),
+        Row("deep", task, bce, fit, replace(plain, build=deep)),
+        Combined("fusion", ("chain", "deep")),
     ]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(runs by row, Data by row, folder of images): trained for an epoch on a few phantoms."""
+    """Train for one epoch on a few phantoms; return the runs and Data by row, and the images."""
     folder = tmp_path_factory.mktemp("predict")
     script = types.ModuleType("reproduce.toy2020")
     script.Config, script.rows = Config, rows
     sys.modules["reproduce.toy2020"] = script
     (folder / "reproduce").mkdir()
-    (folder / "reproduce" / "toy2020.sh").touch()  # only a paper's script is rebuilt from
+    (folder / "reproduce" / "toy2020.sh").touch()  # only a paper's script is imported
     drawing.write("chestxray14", folder / "images", 40, 48, seed=3, progress=False)
-    options = argparse.Namespace(
-        dataset="chestxray14", data_dir=folder / "images", allow_missing=False, skip_corrupt=False,
-        cache_dir=folder / "cache", results_dir=folder / "results", rows=None, seeds=(0,),
-        device="auto", fast=True, jit=False, deterministic=False, retry_failed=False,
-        phantoms=None, split_file=None, search=(), on="here", only_train=None, devices_per_row=1,
-        steps_per_execution=None,
-    )  # fmt: skip
+    options = Options(
+        dataset="chestxray14",
+        data_dir=str(folder / "images"),
+        cache_dir=folder / "cache",
+        results_dir=folder / "results",
+    )
     frame = dataset.read(options, Config().size, 0)
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
     cut = dataset.decode(options, frame, frame.attrs, "", 38, 32)
-    runs = loop.train("toy2020", rows, cut, Config(), options)
-    by_row = {each.row.name: each.folder for each in runs}
+    table = rows(Config(), "chestxray14")
+    trained = train_table("toy2020", table, Config(), cut, options)
+    by_row = {each.row.name: each.folder for each in trained}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rebuild, "ROOT", folder)
         yield by_row, {"chain": cut.centre(), "deep": cut}, folder / "images"
@@ -112,7 +118,7 @@ def test_probabilities_are_the_runs_to_the_last_bit(made, row, tmp_path):
     assert command.main(["--run", str(runs[row]), *map(str, files), "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "predictions.csv")
     expected = load(runs[row] / "predictions.npz")
-    np.testing.assert_allclose(table[NAMES], expected.mean, atol=1e-12)
+    np.testing.assert_allclose(table[list(NAMES)], expected.mean, atol=1e-12)
     assert table["image"].tolist() == [str(path) for path in files]
     rebuilt = rebuild.load(runs[row])
     networks = rebuild.networks(rebuilt)
@@ -144,14 +150,14 @@ def test_labels_are_present_or_absent_at_the_rows_operating_point(made, tmp_path
     assert where in capsys.readouterr().out
 
 
-def test_a_row_without_weights_of_its_own_draws_as_it_did(made, tmp_path):
-    """Its draws are of the first place in the test set: that image is the same, and comes alone."""
+def test_a_row_without_own_weights_draws_as_its_run_did(made, tmp_path):
+    """Every image draws as the first of the test set does, so that one image has equal results."""
     runs, _, root = made
     first = files_of(runs["drawn"], root)[0]
     command.main(["--run", str(runs["drawn"]), str(first), "--out", str(tmp_path)])
     expected = load(runs["drawn"] / "predictions.npz")
     table = pd.read_csv(tmp_path / "predictions.csv")
-    np.testing.assert_allclose(table[NAMES].to_numpy()[0], expected.mean[0], atol=2e-6)
+    np.testing.assert_allclose(table[list(NAMES)].to_numpy()[0], expected.mean[0], atol=2e-6)
     spread = table[[f"{name} ±" for name in NAMES]].to_numpy()[0]
     np.testing.assert_allclose(spread, expected.probabilities.std(axis=0)[0], atol=2e-6)
 
@@ -250,13 +256,13 @@ def refused(*given: str) -> int:
     return end.value.code
 
 
-def test_what_is_no_finished_run_is_a_sentence(made, tmp_path, capsys):
+def test_a_folder_without_a_finished_run_is_refused_in_a_sentence(made, tmp_path, capsys):
     runs, _, root = made
     image = str(files_of(runs["chain"], root)[0])
     results = runs["chain"].parents[1]
     assert refused("--run", str(results), image) == 2
     assert "is no run: give the folder of one row and seed" in (said := capsys.readouterr().err)
-    assert "seed-0" in said.partition("Below it lie")[2]
+    assert "seed-0" in said.partition("Below it are")[2]
     out = ["--out", str(tmp_path / "out")]
     assert refused("--run", str(runs["chain"]), "--mc", "3", image, *out) == 2
     assert "tiny has no Dropout layer" in capsys.readouterr().err
@@ -269,6 +275,19 @@ def test_what_is_no_finished_run_is_a_sentence(made, tmp_path, capsys):
     (unfinished / "config.json").write_bytes((runs["chain"] / "config.json").read_bytes())
     with pytest.raises(RunError, match="is not finished"):
         rebuild.load(unfinished)
+
+
+def test_a_rows_folder_stands_for_its_only_finished_run(made, tmp_path, capsys):
+    runs, _, root = made
+    image = str(files_of(runs["chain"], root)[0])
+    row = tmp_path / "chain"
+    shutil.copytree(runs["chain"].parent, row)
+    given = ["--run", str(row), image, "--out", str(tmp_path / "out")]
+    assert command.main(given) == 0
+    assert f"{image}: " in capsys.readouterr().out
+    shutil.copytree(runs["chain"], row / "seed-1-00000000")
+    assert refused(*given) == 2
+    assert "is no run: give the folder of one row and seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--mc", "1"], ["--tta", "1"], ["--mc", "3", "--tta", "3"]])
@@ -300,16 +319,16 @@ def test_a_stopped_command_goes_on_where_it_stopped(made, tmp_path, capsys, monk
     out = tmp_path / "out"
     monkeypatch.setattr(command, "draw_panel", killed_at_the_third)
     assert refused(*given, "--out", str(out)) == 130
-    assert "goes on with the images that are left" in capsys.readouterr().err
+    assert "rerun the command to predict the remaining images" in capsys.readouterr().err
     assert lines_of(out) == lines_of(tmp_path / "whole")[:3]
     with (out / "predictions.csv").open("a") as file:
         file.write(f"{files[2]},0.1")  # a line that a kill cut short
     monkeypatch.setattr(command, "draw_panel", lambda path, *rest: draw(path, *rest))
     assert command.main([*given, "--out", str(out)]) == 0
-    assert f"2 of {len(files)} images are done and stay" in capsys.readouterr().out
+    assert f"2 of {len(files)} images are done already" in capsys.readouterr().out
     ours, theirs = (pd.read_csv(folder / "predictions.csv") for folder in (out, tmp_path / "whole"))
     assert ours["image"].tolist() == theirs["image"].tolist() == files
-    np.testing.assert_allclose(ours[NAMES], theirs[NAMES], atol=1e-6)
+    np.testing.assert_allclose(ours[list(NAMES)], theirs[list(NAMES)], atol=1e-6)
     assert len(list(out.glob("*.png"))) == len(files)
     next(out.glob("*.png")).unlink()
     assert command.main([*given, "--out", str(out)]) == 0  # a panel that is gone is drawn again

@@ -32,7 +32,7 @@ def one_image(
     source, columns = root / predicted.ids[image], list(order)
     networks = rebuild.networks(run)
     pixels = {folder: [rebuild.read(run, source)] for folder in networks}
-    zoom = -(-DETAIL // run.config.size)
+    zoom = -(-DETAIL // run.row.network.size)
     panels.activations(
         path,
         rebuild.seen(run, rebuild.read(run, source, zoom), zoom)[..., 0],
@@ -57,7 +57,7 @@ def examples(path: Path, run: Run[Any], data: Data, labels: Sequence[str], title
     decoded = data.pixels.images(data.pixels.indices(predicted.ids[images]))
     networks = rebuild.networks(rebuilt)
     heat = rebuild.heatmaps(rebuilt, networks, dict.fromkeys(networks, decoded), columns)
-    pixels = augment.apply(decoded, rebuilt.config.size)[..., 0]  # (examples, size, size)
+    pixels = augment.apply(decoded, rebuilt.row.network.size)[..., 0]  # (examples, size, size)
     figures.examples(
         path,
         list(pixels),

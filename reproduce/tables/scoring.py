@@ -124,7 +124,7 @@ def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         return draws[0]
     drawn = np.random.default_rng([count, *seeds]).integers(count, size=(resamples, count))
     times = (drawn[..., None] == np.arange(count)).sum(axis=1)  # (resamples, seeds)
-    mean = draws.mean(axis=0)
+    mean: np.ndarray = draws.mean(axis=0)
     resampled = np.einsum("bs,sgb->gb", times / count, draws)
     return mean + np.sqrt(count / (count - 1)) * (resampled - mean)
 
