@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data import chestxray14, label_tree, labels
+from data.datasets import DATASETS
 from data.phantom import drawing
 from reproduce.doctor import dataset
 from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding
@@ -17,11 +18,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("phantoms")
     return {
         name: drawing.write(name, folder / name, 60, 32, seed=1, progress=False)
-        for name in dataset.LABELS
+        for name in DATASETS
     }
 
 
-@pytest.mark.parametrize("name", dataset.LABELS)
+@pytest.mark.parametrize("name", DATASETS)
 def test_phantoms_of_every_layout_have_no_problem(folders, name):
     frame = dataset.read(folders[name], name)
     findings = list(dataset.findings(folders[name], name, frame, 32))

@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import BadImage, DataError, images, label_tree, labels
-from data.phantom import labels as phantom_labels
+from data import BadImage, DataError, images, label_tree
+from data.datasets import DATASETS
+from data.phantom.labels import released_shares
 from reproduce.doctor.machine import Finding, ok, problem, warning
-from reproduce.engine.dataset import READERS
 
-LABELS = {
-    "chestxray14": (labels.CHESTXRAY14, None),  # no hierarchy of it was released
-    "chexpert": (labels.CHEXPERT, label_tree.CHEXPERT),
-    "plco": (labels.PLCO, label_tree.PLCO),
-}
 SAMPLE = 200  # images to decode
 RARE = 20  # positive images; with fewer, a label's prevalence varies too much to judge
 FAR = 1.25  # ratio of two prevalences from which a label is pointed out
@@ -29,7 +24,7 @@ DAMAGED_SHOWN = 10
 def read(folder: Path, dataset: str) -> pd.DataFrame | Finding:
     """Return the frame of all images that exist, or the finding that the folder is refused."""
     try:
-        return READERS[dataset].read(folder, allow_missing=True)
+        return DATASETS[dataset].read(folder, allow_missing=True)
     except DataError as error:
         fix = "Arrange the folder as docs/data.md shows."
         return problem("layout", str(error), fix)
@@ -76,7 +71,7 @@ def missing(frame: pd.DataFrame) -> Finding:
 
 def closure(frame: pd.DataFrame, dataset: str) -> Finding:
     """Check that the parents of every positive label are positive."""
-    names, tree = LABELS[dataset]
+    names, tree = DATASETS[dataset].labels, DATASETS[dataset].tree
     if tree is None:
         return ok("hierarchy", "the labels were released without one")
     targets = frame[list(names)].to_numpy(np.float32)
@@ -88,7 +83,7 @@ def closure(frame: pd.DataFrame, dataset: str) -> Finding:
         return ok("hierarchy", "closed: every positive label's ancestors are positive")
     worst = names[int(violations.sum(axis=0).argmax())]
     text = f"{share:.1%} of images have a positive label without its parent, most often {worst}"
-    if dataset == "chexpert":
+    if not DATASETS[dataset].closed:
         return ok("hierarchy", f"{text}; this is how it was released, and every script closes it")
     fix = "Download the label lists again: the released ones are closed."
     return problem("hierarchy", text, fix)
@@ -96,8 +91,8 @@ def closure(frame: pd.DataFrame, dataset: str) -> Finding:
 
 def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     """Compare each label's prevalence with that of the whole released dataset."""
-    names = list(LABELS[dataset][0])
-    released = released_prevalences(dataset).reindex(names)
+    names = list(DATASETS[dataset].labels)
+    released = pd.Series(released_shares(dataset), dtype=float).reindex(names)
     here = (frame[names] == 1).sum() / len(frame)
     ratio = np.exp(np.abs(np.log(here.clip(1e-9) / released)))
     far = names_where((ratio > FAR) & (released * len(frame) > RARE))
@@ -124,17 +119,6 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
 def names_where(condition: pd.Series) -> list[str]:
     """Return the labels for which a condition holds."""
     return list(condition.index[condition])
-
-
-def released_prevalences(dataset: str) -> pd.Series:
-    """Return the prevalence of each label in the whole dataset, where it is known."""
-    known = pd.Series(phantom_labels.prevalences(dataset), phantom_labels.NAMES[dataset])
-    if dataset != "chexpert":
-        return known
-    # phantoms count part of the uncertain labels, and parents that were released as blank
-    uncertain = pd.Series(phantom_labels.UNCERTAIN, labels.CHEXPERT)
-    known = known - phantom_labels.UNCERTAIN_BUT_TRUE * uncertain
-    return known.drop([labels.CHEXPERT[label] for label in label_tree.inner(label_tree.CHEXPERT)])
 
 
 def decoding(folder: Path, frame: pd.DataFrame, size: int) -> Finding:

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from data.datasets import DATASETS
 from evaluation import published
 from models import ModelError, backbones, weights
 from reproduce.doctor.dataset import duration
 from reproduce.doctor.machine import Finding, ok, problem, size, warning
-from reproduce.engine.dataset import READERS
 from reproduce.engine.rows import Row, never_stop
 
 STATE_BYTES = 16  # per parameter: float32 weights, Adam's two moments, the best epoch's weights
-PLCO_SHARE = 0.3  # of the images that is in the lists whose length is public
 TIMEOUT = 10  # seconds until a server counts as out of reach
 
 
@@ -51,7 +50,7 @@ def need_of(paper: str, dataset: str, frame: pd.DataFrame | None = None) -> Need
     script = importlib.import_module(f"reproduce.{paper}")
     config = script.Config()
     rows = [row for row in script.rows(config, dataset) if isinstance(row, Row)]
-    total, training = released(dataset)
+    total, training = DATASETS[dataset].images, DATASETS[dataset].training
     if frame is not None:
         total, training = len(frame), int(frame["split"].str.startswith("train").sum())
     names = [row.network.backbone for row in rows]
@@ -71,16 +70,6 @@ def need_of(paper: str, dataset: str, frame: pd.DataFrame | None = None) -> Need
             for name, row in zip(names, rows, strict=True)
         },
     )
-
-
-def released(dataset: str) -> tuple[int, int]:
-    """Return the number of all and of training images of a whole released dataset."""
-    complete = READERS[dataset].COMPLETE
-    known = sum(complete.values())
-    if dataset == "plco":  # the length of its training list is not public
-        total = round(known / PLCO_SHARE)
-        return total, total - known
-    return known, max(complete.values())
 
 
 def time_needed(need: Need, images_a_second: float, measured_at: int) -> float:

@@ -141,7 +141,7 @@ def summary(scored: Mapping[str, Scored], violations: pd.DataFrame) -> pd.DataFr
         cells = {}
         for group in means:
             if group in table.index:
-                cells[group] = tables.interval(*table.loc[group, ["value", "low", "high"]])
+                cells[group] = tables.with_interval(*table.loc[group, ["value", "low", "high"]])
         own = violations[violations["row"] == row] if len(violations) else violations
         if len(own):
             images = own.groupby("run")["images"].first().sum()
