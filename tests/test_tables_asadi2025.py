@@ -1,11 +1,10 @@
 """asadi2025's tables: equal epochs of two runs, and the authors' predictions as a row."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 
 from reproduce.asadi2025 import Config
+from reproduce.engine.options import Options
 from reproduce.engine.rows import Data
 from reproduce.tables import asadi2025 as tables
 from reproduce.tables import scoring
@@ -20,7 +19,7 @@ def test_same_until_counts_epochs_with_equal_rates():
 
 def test_the_authors_predictions_are_scored_as_a_row(shared_data, tmp_path):
     config = Config(released=str(shared_data / "released"))
-    options = SimpleNamespace(results_dir=tmp_path, dataset="chexpert")
+    options = Options(results_dir=tmp_path, dataset="chexpert")
     real = Data(pd.DataFrame(), None, {"dataset": "chexpert"})
     authors = tables.authors(real, config, options)
     scored = scoring.score(authors, tables.groups, resamples=20)

@@ -1,16 +1,15 @@
 """mo2019's tables: which of the two splits was scored stands below Table I."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from data import labels
-from evaluation import operating_points, predictions
+from evaluation import predictions
 from evaluation.predictions import Predictions
 from reproduce import mo2019
-from reproduce.engine.rows import Data, Fit, Row, Run, Task
+from reproduce.engine.options import Options
+from reproduce.engine.rows import Combined, Data, Run
 from reproduce.tables import mo2019 as tables
 
 
@@ -33,22 +32,14 @@ def runs(tmp_path) -> list[Run]:
             meta={"run": "digest"},
         )
         predictions.save(folder / "predictions.npz", predicted)
-        task = Task(labels.CHESTXRAY14, targets, targets)
-        row = Row(name, task, None, Fit(1, lambda *_: 1e-3))
-        made.append(Run(row, 0, folder, {}, "digest"))
+        made.append(Run(Combined(name, ()), 0, folder, {}, "digest"))
     return made
 
 
 def write(runs, tmp_path, split, split_file=None) -> str:
     data = Data(pd.DataFrame(), None, {"dataset": "chestxray14"})
-    options = SimpleNamespace(
-        resamples=20,
-        results_dir=tmp_path,
-        split_file=split_file,
-        operating_point=operating_points.Rule(operating_points.YOUDEN),
-        by=(),
-        calibrate=False,
-        released=None,
+    options = Options(
+        dataset="chestxray14", resamples=20, results_dir=tmp_path, split_file=split_file
     )
     tables.write(runs, data, options, mo2019.PROPOSED, mo2019.OURS, split)
     return (tmp_path / "mo2019" / "chestxray14" / "table.md").read_text()

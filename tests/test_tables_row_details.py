@@ -1,7 +1,6 @@
 """Operating points, subgroups and calibration of a script's own rows, from files alone."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,8 @@ import pytest
 
 from evaluation import operating_points, predictions, subgroups, uncertainty
 from evaluation.predictions import Predictions
-from reproduce.engine import attributes, state
+from reproduce.engine import attributes, runs
+from reproduce.engine.options import Options
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Run
 from reproduce.tables import row_details
 from tests.rescore_command import rescore
@@ -30,9 +30,9 @@ def predicted(seed: int, name: str, first: int) -> Predictions:
 def run(tmp_path) -> Run:
     """A run with predictions of 80 test and 80 validation images, of known sex and view."""
     folder = tmp_path / "mo2019" / "chestxray14" / "R" / "seed-0"
-    predictions.save(folder / state.FINISHED, predicted(1, "test", 0))
-    predictions.save(folder / state.VALIDATION, predicted(2, "val", 100))
-    (folder / state.RECORD).write_text("{}")
+    predictions.save(folder / runs.FINISHED, predicted(1, "test", 0))
+    predictions.save(folder / runs.VALIDATION, predicted(2, "val", 100))
+    (folder / runs.RECORD).write_text("{}")
     images = pd.DataFrame({"image_path": [f"{image}.png" for image in range(200)]})
     images = images.assign(sex=["F", "M"] * 100, view=["PA"] * 90 + ["AP"] * 110)
     attributes.save(images, folder.parents[1])
@@ -43,7 +43,7 @@ def write(run: Run, phantom: bool = False, **options) -> Path:
     data = Data(pd.DataFrame(), None, {"dataset": "chestxray14"}, PHANTOMS if phantom else None)
     wanted = {"operating_point": RULE, "by": (), "calibrate": False, "resamples": 20} | options
     folder = run.folder.parents[1]
-    row_details.write(folder, [run], data, SimpleNamespace(**wanted))
+    row_details.write(folder, [run], data, Options(**wanted))
     return folder
 
 
@@ -63,7 +63,7 @@ def test_thresholds_come_from_validation_and_are_applied_to_test(run):
 
 
 def test_a_run_of_an_earlier_version_says_that_it_chose_on_the_test_set(run):
-    (run.folder / state.VALIDATION).unlink()
+    (run.folder / runs.VALIDATION).unlink()
     folder = write(run, calibrate=True)
     test = predicted(1, "test", 0)
     chosen = operating_points.choose(test.targets, test.mean, RULE)
@@ -108,7 +108,7 @@ def test_predictions_that_others_released_are_left_out(run):
 
 
 def test_rescore_knows_a_runs_images_and_its_validation(run, capsys):
-    path = run.folder / state.FINISHED
+    path = run.folder / runs.FINISHED
     assert rescore("--predictions", path, "--by", "sex", "--resamples", "20") == 0
     said = capsys.readouterr().out
     assert "sex: female" in said
