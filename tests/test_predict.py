@@ -184,7 +184,7 @@ def test_bad_files_get_a_line_each_and_the_others_are_done(made, tmp_path, capsy
     bad = {
         "colour.png": (colour, "is in colour"),
         "tiny.png": (gray[:20, :20], "20 x 20 pixels"),
-        "long.png": (np.hstack([gray] * 3), "144 x 48 pixels, which is no chest"),
+        "long.png": (np.hstack([gray] * 3), "144 x 48 pixels, which is not the shape of a chest"),
         "even.png": (np.full_like(gray, 9), "single shade of gray"),
     }
     for name, (pixels, _) in bad.items():

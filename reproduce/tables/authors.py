@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def read(paper: str, folder: Path, label_file: Path | None = None) -> Released:
     return {"pham2019": _read_pham, "asadi2025": _read_asadi}[paper](paths)
 
 
-def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "Run":
+def as_run(paper: str, released_folder: Path, run_folder: Path, name: str) -> "Run[Any]":
     """Save the authors' predictions as a finished run, to be shown in a table beside our rows."""
     from reproduce.engine.rows import Combined, Run  # imports OpenCV, which rescore does not need
 
@@ -169,10 +169,13 @@ def _read_zech(paths: list[Path], label_file: Path) -> Released:
 
 def patients(studies: pd.Index) -> np.ndarray:
     """Return the patient in each path of CheXpert, such as patient64741/study1."""
-    return studies.str.extract(r"(patient\d+)", expand=False).to_numpy()
+    names: np.ndarray = studies.str.extract(r"(patient\d+)", expand=False).to_numpy()
+    return names
 
 
-def _predictions(ids, patient_ids, names, targets, probabilities) -> Predictions:
+def _predictions(
+    ids: Any, patient_ids: Any, names: Any, targets: np.ndarray, probabilities: np.ndarray
+) -> Predictions:
     """Return the predictions of one model as one member."""
     arrays = np.asarray(ids), patient_ids, np.asarray(names), targets, probabilities[None]
     return Predictions(*arrays, meta={})

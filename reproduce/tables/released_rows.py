@@ -5,19 +5,18 @@ was trained on none of them. It is scored with our labels and our resamples, is 
 and does not decide any claim.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from data import labels, splits
 from evaluation import EvaluationError, bootstrap
-from evaluation.metrics import Group
 from evaluation.predictions import Predictions
 from reproduce import ROOT
+from reproduce.engine.options import Options
 from reproduce.engine.rows import Data
 from reproduce.tables import authors
-from reproduce.tables.scoring import Scored, by_key, measure, with_note
+from reproduce.tables.scoring import Groups, Scored, by_key, measure, with_note
 
 ZECH = "released: Zech 2018, DenseNet-121"
 FOLDER = ROOT / "released"  # if --released is not given
@@ -27,8 +26,8 @@ GET = "python -m reproduce.rescore zech2018 --released released --download"
 def add(
     scored: dict[str, Scored],
     data: Data,
-    options,
-    groups: Callable[[Sequence[str]], Sequence[Group]],
+    options: Options,
+    groups: Groups,
 ) -> tuple[dict[str, Scored], dict[str, Scored]]:
     """Return our rows and the released rows; ours get a note if a fitting file is missing."""
     if not scored or data.phantom or data.dataset != "chestxray14":
@@ -61,7 +60,7 @@ def _zech(ours: Predictions, path: Path) -> Predictions:
     return ours._replace(probabilities=probabilities[None], meta={"row": ZECH})
 
 
-def _score(theirs: Predictions, groups: Callable, resamples: int) -> Scored:
+def _score(theirs: Predictions, groups: Groups, resamples: int) -> Scored:
     table, draws = measure(theirs, groups, resamples)
     source = authors.SOURCES["zech2018"]
     note = (

@@ -120,13 +120,15 @@ def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     differences pair seeds as well as patients. The draws of a single seed are returned unchanged.
     """
     count, resamples = len(draws), draws.shape[-1]
+    first: np.ndarray = draws[0]
     if count == 1:
-        return draws[0]
+        return first
     drawn = np.random.default_rng([count, *seeds]).integers(count, size=(resamples, count))
     times = (drawn[..., None] == np.arange(count)).sum(axis=1)  # (resamples, seeds)
-    mean: np.ndarray = draws.mean(axis=0)
+    mean = draws.mean(axis=0)
     resampled = np.einsum("bs,sgb->gb", times / count, draws)
-    return mean + np.sqrt(count / (count - 1)) * (resampled - mean)
+    widened: np.ndarray = mean + np.sqrt(count / (count - 1)) * (resampled - mean)
+    return widened
 
 
 def _mean_table(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
