@@ -36,22 +36,3 @@ def with_progress(
                 rate, last_line = (done - before) / max(now - began, 1e-9), now
                 print(f"{name}: {done:,}/{total:,} images, {rate:.0f}/s", file=sys.stderr)
             yield item
-
-
-class TimeLeft:
-    """Estimate the time left for a table from the epochs trained so far."""
-
-    def __init__(self, epochs: int):
-        self.ahead, self.done, self.spent = epochs, 0, 0.0
-
-    def skip(self, epochs: int) -> None:
-        """Leave out epochs that need no training: those done before, or after an early stop."""
-        self.ahead -= epochs
-
-    def after(self, seconds: float) -> str:
-        """Count one epoch that took `seconds`; return the time left for the table."""
-        self.ahead, self.done, self.spent = self.ahead - 1, self.done + 1, self.spent + seconds
-        left = self.ahead * self.spent / self.done
-        if left < 90:
-            return f"{left:.0f} s left"
-        return f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"

@@ -42,11 +42,6 @@ def with_interval(value: float, low: float, high: float, digits: int = DECIMALS)
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
-def interval(value: float, low: float, high: float, decimals: int = DECIMALS) -> str:
-    """Return `with_interval`; kept until all callers use the new name."""
-    return with_interval(value, low, high, decimals)
-
-
 def as_printed(side_by_side: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return each table in the paper's shape: a published row, then our row and the verdicts."""
     tables = side_by_side.groupby("table", sort=False)

@@ -87,10 +87,6 @@ class DropoutPasses:
                 yield part
 
 
-augmented_passes = AugmentedPasses
-dropout_passes = DropoutPasses
-
-
 @functools.lru_cache(maxsize=4)  # a network is traced once, however often it is called
 def _with_active_dropout(model, by_image: bool):
     """Return a copy of the network whose dropout is always active, and its Dropout layers.

@@ -114,10 +114,9 @@ def hbce(train: np.ndarray, weights: Literal["fixed", "data_driven"], scale: flo
 
 def rows(config: Config, dataset: str) -> list[Row]:
     """Return BCE on 14 and 21 labels, HBCE with every penalty in both forms, and MC dropout."""
-    # --labels visualchexbert has no uncertain labels
-    own = {"uncertain": config.uncertain} if config.labels == "chexpert" else {}
-    of_14 = Task(labels.ASADI[:14], partial(targets, columns=14, **own))
-    of_21 = Task(labels.ASADI, partial(targets, **own))
+    uncertain = config.uncertain if config.labels == "chexpert" else "ones"  # the other has none
+    of_21 = Task(labels.ASADI, partial(targets, uncertain=uncertain))
+    of_14 = Task(labels.ASADI[:14], partial(targets, uncertain=uncertain, columns=14))
     fit = Fit(
         config.epochs,
         schedules.Plateau(config.learning_rate, 0.9, 1e-4, 1e-8),
@@ -130,7 +129,9 @@ def rows(config: Config, dataset: str) -> list[Row]:
     network = Network(config.backbone, config.size, config.weights, config.precision, build)
     mean_bce = partial(bce, labels="mean")
 
-    def both_forms(name: str, weights: str, scale: float) -> tuple[Row, Row]:
+    def both_forms(
+        name: str, weights: Literal["fixed", "data_driven"], scale: float
+    ) -> tuple[Row, Row]:
         penalty = partial(hbce, weights=weights, scale=scale)
         as_released = partial(penalty, form="as_released")
         ours = partial(penalty, form="differentiable")

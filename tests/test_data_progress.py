@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from data import progress
-from data.progress import TimeLeft
+from reproduce.engine.time_left import TimeLeft
 
 
 def test_time_left_covers_all_remaining_epochs():

@@ -192,7 +192,7 @@ def _surest(gaps: pd.DataFrame) -> str:
         return "No two groups could be compared."
     gap = means.iloc[0]
     words = {"AUC": "AUC", "FNR": "missed findings", "FPR": "false alarms"}[gap["metric"]]
-    difference = tables.interval(gap["difference"], gap["low"], gap["high"])
+    difference = tables.with_interval(gap["difference"], gap["low"], gap["high"])
     return (
         f"The surest gap: {words}, {gap['second']} minus {gap['first']}, {difference}. Of "
         f"{len(tested)} gaps (every finding, pair of groups and measure) {sure} are beyond chance "

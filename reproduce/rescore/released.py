@@ -86,7 +86,9 @@ def compared(side: pd.DataFrame) -> pd.DataFrame:
     """Return the cells that the paper prints; `text` is our number for people."""
     cells = side[side["verdict"].isin([*VERDICTS])]
     texts = [
-        tables.interval(cell.ours, cell.low, cell.high, len(cell.printed.partition(".")[2]) + 1)
+        tables.with_interval(
+            cell.ours, cell.low, cell.high, len(cell.printed.partition(".")[2]) + 1
+        )
         for cell in cells.itertuples()
     ]
     return cells.assign(text=texts)
@@ -98,7 +100,7 @@ def in_short(side: pd.DataFrame) -> InShort | None:
     if len(verdicts) <= MOST_LINES:
         return None
     mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
-    mean_auc = tables.interval(mean["ours"], mean["low"], mean["high"], 4)
+    mean_auc = tables.with_interval(mean["ours"], mean["low"], mean["high"], 4)
     return InShort(mean_auc, int((verdicts == "within").sum()), len(verdicts))
 
 

@@ -143,7 +143,7 @@ def _grid(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the effects of one panel, one column per value of the knob."""
     ends = effects[["value", "low", "high"]].to_numpy()
     cells = effects.assign(
-        text=[tables.interval(*line) for line in ends],
+        text=[tables.with_interval(*line) for line in ends],
         knob=[f"{value:g}" for value in effects["knob"]],
     )
     grid = cells.pivot(index="effect", columns="knob", values="text")
@@ -158,7 +158,7 @@ def _rows(paper: str, results: Path) -> str:
         return f"{head}`{paper}-rows`: {NOT_YET}.\n"
     group = MAIN_GROUP.get(paper, "mean")
     chosen = values[(values["group"] == group) & (values["metric"] == "AUC")]
-    auc = [tables.interval(*line) for line in chosen[["value", "low", "high"]].to_numpy()]
+    auc = [tables.with_interval(*line) for line in chosen[["value", "low", "high"]].to_numpy()]
     name = f"{group} AUC on phantoms"
     return head + tables.to_markdown(
         pd.DataFrame({"row": chosen["row"], name: auc}).set_index("row")

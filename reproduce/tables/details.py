@@ -38,7 +38,7 @@ def with_intervals(
 ) -> list[str]:
     """Return one cell per row, such as `.873 [.861, .884]`; `prefix` begins the bounds' names."""
     numbers = table[[value, f"{prefix}low", f"{prefix}high"]].to_numpy(float)
-    return [tables.interval(middle, low, high, digits) for middle, low, high in numbers]
+    return [tables.with_interval(middle, low, high, digits) for middle, low, high in numbers]
 
 
 def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[np.ndarray, str]:

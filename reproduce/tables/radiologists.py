@@ -66,7 +66,7 @@ def auc_of_each(
 def one_line_each(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table for people: one row per label or group, one column per metric."""
     cells = [
-        tables.interval(cell.value, cell.low, cell.high, 1 if cell.metric == BELOW else 4)
+        tables.with_interval(cell.value, cell.low, cell.high, 1 if cell.metric == BELOW else 4)
         for cell in table.itertuples()
     ]
     cells = table.assign(cell=cells).pivot(index="group", columns="metric", values="cell")
