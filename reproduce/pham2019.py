@@ -237,7 +237,7 @@ def rows(config: Config, dataset: str) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, datasets=["chexpert"])
+    config, options = parse(Config, DEMO, __doc__, ["chexpert"])
     table = search.table(rows, config, options)
     images = {"resize": config.resize, "template": config.template}
     data = dataset.load(options, config, split, table, phantoms=6000, **images)

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from reproduce.asadi2025 import Config
 from reproduce.engine.options import Options
 from reproduce.engine.rows import Data
 from reproduce.tables import asadi2025 as tables
@@ -18,10 +17,10 @@ def test_same_until_counts_epochs_with_equal_rates():
 
 
 def test_the_authors_predictions_are_scored_as_a_row(shared_data, tmp_path):
-    config = Config(released=str(shared_data / "released"))
-    options = Options(results_dir=tmp_path, dataset="chexpert")
+    folder = shared_data / "released"
+    options = Options(results_dir=tmp_path, dataset="chexpert", released=folder)
     real = Data(pd.DataFrame(), None, {"dataset": "chexpert"})
-    authors = tables.authors(real, config, options)
+    authors = tables.authors(real, options)
     scored = scoring.score(authors, tables.groups, resamples=20)
     table = scored["HBCE (authors' predictions)"].table.set_index(["group", "metric"])["value"]
     assert table["mean", "AUC"] == pytest.approx(0.8823, abs=5e-5)

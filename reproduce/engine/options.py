@@ -192,7 +192,7 @@ class Options:
     released: Path | None = _flag(
         TABLES,
         None,
-        "with predictions that others released: rows of their own (default: released)",
+        "predictions that others released, shown as rows of their own",
         type=Path,
         metavar="DIR",
     )
@@ -221,24 +221,26 @@ def parse(
     about: str | None,
     datasets: Sequence[str],
     only_for: dict[str, str] | None = None,
+    released: str = "",
 ) -> tuple[Any, Options]:
     """Return the Config to run and the Options of how to run it, from the command line.
 
     Without --data-dir the demo's settings run on phantoms, with it the paper's on the data.
-    `only_for` names the only dataset that a setting applies to.
+    `only_for` names the only dataset that a setting applies to. `released` names the subcommand of
+    reproduce.rescore that gets predictions of others; only such a script has the flag --released.
     """
     parser = Parser(
         description=about,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_options(parser, datasets)
+    _add_options(parser, datasets, without=() if released else ("released",))
     _add_settings(parser, config, demo)
     given = vars(parser.parse_args())
     settings = {field.name: given.pop(field.name) for field in dataclasses.fields(config)}
     chosen = {name: value for name, value in settings.items() if value is not None}
     options = Options(**given)
-    _refuse_contradictions(options, chosen, only_for or {})
+    _refuse_contradictions(options, chosen, only_for or {}, released)
     backend.check_choice()
     options.preset = options.preset or ("paper" if options.data_dir else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
@@ -251,7 +253,9 @@ def parse(
     return made, options
 
 
-def _add_options(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
+def _add_options(
+    parser: argparse.ArgumentParser, datasets: Sequence[str], without: Sequence[str]
+) -> None:
     groups = {title: parser.add_argument_group(title) for title in (RUN, TABLES, CLUSTER)}
     for field in dataclasses.fields(Options):
         argument = dict(field.metadata["argument"])
@@ -262,7 +266,7 @@ def _add_options(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> No
             argument["action"] = argparse.BooleanOptionalAction
         elif default is False:
             argument["action"] = "store_true"
-        if field.name == "released" and [*datasets] != ["chestxray14"]:
+        if field.name in without:
             continue
         group = groups[field.metadata["group"]]
         group.add_argument(_flag_of(field.name), default=default, **argument)
@@ -315,7 +319,7 @@ def _number(kind: type, hint: object) -> Callable[[str], Any]:
 
 
 def _refuse_contradictions(
-    options: Options, chosen: dict[str, Any], only_for: dict[str, str]
+    options: Options, chosen: dict[str, Any], only_for: dict[str, str], released: str
 ) -> None:
     """Raise a RunError for flags that would have no effect, or that exclude each other."""
     for field, dataset in only_for.items():
@@ -324,7 +328,7 @@ def _refuse_contradictions(
     if options.released and not options.released.is_dir():
         raise RunError(
             f"There is no folder {options.released}, which --released names. Get the files first: "
-            f"python -m reproduce.rescore zech2018 --released {options.released} --download"
+            f"python -m reproduce.rescore {released} --released {options.released} --download"
         )
     if options.released and not options.data_dir:
         raise RunError("--released is compared on real radiographs only: give --data-dir as well.")

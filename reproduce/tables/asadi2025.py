@@ -31,11 +31,11 @@ def groups(names: Sequence[str]) -> tuple[Group, ...]:
     return (*metrics.ASADI, *OF_14) if len(names) == len(labels.ASADI) else OF_14
 
 
-def authors(data: Data, config: Any, options: Options) -> list[Run[Any]]:
+def authors(data: Data, options: Options) -> list[Run[Any]]:
     """Return the authors' predictions as a run if --released names them and images are real."""
-    if config.released == "none":
+    if options.released is None:
         return []
-    source = Path(config.released)
+    source = options.released
     if data.phantom:
         raise RunError(
             "--released: the authors' predictions are of real radiographs, so they do not belong "
