@@ -12,18 +12,20 @@ and the exit code is 1.
 """
 
 import argparse
-import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 import safefiles
 from data import BadImage, label_tree
@@ -75,25 +77,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def refuse_failed(folder: Path) -> None:
-    """Raise a RunError that says why a run failed, if it did."""
-    failure = folder / "failed.json"
-    if failure.is_file() and not (folder / "predictions.npz").is_file():
-        record = _json(failure)
-        reason = record.get("reason", "unknown") if isinstance(record, dict) else "unknown"
-        raise RunError(
-            f"{folder} failed: {reason}. Finish its training first: its script tries failed rows "
-            "again with --retry-failed."
-        )
-
-
 def image_files(given: Sequence[Path]) -> list[Path]:
     """Return the given files and all images in the given folders, each once."""
     paths: list[Path] = []
     for path in given:
         if os.path.isdir(path):  # False for a name that no file can have
-            images = (each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
-            paths += sorted(images)
+            paths += sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
         else:
             paths.append(path)
     if not paths:
@@ -106,146 +95,14 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-# One image: its pixels, its prediction, its panel
-
-
-def read_image(
-    path: Path, groups: Sequence[Sequence[rebuild.Rebuilt[Any]]]
-) -> dict[Path, np.ndarray]:
-    """Return an image as each run reads it, by the run's folder; the runs of a group read alike."""
-    if reason := unlike_radiograph(path):
-        raise BadImage(path, reason)
-    pixels: dict[Path, np.ndarray] = {}
-    for runs in groups:
-        image = rebuild.read(runs[0], path)
-        pixels |= {run.folder: image for run in runs}
-    return pixels
-
-
-class Predicted(NamedTuple):
-    """The prediction of one image."""
-
-    path: Path
-    pixels: dict[Path, np.ndarray]  # as each network's run reads the image
-    labels: Sequence[str]
-    mean: np.ndarray  # (labels,)
-    spread: np.ndarray | None  # (labels,), if there are several members
-    thresholds: np.ndarray  # (labels,) from which a label is present; NaN if unknown
-
-    @property
-    def calls(self) -> list[str]:
-        """Return present or absent for each label; empty if it has no threshold."""
-        calls = np.where(self.mean >= self.thresholds, "present", "absent")
-        return [str(call) for call in np.where(np.isnan(self.thresholds), "", calls)]
-
-    @property
-    def line(self) -> str:
-        """Return the three most likely labels in words."""
-        from evaluation.panels import percent
-
-        spread = [None] * len(self.labels) if self.spread is None else self.spread
-        likeliest = np.argsort(-self.mean, kind="stable")[:3]
-        texts = (
-            f"{self.labels[k]} {percent(self.mean[k], spread[k])} {self.calls[k]}".strip()
-            for k in likeliest
+def refuse_failed(folder: Path) -> None:
+    """Raise a RunError that says why a run failed, if it did."""
+    failure = _json(folder / "failed.json")
+    if isinstance(failure, dict) and not (folder / "predictions.npz").is_file():
+        raise RunError(
+            f"{folder} failed: {failure.get('reason', 'unknown')}. Finish its training first: its "
+            "script tries failed rows again with --retry-failed."
         )
-        return f"{shown(self.path)}: {', '.join(texts)}"
-
-
-def draw_panel(
-    path: Path, run: rebuild.Rebuilt[Any], models: dict[Path, Any], image: Predicted, note: str
-) -> None:
-    """Draw one image's page: picture, most likely labels, heatmaps, label tree."""
-    from evaluation import panels
-
-    likeliest = np.argsort(-image.mean, kind="stable")[:SHOWN]
-    pixels = {folder: [own] for folder, own in image.pixels.items()}
-    first = run.networks[0]
-    zoom = -(-DETAIL // len(image.pixels[first.folder]))
-    panels.prediction(
-        path,
-        rebuild.seen(first, rebuild.read(first, image.path, zoom), zoom)[..., 0],
-        image.labels,
-        image.mean,
-        image.spread,
-        shown=likeliest,
-        heat=rebuild.heatmaps(run, models, pixels, likeliest)[0],
-        parents=label_tree.parents_among(image.labels),
-        title=Path(shown(image.path)).name,
-        note=note,
-    )
-
-
-def panel_files(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Return the file of each image's panel; equal names from several folders are numbered."""
-    names: dict[str, Path] = {}
-    for path in paths:
-        image = shown(path)
-        stem = Path(image).stem.replace("/", "-")
-        if len(os.fsencode(stem)) > LONGEST_STEM:
-            digest = hashlib.sha256(image.encode()).hexdigest()[:8]
-            stem = f"{stem[: LONGEST_STEM // 4]}-{digest}"
-        name, number = stem, 0
-        while name in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names[name] = path
-    return {path: folder / f"{name}.png" for name, path in names.items()}
-
-
-# predictions.csv
-
-
-class Output:
-    """predictions.csv with one line per image, each written as soon as the image is done.
-
-    predictions.json records the run and the flags; predictions of others are never mixed with them.
-    """
-
-    def __init__(self, folder: Path, columns: Sequence[str], source: dict[str, Any]):
-        self.path, self.columns = folder / "predictions.csv", ["image", *columns]
-        about = folder / "predictions.json"
-        header, lines = self._read()
-        if lines and (header != self.columns or _json(about) != source):
-            raise RunError(
-                f"{self.path} holds predictions of another run, or with other flags: give another "
-                "--out, or move that file away."
-            )
-        written = self.path.stat().st_mtime if lines else 0.0
-        whole = [line for line in lines if len(line) == len(self.columns)]
-        kept = [line for line in whole if not _changed(line[0], written)]
-        self.done = {line[0] for line in kept}
-        safefiles.write(about, json.dumps(source, indent=1))
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *kept])
-        safefiles.write(self.path, text.getvalue())
-
-    def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Return the header and the lines, without a last line that a kill cut short."""
-        if not self.path.exists():
-            return [], []
-        text = self.path.read_bytes().decode("utf-8", "replace")
-        lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-        return (lines[0], lines[1:]) if lines else ([], [])
-
-    def add(self, image: Predicted) -> None:
-        """Write one line; probabilities are not rounded, because that would tie those near 1."""
-        name = shown(image.path)
-        if name in self.done:  # only its panel was missing
-            return
-        values = image.mean if image.spread is None else [*image.mean, *image.spread.round(6)]
-        line = [name, *(repr(float(value)) for value in values), *image.calls]
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(line)
-        self.done.add(name)
-
-
-def _changed(image: str, since: float) -> bool:
-    """Return True if an image's file was changed; one that is gone keeps its prediction."""
-    try:
-        return os.stat(os.fsencode(image)).st_mtime > since
-    except (OSError, ValueError):
-        return False
 
 
 def _json(path: Path) -> object:
@@ -256,24 +113,146 @@ def _json(path: Path) -> object:
         return None
 
 
-@contextlib.contextmanager
-def open_output(
-    options: argparse.Namespace, run: rebuild.Rebuilt[Any], several: bool
-) -> Iterator[Output]:
-    """Open and lock the output folder, before any network is built."""
-    source = {
-        "run": str(run.folder.absolute()),
-        "predictions.npz": safefiles.sha256(run.folder / "predictions.npz"),
-        "tta": options.tta,
-        "mc": options.mc,
-        "operating point": str(options.operating_point),
-    }
-    spread = [f"{name} ±" for name in run.labels] if several else []
-    columns = [*run.labels, *spread, *(f"{name} present" for name in run.labels)]
-    with safefiles.lock(options.out / ".lock") as locked:
-        if not locked:
-            raise RunError(f"Another command is writing to {options.out}: give another --out.")
-        yield Output(options.out, columns, source)
+# predictions.csv has one line per image; predictions.json says which run and flags made it
+
+
+def resume(table: Path, columns: list[str], source: dict[str, Any]) -> set[str]:
+    """Begin or continue predictions.csv; return the images that are done.
+
+    Lines of images that changed since are removed, and a last line that a kill cut short. Raise a
+    RunError if the lines were made by another run or with other flags.
+    """
+    header, lines, written, about = columns, [], 0.0, table.with_suffix(".json")
+    if table.exists():
+        text, written = table.read_bytes().decode("utf-8", "replace"), table.stat().st_mtime
+        whole_lines = io.StringIO(text[: text.rfind("\n") + 1])
+        header, *lines = list(csv.reader(whole_lines)) or [columns]
+    if lines and (header != columns or _json(about) != source):
+        raise RunError(
+            f"{table} holds predictions of another run, or with other flags: give another --out, "
+            "or move that file away."
+        )
+    kept = [line for line in lines if len(line) == len(columns) and not _changed(line[0], written)]
+    safefiles.write(about, json.dumps(source, indent=1))
+    safefiles.write(table, pd.DataFrame(kept, columns=columns).to_csv(index=False))
+    return {line[0] for line in kept}
+
+
+def _changed(image: str, since: float) -> bool:
+    """Return True if an image's file was changed; one that is gone keeps its prediction."""
+    try:
+        return os.stat(os.fsencode(image)).st_mtime > since
+    except (OSError, ValueError):
+        return False
+
+
+def panel_files(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Return the file of each image's panel; equal names from several folders are numbered."""
+    names: dict[str, Path] = {}
+    for path in paths:
+        stem = Path(shown(path)).stem
+        if len(os.fsencode(stem)) > LONGEST_STEM:
+            digest = hashlib.sha256(shown(path).encode()).hexdigest()[:8]
+            stem = f"{stem[: LONGEST_STEM // 4]}-{digest}"
+        candidates = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(1)))
+        names[next(name for name in candidates if name not in names)] = path
+    return {path: folder / f"{name}.png" for name, path in names.items()}
+
+
+# Prediction
+
+
+class Prediction(NamedTuple):
+    """The prediction of one image; arrays have one value per label."""
+
+    path: Path
+    pixels: dict[Path, np.ndarray]  # as each network's run reads the image
+    mean: np.ndarray
+    spread: np.ndarray | None  # None if there is a single member
+    calls: list[str]  # present or absent; empty if the label has no threshold
+
+
+@dataclass
+class Predictor:
+    """A run with its networks, and how they are applied."""
+
+    run: rebuild.Rebuilt[Any]
+    models: dict[Path, Any]
+    passes: rebuild.Passes | None
+    several: bool  # True if an image has several predictions
+    thresholds: np.ndarray  # (labels,) from which a label is present; NaN if unknown
+    note: str
+
+    def __post_init__(self) -> None:
+        self.labels = list(self.run.labels)
+        self.groups = list(rebuild.same_pixels(self.run.networks).values())
+
+    def read(self, path: Path) -> dict[Path, np.ndarray]:
+        """Return an image as each run reads it, by the run's folder; raise BadImage."""
+        if reason := unlike_radiograph(path):
+            raise BadImage(path, reason)
+        pixels: dict[Path, np.ndarray] = {}
+        for alike in self.groups:  # the runs of a group read an image alike
+            image = rebuild.read(alike[0], path)
+            pixels |= {run.folder: image for run in alike}
+        return pixels
+
+    def predict(self, images: Mapping[Path, dict[Path, np.ndarray]]) -> list[Prediction]:
+        """Predict some images from `read`."""
+        if not images:
+            return []
+        folders = [network.folder for network in self.run.networks]
+        by_run = {folder: [pixels[folder] for pixels in images.values()] for folder in folders}
+        found = rebuild.predictions(self.run, self.models, by_run, range(len(images)), self.passes)
+        spreads = uncertainty.spread(found.probabilities) if self.several else [None] * len(images)
+        calls = np.where(found.mean >= self.thresholds, "present", "absent")
+        calls[:, np.isnan(self.thresholds)] = ""
+        return [
+            Prediction(path, pixels, mean, spread, own_calls)
+            for (path, pixels), mean, spread, own_calls in zip(
+                images.items(), found.mean, spreads, calls.tolist(), strict=True
+            )
+        ]
+
+
+def in_words(labels: Sequence[str], image: Prediction) -> str:
+    """Return the three most likely labels of an image as text."""
+    from evaluation.panels import percent
+
+    texts = []
+    for k in np.argsort(-image.mean, kind="stable")[:3]:
+        spread = None if image.spread is None else image.spread[k]
+        texts.append(f"{labels[k]} {percent(image.mean[k], spread)} {image.calls[k]}".strip())
+    return f"{shown(image.path)}: {', '.join(texts)}"
+
+
+def append(table: Path, image: Prediction) -> None:
+    """Write one line; probabilities are not rounded, because that would tie those near 1."""
+    values = image.mean if image.spread is None else [*image.mean, *image.spread.round(6)]
+    line = [shown(image.path), *map(float, values), *image.calls]
+    pd.DataFrame([line]).to_csv(table, mode="a", header=False, index=False)
+
+
+def draw_panel(path: Path, predictor: Predictor, image: Prediction) -> None:
+    """Draw one image's page: picture, most likely labels, heatmaps, label tree."""
+    from evaluation import panels
+
+    run, first = predictor.run, predictor.run.networks[0]
+    likeliest = np.argsort(-image.mean, kind="stable")[:SHOWN]
+    pixels = {folder: [own] for folder, own in image.pixels.items()}
+    zoom = -(-DETAIL // len(image.pixels[first.folder]))
+    panels.prediction(
+        path,
+        rebuild.seen(first, rebuild.read(first, image.path, zoom), zoom)[..., 0],
+        predictor.labels,
+        image.mean,
+        image.spread,
+        shown=likeliest,
+        heat=rebuild.heatmaps(run, predictor.models, pixels, likeliest)[0],
+        parents=label_tree.parents_among(predictor.labels),
+        title=Path(shown(image.path)).name,
+        note=predictor.note,
+    )
 
 
 # The command
@@ -286,91 +265,38 @@ def predict(options: argparse.Namespace) -> int:
     passes = rebuild.passes_of(options.mc, options.tta, GENTLE)
     several = len(load(run.folder / "predictions.npz").probabilities) > 1
     several |= passes is not None and not isinstance(run.row, Combined)
-    drawn = f"{options.mc} dropout passes" if options.mc else ""
-    drawn = f"{options.tta} random views" if options.tta else drawn
-    note = ", ".join(filter(None, [run.name, drawn, "trained on drawn phantoms" * run.phantom]))
-    with open_output(options, run, several) as output:
-        panels = panel_files(paths, options.out) if options.heatmaps else {}
+    spread = [f"{name} ±" for name in run.labels] if several else []
+    columns = ["image", *run.labels, *spread, *(f"{name} present" for name in run.labels)]
+    source = {
+        "run": str(run.folder.absolute()),
+        "predictions.npz": safefiles.sha256(run.folder / "predictions.npz"),
+        "tta": options.tta,
+        "mc": options.mc,
+        "operating point": str(options.operating_point),
+    }
+    table, failures = options.out / "predictions.csv", 0
+    panels = panel_files(paths, options.out) if options.heatmaps else {}
+    with safefiles.lock(options.out / ".lock") as locked:  # before any network is built
+        if not locked:
+            raise RunError(f"Another command is writing to {options.out}: give another --out.")
+        done = resume(table, columns, source)
         due = [
             path
             for path in paths
-            if shown(path) not in output.done or (panels and not panels[path].is_file())
+            if shown(path) not in done or (panels and not panels[path].is_file())
         ]
         if len(due) < len(paths):
             print(f"{len(paths) - len(due):,} of {len(paths):,} images are done already.")
-        failures = predict_due(due, options, run, passes, several, output, panels, note)
-        done = sum(shown(path) in output.done for path in paths)
-        print(f"{done:,} of {len(paths):,} images: {output.path}")
+        if due:
+            chosen = thresholds(options, run)
+            models = rebuild.networks(run)
+            predictor = Predictor(run, models, passes, several, chosen, note_on(run, options))
+            failures = predict_due(due, predictor, table, done, panels)
+    written = sum(shown(path) in done for path in paths)
+    print(f"{written:,} of {len(paths):,} images: {table}")
     if failures:
         print(f"{failures:,} of {len(paths):,} files were left out.", file=sys.stderr)
     return 1 if failures else 0
-
-
-def predict_due(
-    due: Sequence[Path],
-    options: argparse.Namespace,
-    run: rebuild.Rebuilt[Any],
-    passes: rebuild.Passes | None,
-    several: bool,
-    output: Output,
-    panels: Mapping[Path, Path],
-    note: str,
-) -> int:
-    """Predict images batch by batch and write each; return how many files cannot be used."""
-    if not due:
-        return 0
-    from tqdm import tqdm
-
-    from evaluation.panels import DISCLAIMER
-
-    chosen = thresholds(options, run)
-    models, groups = rebuild.networks(run), list(rebuild.same_pixels(run.networks).values())
-    print(f"{note}.\n{DISCLAIMER}", flush=True)
-    size, failures = run.networks[0].row.fit.batch_size, 0
-    with tqdm(total=len(due), unit="image", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(due), size):
-            pixels: dict[Path, dict[Path, np.ndarray]] = {}
-            for path in due[start : start + size]:
-                try:
-                    pixels[path] = read_image(path, groups)
-                except BadImage as error:
-                    failures += 1
-                    bar.write(f"left out: {shown(path)} {error.reason}", file=sys.stderr)
-            for image in predict_batch(run, models, pixels, passes, several, chosen):
-                if len(due) <= FEW:
-                    bar.write(image.line, file=sys.stdout)
-                if panels:
-                    draw_panel(panels[image.path], run, models, image, note)
-                output.add(image)
-            bar.update(min(size, len(due) - start))
-    return failures
-
-
-def predict_batch(
-    run: rebuild.Rebuilt[Any],
-    models: dict[Path, Any],
-    pixels: Mapping[Path, dict[Path, np.ndarray]],
-    passes: rebuild.Passes | None,
-    several: bool,
-    chosen: np.ndarray,
-) -> list[Predicted]:
-    """Predict some images, given as each network's run reads them."""
-    if not pixels:
-        return []
-    folders = [network.folder for network in run.networks]
-    by_run = {folder: [own[folder] for own in pixels.values()] for folder in folders}
-    numbers = [str(number) for number in range(len(pixels))]
-    predicted = rebuild.predictions(run, models, by_run, numbers, passes)
-    spread: Sequence[np.ndarray | None] = [None] * len(pixels)
-    if several:
-        spread = list(uncertainty.spread(predicted.probabilities))
-    labels = [str(name) for name in predicted.labels]
-    return [
-        Predicted(path, own, labels, mean, own_spread, chosen)
-        for (path, own), mean, own_spread in zip(
-            pixels.items(), predicted.mean, spread, strict=True
-        )
-    ]
 
 
 def thresholds(options: argparse.Namespace, run: rebuild.Rebuilt[Any]) -> np.ndarray:
@@ -381,6 +307,53 @@ def thresholds(options: argparse.Namespace, run: rebuild.Rebuilt[Any]) -> np.nda
     if options.tta or options.mc:
         print("The thresholds belong to the run's own predictions, without --tta or --mc.")
     return chosen
+
+
+def note_on(run: rebuild.Rebuilt[Any], options: argparse.Namespace) -> str:
+    """Return the run, the passes and any warning in words."""
+    parts = [run.name]
+    if options.tta:
+        parts.append(f"{options.tta} random views")
+    if options.mc:
+        parts.append(f"{options.mc} dropout passes")
+    if run.phantom:
+        parts.append("trained on drawn phantoms")
+    return ", ".join(parts)
+
+
+def predict_due(
+    due: Sequence[Path],
+    predictor: Predictor,
+    table: Path,
+    done: set[str],
+    panels: Mapping[Path, Path],
+) -> int:
+    """Predict images batch by batch and add them to `done`; return how many cannot be used."""
+    from tqdm import tqdm
+
+    from evaluation.panels import DISCLAIMER
+
+    print(f"{predictor.note}.\n{DISCLAIMER}", flush=True)
+    size, failures = predictor.run.networks[0].row.fit.batch_size, 0
+    with tqdm(total=len(due), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(due), size):
+            images = {}
+            for path in due[start : start + size]:
+                try:
+                    images[path] = predictor.read(path)
+                except BadImage as error:
+                    failures += 1
+                    bar.write(f"left out: {shown(path)} {error.reason}", file=sys.stderr)
+            for image in predictor.predict(images):
+                if len(due) <= FEW:
+                    bar.write(in_words(predictor.labels, image), file=sys.stdout)
+                if panels:
+                    draw_panel(panels[image.path], predictor, image)
+                if shown(image.path) not in done:  # else only its panel was missing
+                    append(table, image)
+                    done.add(shown(image.path))
+            bar.update(min(size, len(due) - start))
+    return failures
 
 
 def main(given: list[str] | None = None) -> int:
