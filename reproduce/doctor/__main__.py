@@ -82,17 +82,12 @@ def training_speed(facts: dict[str, Any], load: float) -> Finding:
 
 def show(finding: Finding) -> None:
     """Print one finding, its text aligned."""
-    indent = f"{finding.state:<8} {finding.topic:<11} "
+    heading = f"{finding.state:<8} {finding.topic:<11} "
+    width = WIDTH - len(heading)
+    lines: list[str] = []
     for line in finding.text.split("\n"):
-        filled = textwrap.fill(
-            line,
-            WIDTH,
-            initial_indent=indent,
-            subsequent_indent=" " * len(indent),
-            break_on_hyphens=False,
-        )
-        print(filled or indent, flush=True)
-        indent = " " * len(indent)
+        lines += textwrap.wrap(line, width, break_on_hyphens=False) or [""]
+    print(heading + f"\n{' ' * len(heading)}".join(lines), flush=True)
 
 
 def sum_up(findings: list[Finding]) -> int:

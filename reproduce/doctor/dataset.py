@@ -1,6 +1,5 @@
 """Check a dataset's folder: its layout, images, patients, labels, and a sample of its pixels."""
 
-import functools
 import os
 import time
 from collections.abc import Iterator
@@ -95,7 +94,7 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     released = pd.Series(released_shares(dataset), dtype=float).reindex(names)
     here = (frame[names] == 1).sum() / len(frame)
     ratio = np.exp(np.abs(np.log(here.clip(1e-9) / released)))
-    far = names_where((ratio > FAR) & (released * len(frame) > RARE))
+    far = list(released.index[(ratio > FAR) & (released * len(frame) > RARE)])
     text = "here (released): " + ", ".join(
         f"{name} {here[name]:.1%}"
         + ("" if np.isnan(released[name]) else f" ({released[name]:.1%})")
@@ -107,7 +106,7 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
     else:
         yield ok("prevalence", text)
     test = frame[frame["split"] == "test"]
-    empty = names_where(~(test[names] == 1).any())
+    empty = [name for name in names if not (test[name] == 1).any()]
     if len(test) and empty:
         yield warning(
             "test set",
@@ -116,39 +115,35 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
         )
 
 
-def names_where(condition: pd.Series) -> list[str]:
-    """Return the labels for which a condition holds."""
-    return list(condition.index[condition])
-
-
 def decoding(folder: Path, frame: pd.DataFrame, size: int) -> Finding:
     """Decode a sample of the images as the cache will decode all of them."""
     paths = frame["image_path"].sample(min(SAMPLE, len(frame)), random_state=0).sort_values()
+
+    def fault(path: str) -> str:
+        """Return why an image cannot be used; empty if it can."""
+        try:
+            images.read_gray(folder / path, size)
+        except BadImage as error:
+            return f"{path} {error.reason}"
+        return ""
+
     began = time.perf_counter()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        faults = list(filter(None, pool.map(functools.partial(fault, folder, size), paths)))
+        faults = list(filter(None, pool.map(fault, paths)))
     rate = len(paths) / (time.perf_counter() - began)
     if not faults:
         whole = duration(len(frame) / rate)
         text = f"{len(paths)} sampled images are intact; {rate:.0f} per second, {whole} for all"
         return ok("decoding", text)
-    more = len(faults) - DAMAGED_SHOWN
-    shown = "; ".join(faults[:DAMAGED_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    shown = faults[:DAMAGED_SHOWN]
+    if len(faults) > DAMAGED_SHOWN:
+        shown.append(f"and {len(faults) - DAMAGED_SHOWN} more")
     return problem(
         "decoding",
-        f"{len(faults)} of {len(paths)} cannot be used: {shown}",
+        f"{len(faults)} of {len(paths)} cannot be used: {'; '.join(shown)}",
         "Get these images again, or train with --skip-corrupt; this was a sample, so others may "
         "be damaged too.",
     )
-
-
-def fault(folder: Path, size: int, path: str) -> str:
-    """Return why an image cannot be used; empty if it can."""
-    try:
-        images.read_gray(Path(folder) / path, size)
-    except BadImage as error:
-        return f"{path} {error.reason}"
-    return ""
 
 
 def duration(seconds: float) -> str:

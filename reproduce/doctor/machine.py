@@ -3,6 +3,7 @@
 Only the standard library is used, because the packages themselves may be missing.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -80,11 +81,9 @@ def packages(requirements: str, installed: Callable[[str], str] = version) -> Fi
 
 def _installed(name: str, installed: Callable[[str], str]) -> tuple[str, str]:
     """Return the name and version under which a package is installed; version "" if it is not."""
-    for known_as in filter(None, (name, OTHER_NAMES.get(name))):
-        try:
+    for known_as in (name, OTHER_NAMES.get(name, name)):
+        with contextlib.suppress(PackageNotFoundError):
             return known_as, installed(known_as)
-        except PackageNotFoundError:
-            continue
     return name, ""
 
 
@@ -206,7 +205,7 @@ def disk_space(
     taken: dict[int, float] = {}
     for topic, (folder, needed) in folders.items():
         parents = (folder.absolute(), *folder.absolute().parents)
-        existing = next(parent for parent in parents if _exists(parent))
+        existing = next(filter(os.path.exists, parents))  # also False for an impossible name
         other = f"give another --{topic}-dir."
         try:
             with tempfile.TemporaryFile(dir=existing):
@@ -224,13 +223,6 @@ def disk_space(
             yield ok(topic, text)
         else:
             yield Finding(short, topic, text, f"Make room, or {other}")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no folder can have
-        return False
 
 
 def size(count: float) -> str:

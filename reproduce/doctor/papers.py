@@ -37,12 +37,12 @@ class Need(NamedTuple):
 def needs(frame: pd.DataFrame | None = None) -> list[Need]:
     """Return the needs of every paper, or of those that train on the dataset of a frame."""
     only = frame.attrs["dataset"] if frame is not None else None
-    every = []
-    for paper in published.papers():
-        dataset = published.load(paper)["dataset"].iloc[0].lower().replace("-", "")
-        if only in (None, dataset) and importlib.util.find_spec(f"reproduce.{paper}"):
-            every.append(need_of(paper, dataset, frame))
-    return every
+    datasets = {paper: published.dataset(paper) for paper in published.papers()}
+    return [
+        need_of(paper, dataset, frame)
+        for paper, dataset in datasets.items()
+        if only in (None, dataset) and importlib.util.find_spec(f"reproduce.{paper}")
+    ]
 
 
 def need_of(paper: str, dataset: str, frame: pd.DataFrame | None = None) -> Need:
@@ -100,7 +100,13 @@ def starting_weights(
     paper: str, wanted: Mapping[str, str], size_of: Callable[[str], int] = server_size
 ) -> Finding:
     """Say which weights files a paper's networks start from, and where each file is."""
-    here, online, missing, steps = [], [], [], []
+    names: dict[str, list[str]] = {
+        "on this machine": [],
+        "will be downloaded": [],
+        "out of reach": [],
+    }
+    here, online, missing = names.values()
+    steps = []
     for name, value in wanted.items():
         try:
             path = weights.find_weights(name, value)
@@ -119,15 +125,7 @@ def starting_weights(
         else:
             missing.append(name)
             steps.append(f"download {download.url} to {weights.folder() / download.file}")
-    parts = [
-        f"{', '.join(names)} {where}"
-        for names, where in (
-            (here, "on this machine"),
-            (online, "will be downloaded"),
-            (missing, "out of reach"),
-        )
-        if names
-    ]
+    parts = [f"{', '.join(found)} {where}" for where, found in names.items() if found]
     text = f"{paper}: {'; '.join(parts) or 'none needed, its networks start from scratch'}"
     if not missing:
         return ok("weights", text)
