@@ -28,9 +28,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/index.html")
     options = parser.parse_args(arguments)
-    for name, value in vars(options).items():
-        if value == []:  # Python 3.11 parses --results-dir=-- as an empty list
-            parser.error(f"--{name.replace('_', '-')} needs a value")
     started = time.perf_counter()
     results = options.results_dir.expanduser().absolute()
     out = (options.out or results / "index.html").expanduser().absolute()

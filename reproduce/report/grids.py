@@ -5,7 +5,7 @@ from collections import Counter
 
 import pandas as pd
 
-from evaluation import tables
+from evaluation import published, tables
 from evaluation.published import verdict_kind
 
 # verdict -> symbol and words; symbols differ in shape, for readers who do not see colours
@@ -101,7 +101,7 @@ def grid(
     fullest_row = cells["row"].value_counts(sort=False).idxmax()  # has the columns in their order
     fullest = cells.loc[cells["row"] == fullest_row, "heading"]
     columns = list(dict.fromkeys([*fullest, *cells["heading"]]))
-    decimals = cells["printed"].fillna("").map(_decimals).max() or tables.DECIMALS
+    decimals = cells["printed"].fillna("").map(published.decimals).max() or tables.DECIMALS
     # bars compare methods on one label or group; those of a single method compare its labels
     scaled_by = "heading" if len(rows) > 1 else "metric"
     scales = {name: _scale(group) for name, group in cells.groupby(scaled_by)}
@@ -137,10 +137,6 @@ def _row_verdicts(cells: pd.DataFrame) -> dict[str, str]:
     return row_verdicts
 
 
-def _decimals(printed: str) -> int:
-    return len(printed.partition(".")[2])
-
-
 def _scale(cells: pd.DataFrame) -> tuple[float, float]:
     """Return the ends of the scale on which the bars of these cells are drawn."""
     ran = cells[~cells["verdict"].map(verdict_kind).isin(WITHOUT_NUMBER)]
@@ -153,12 +149,12 @@ def _cell(cell: dict, decimals: int, scale: tuple[float, float], links: dict) ->
     verdict = verdict_kind(cell["verdict"])
     printed = cell["printed"] if isinstance(cell["printed"], str) else ""
     if printed:
-        decimals = _decimals(printed)
+        decimals = published.decimals(printed)
     low, high, ours, difference = cell["low"], cell["high"], cell["ours"], cell["difference"]
     shown = {
         "verdict": verdict,
         "full": cell["verdict"],
-        "printed": printed.replace("0.", ".", 1) if printed.startswith("0.") else printed,
+        "printed": tables.without_leading_zero(printed),
         "data": [printed, *(_exact(value) for value in (ours, low, high))],
         "ours": "" if verdict in WITHOUT_NUMBER else tables.number(ours, decimals),
         "interval": "",

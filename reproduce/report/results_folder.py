@@ -17,24 +17,19 @@ import numpy as np
 import pandas as pd
 
 import safefiles
+from data.datasets import DATASETS
 from evaluation import published
+from evaluation.claims import CLAIM_COLUMNS
 from reproduce import RunError
 from reproduce.engine import runs
 from reproduce.report import grids
 
-DATASETS = {"plco": "PLCO", "chexpert": "CheXpert", "chestxray14": "ChestX-ray14"}
 RELEASED = "released"  # the folder in which rescore scores predictions that the authors released
 PHANTOMS = "-phantoms"  # ends the name of a folder of synthetic radiographs
 NUMBERS = ("published", "ours", "low", "high", "difference", "value", "positives", "images")
-TABLE_COLUMNS = (
-    *("table", "row", "column", "metric", "printed"),
-    *("published", "ours", "low", "high", "verdict"),
-)
-VALUE_COLUMNS = ("row", "group", "metric", "value", "low", "high")
-CLAIM_COLUMNS = (
-    *("claim", "table", "left_row", "relation", "right_row", "column"),
-    *("metric", "amount", "scope", "published", "ours"),
-)
+TABLE = ["table", *published.CELL, "printed", "published", "ours", "low", "high", "verdict"]
+VALUES = ["row", "group", "metric", "value", "low", "high"]
+CLAIMS = [*CLAIM_COLUMNS[1:-2], "published", "ours"]  # earlier versions had no quote and no line
 
 
 @dataclass
@@ -94,14 +89,13 @@ class ResultSet:
     @property
     def dataset(self) -> str:
         name = self.name.removesuffix(PHANTOMS)
-        return DATASETS.get(name, name)
+        return DATASETS[name].title if name in DATASETS else name
 
     @property
     def title(self) -> str:
-        if self.name == RELEASED and self.paper in ("evidence", "leaderboard"):
-            return "Predictions released by others"
         if self.name == RELEASED:
-            return "Predictions released by the authors"
+            of_papers = self.paper not in ("evidence", "leaderboard")
+            return f"Predictions released by {'the authors' if of_papers else 'others'}"
         return f"{self.dataset} phantoms" if self.phantom else self.dataset
 
     @property
@@ -166,16 +160,16 @@ def _add_table(result: ResultSet, path: Path) -> None:
     """Read a CSV into the part of the result set that its name says."""
     frame, stem = read_csv(path), path.stem
     if stem == "table" and "group" not in frame:  # with groups, it is the values that rescore wrote
-        require_columns(frame, TABLE_COLUMNS)
+        require_columns(frame, TABLE)
         for verdict in frame["verdict"]:
             if published.verdict_kind(verdict) not in grids.VERDICTS:
                 raise ValueError(f"{verdict!r} in column verdict is not a verdict")
         result.table = with_numbers(frame)
     elif stem == "values":
-        require_columns(frame, VALUE_COLUMNS)
+        require_columns(frame, VALUES)
         result.values = with_numbers(frame)
     elif stem.partition("-")[0] == "claims":
-        require_columns(frame, CLAIM_COLUMNS)
+        require_columns(frame, CLAIMS)
         result.claims.append((stem, frame))
     else:
         result.others.append((stem, frame))
@@ -226,7 +220,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header, dtype=str)
 
 
-def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+def require_columns(frame: pd.DataFrame, columns: list[str]) -> None:
     """Raise ValueError if a column is missing."""
     if missing := [name for name in columns if name not in frame]:
         raise ValueError(f"it has no column {', '.join(missing)}")
@@ -275,7 +269,7 @@ def _add_history(run: RunFolder) -> None:
     """Count a run's epochs and add up its hours from history.csv."""
     try:
         history = read_csv(run.folder / "history.csv")
-        require_columns(history, ("seconds",))
+        require_columns(history, ["seconds"])
         seconds = pd.to_numeric(history["seconds"])
     except (OSError, ValueError) as error:
         run.problems.append(f"{run.path}/history.csv cannot be read ({reason_of(error)}).")
