@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.datasets import DATASETS
 from reproduce import ROOT, Parser
 from reproduce.doctor import machine, speed
 from reproduce.doctor.machine import OK, PROBLEM, WARNING, Finding, ok, problem
@@ -133,7 +134,7 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data-dir", type=Path, metavar="DIR", help="the dataset as released")
-    add("--dataset", choices=("chestxray14", "chexpert", "plco"))
+    add("--dataset", choices=[*DATASETS])
     add("--cache-dir", type=Path, default=ROOT / ".cache", metavar="DIR")
     add("--results-dir", type=Path, default=ROOT / "results", metavar="DIR")
     add("--seconds", type=_seconds, default=10, metavar="N", help="of measured training; 0: none")
