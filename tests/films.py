@@ -15,3 +15,8 @@ def make_images(root: Path, count: int, side: int = 96) -> list[str]:
     for k, name in enumerate(names):
         (root / name).write_bytes(files[k % 7])
     return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of each file in a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

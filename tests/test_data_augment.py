@@ -1,7 +1,5 @@
 """Augmentation: agreement with tensorflow-addons, exact draws, and independence of the batch."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -69,14 +67,6 @@ def test_the_centre_stays_and_areas_scale(flip, degrees, scale, shear):
     centre = np.array([111.5, 111.5])
     assert np.allclose(matrix[:, :2] @ centre + matrix[:, 2], centre)
     assert np.linalg.det(matrix[:, :2]) == pytest.approx((1 - 2 * flip) / scale**2)
-
-
-def test_a_shear_of_5_in_224_moves_no_pixel_more_than_5():
-    matrix = affine(224, shear=5 / 224)
-    rows = np.arange(224)
-    moved = matrix[0, 1] * rows + matrix[0, 2]  # of column 0
-    assert np.ptp(moved) <= 5
-    assert np.ptp(moved) > 4.9
 
 
 def test_draws_depend_on_each_of_seed_epoch_and_index_alone():
@@ -169,11 +159,12 @@ def test_crops_and_affine_maps_share_mirror_and_position(numbered):
     assert np.array_equal(apply(numbered, 16, plain), apply(numbered, 16, barely))
 
 
-def test_draws_do_not_depend_on_the_batch(numbered):
-    draw = Augment(random_crop=True, flip=True, degrees=7)
+@pytest.mark.parametrize("degrees", [0, 7])
+def test_draws_do_not_depend_on_the_batch(numbered, degrees):
+    draw = Augment(random_crop=True, flip=True, degrees=degrees)
     whole = apply(numbered, 16, draw, seed=3, epoch=2)
-    some = np.array([5, 299, 17])
-    assert np.array_equal(apply(numbered[some], 16, draw, 3, 2, some), whole[some])
+    for some in (np.array([5, 299, 17]), np.array([7])):
+        assert np.array_equal(apply(numbered[some], 16, draw, 3, 2, some), whole[some])
     assert not np.array_equal(apply(numbered, 16, draw, 3, 1), whole)
 
 
@@ -182,11 +173,6 @@ def test_read_only_and_float_images_work():
     image.flags.writeable = False
     assert np.array_equal(apply(image, 8, AS_STORED)[..., 0], image)
     assert apply(image, 8, Augment(flip=True, degrees=3)).dtype == np.float32
-
-
-def test_single_images_can_be_augmented_without_tensorflow():
-    code = "import sys, data.augment, data.template_crop; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_brightness_and_contrast_by_hand():
@@ -224,12 +210,6 @@ def test_brightness_and_contrast_are_drawn_last_and_fill_their_ranges():
     assert (spread.min(), spread.max()) == (45, 55)
 
 
-def test_additional_draws_leave_earlier_ones_unchanged():
-    assert np.array_equal(
-        uniforms(7, 2, np.arange(50), 11)[:, :9], uniforms(7, 2, np.arange(50), 9)
-    )
-
-
 def test_the_draws_never_change_between_versions():
     expected = [
         [0.1102408451, 0.8980514384, 0.4337364730],
@@ -243,11 +223,3 @@ def test_the_hash_is_splitmix64():
     state = np.uint64(1234567) + np.arange(1, 4, dtype=np.uint64) * augment._STEP
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert augment._mixed(state).tolist() == expected
-
-
-def test_one_image_alone_is_drawn_as_among_others(numbered):
-    for drawn in (Augment(random_crop=True, flip=True), Augment(degrees=7, flip=True)):
-        alone = apply(numbered[:1], 16, drawn, 3, 1, np.array([7]))
-        both = apply(numbered[:2], 16, drawn, 3, 1, np.array([7, 8]))
-        assert alone.shape == (1, 16, 16, 1)
-        np.testing.assert_array_equal(alone, both[:1])

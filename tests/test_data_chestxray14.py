@@ -105,13 +105,7 @@ def test_upper_case_names_and_linked_folders_are_found(folder, tmp_path_factory)
     ("name", "text"),
     [
         ("Data_Entry_2017.csv", csv_of(ROWS)),
-        ("Data_Entry_2017.csv", csv_of(ROWS, end="\r\n")),
         ("Data_Entry_2017.csv", "\ufeff" + csv_of(ROWS)),
-        ("Data_Entry_2017.csv", csv_of(ROWS, HEADER.replace("Labels", "Labels ") + " ,")),
-        ("Data_Entry_2017.csv", csv_of(ROWS).replace("\n", ",\n")),  # a comma ends every line
-        # a comma ends every line but the header
-        ("Data_Entry_2017.csv", csv_of(ROWS, end=",\n").replace(HEADER + ",", HEADER)),
-        ("Data_Entry_2017.csv.gz", csv_of(ROWS)),
         ("Data_Entry_2017_v2020.csv.gz", csv_of(ROWS)),
     ],
 )
@@ -208,13 +202,7 @@ def test_a_wrong_label_file_is_refused_even_with_allow_missing(folder, change, m
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("test_list.txt", b"", "test_list.txt is empty"),
         ("test_list.txt", b"00000002_000.png\n00000003_000.png", "in both lists of"),
-        (
-            "test_list.txt",
-            b"00000002_000.png\n\n00000002_000.png",
-            "00000002_000.png in line 1 and again in line 3",
-        ),
         (
             "test_list.txt",
             b"00000002_000.png\n00000009_000.png",
@@ -240,16 +228,13 @@ def test_half_a_gzip_is_named(folder):
 
 
 def test_a_wrong_folder_shows_expected_and_present_files(folder):
-    with pytest.raises(DataError) as error:
-        chestxray14.read(folder / "images")
-    lines = str(error.value).splitlines()
-    assert "does not look like ChestX-ray14: it has no Data_Entry_2017" in lines[0]
-    assert f"Did you mean {folder}?" in lines[0]
-    assert lines[1].split() == ["expected", "found"]
-    assert lines[2].endswith(" 00000001_000.png")
-    assert lines[3].split() == ["train_val_list.txt", "00000001_001.png"]
-    with pytest.raises(DataError, match=f"Did you mean {folder}?"):
-        chestxray14.read(folder.parent)
+    message = f"not look like ChestX-ray14: it has no Data_Entry_2017.*Did you mean {folder}?"
+    for wrong in (folder / "images", folder.parent):
+        with pytest.raises(DataError, match=message) as error:
+            chestxray14.read(wrong)
+        assert "train_val_list.txt" in str(error.value)
+    with pytest.raises(DataError, match="There is no folder"):
+        chestxray14.read(folder / "nowhere")
 
 
 def test_a_long_listing_is_cut(tmp_path):
@@ -258,27 +243,6 @@ def test_a_long_listing_is_cut(tmp_path):
     (tmp_path / "archive.zip").touch()
     with pytest.raises(DataError, match=r"Extract archive.zip first.(.|\n)*… and 96 more$"):
         chestxray14.read(tmp_path)
-
-
-def test_a_path_must_be_a_folder(tmp_path):
-    with pytest.raises(DataError, match="There is no folder"):
-        chestxray14.read(tmp_path / "nowhere")
-    (tmp_path / "nih.zip").touch()
-    with pytest.raises(DataError, match="is a file: extract it"):
-        chestxray14.read(tmp_path / "nih.zip")
-
-
-def test_phantoms_are_recognised(folder):
-    (folder / "phantom.json").write_text("{}")
-    assert chestxray14.read(folder).attrs["phantom"]
-
-
-def test_the_real_small_images_read(shared_data):
-    frame = chestxray14.read(shared_data / "chestxray14-64px")
-    assert frame["split"].value_counts().to_dict() == {"train_val": 526, "test": 170}
-    assert frame["image_path"].is_unique
-    assert all((shared_data / "chestxray14-64px" / path).is_file() for path in frame["image_path"])
-    assert not frame.attrs["complete"]
 
 
 @pytest.fixture
@@ -342,7 +306,3 @@ def test_a_patient_in_both_sets_is_refused(folder):
     )
     with pytest.raises(DataError, match=r"more than one split .1.: 1;"):
         chestxray14.read(folder, allow_missing=True)
-
-
-def test_a_whole_release_has_112_120_images():
-    assert sum(chestxray14.COMPLETE.values()) == 112_120

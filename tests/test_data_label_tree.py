@@ -146,11 +146,6 @@ def test_closing_by_hand():
     np.testing.assert_array_equal(result, np.asarray(closed, np.float32))
 
 
-def test_closing_follows_every_parent_of_a_dag():
-    closed = label_tree.close([[0, 0, 0, 1, 0]], DAG)
-    np.testing.assert_array_equal(closed, [[1, 1, 1, 1, 0]])
-
-
 def test_violations_by_hand():
     targets = [[0, 0, 1], [NAN, NAN, 1], [1, 0, 1], [0, NAN, 1], [1, 1, 0], [0.4, 1, 0]]
     bad = [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
@@ -283,11 +278,6 @@ def test_a_label_is_learnt_where_its_parent_is_positive():
     expected = [[1, 1, 0, 0, 1], [1, 0, 1, NAN, 0], [0, NAN, NAN, NAN, 1], [NAN, NAN, NAN, 0.7, 0]]
     learnt = label_tree.conditional(LEARNT_TARGETS, LEARNT_PARENTS)
     np.testing.assert_array_equal(learnt, np.float32(expected))
-
-
-def test_child_labels_are_learnt_only_where_all_parents_are_positive():
-    learnt = label_tree.conditional(LEARNT_TARGETS, LEARNT_PARENTS, own=False)  # A, B are parents
-    np.testing.assert_array_equal(learnt, [[NAN, NAN, 0, 0, 1], *np.full((3, 5), NAN)])
 
 
 def test_parents_are_counted_by_being_a_parent_of_any_label():

@@ -384,12 +384,6 @@ def test_a_damaged_record_of_the_settings_is_refused(tmp_path, content):
         drawing.write("plco", tmp_path / "p", 20, 32, seed=1, progress=False)
 
 
-def test_the_command_line_imports_no_tensorflow():
-    code = "import sys, data.phantom; print([m for m in ('tensorflow', 'matplotlib') if m in sys.modules])"  # noqa: E501
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
-
-
 def test_contact_sheet(tmp_path):
     sheet(tmp_path / "sheet.png", seed=0)
     picture = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_UNCHANGED)

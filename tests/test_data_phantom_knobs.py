@@ -158,16 +158,6 @@ def test_the_command_draws_with_knobs(tmp_path):
     assert frame[["Mass", "Nodule"]].to_numpy().any()
 
 
-def test_existing_phantoms_are_not_drawn_again(tmp_path, monkeypatch, capsys):
-    words = ["chestxray14", "--out", str(tmp_path / "p"), "--images", "20", "--size", "32"]
-    assert main(words) == 0
-    monkeypatch.setattr(drawing, "draw", None)
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert "already holds these 20 phantoms" in shown
-    assert shown.count(f"Give this folder to the reader: {tmp_path / 'p'}\n") == 2
-
-
 def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
     def stopped(*_, **__):
         raise KeyboardInterrupt

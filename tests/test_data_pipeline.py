@@ -143,16 +143,6 @@ sys.exit(3)  # with tf.data's threads at work, which would wait for the interpre
     assert np.array_equal(there, np.concatenate([images for images, _ in here]))
 
 
-def test_a_resumed_epoch_equals_that_of_an_uninterrupted_run(cache, rows, targets):
-    whole = [
-        collected(train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW))
-        for epoch in range(4)
-    ]
-    for epoch in (2, 3):  # a fresh process would start here
-        resumed = collected(train_batches(cache, rows, targets, 16, 0, epoch, augment=DRAW))
-        assert same(resumed, whole[epoch])
-
-
 def test_the_remainder_is_dropped_in_training_on_request_only(cache, rows, targets):
     dropped = collected(train_batches(cache, rows, targets, 40, 0, 0))
     kept = collected(train_batches(cache, rows, targets, 40, 0, 0, drop_remainder=False))
@@ -232,21 +222,6 @@ def test_impossible_requests_are_refused_in_one_sentence(cache, rows, targets):
         train_batches(cache, rows, targets[1:], 8, 0, 0)
 
 
-def test_a_model_can_be_fitted_from_it(cache, rows, targets):
-    import keras
-
-    model = keras.Sequential(
-        [keras.Input((20, 20, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
-    )
-    model.compile("adam", "mse", jit_compile=False)
-    data = train_batches(cache, rows, np.nan_to_num(targets), 16, 0, 0, augment=DRAW, crop=20)
-    assert np.isfinite(model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]).all()
-    assert model.predict(ordered_batches(cache, rows, None, 16, crop=20), verbose=0).shape == (
-        90,
-        2,
-    )
-
-
 def test_an_epoch_is_freed_when_it_is_over(cache, rows, targets):
     watched = []
     for epoch in range(3):
@@ -277,16 +252,6 @@ def test_an_iterator_outlives_the_name_of_its_dataset(cache, rows, targets):
     derived = iter(train_batches(cache, rows, targets, 9, 0, 0).map(lambda x, y: x).prefetch(1))
     gc.collect()
     assert len(list(derived)) == 10
-
-
-def test_real_radiographs_make_batches(shared_data, tmp_path):
-    root = shared_data / "chestxray14-64px" / "images"
-    names = sorted(path.name for path in root.glob("*.png"))[:100]
-    real = Cache(prepare(root, names, tmp_path, 64, progress=False))
-    indices, targets = real.indices(names), np.zeros((100, 14))
-    batches = collected(train_batches(real, indices, targets, 32, 0, 0, augment=DRAW, crop=56))
-    assert [images.shape for images, _ in batches] == [(32, 56, 56, 1)] * 3
-    assert all(30 < images.mean() < 200 for images, _ in batches)
 
 
 def test_a_single_pass_is_the_first_draw(cache, rows):

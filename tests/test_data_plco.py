@@ -110,15 +110,6 @@ def test_an_image_that_lies_twice_is_refused(folder):
     assert len(plco.read(folder)) == 5
 
 
-def test_missing_images_are_an_error_until_allowed(folder):
-    (folder / "val" / "AD04_v2.tiff").unlink()
-    with pytest.raises(DataError, match=r"1 of 5 images are missing .*AD04_v2\."):
-        plco.read(folder)
-    frame = plco.read(folder, allow_missing=True)
-    assert len(frame) == 4
-    assert frame.attrs["missing"] == ["AD04_v2"]
-
-
 @pytest.mark.parametrize(
     ("split", "change", "message"),
     [
@@ -129,7 +120,6 @@ def test_missing_images_are_an_error_until_allowed(folder):
             lambda t: t.assign(plco_id="A-000001-2"),
             "in more than one split .1.: A-000001-2",
         ),
-        ("test", lambda t: t.assign(COPD=-1), "other than 0, 1 in column COPD: -1"),
         ("test", lambda t: t.assign(COPD=np.nan), "other than 0, 1 in column COPD: nan"),
         ("test", lambda t: t.drop(columns="COPD preserve bool"), "no column COPD preserve bool"),
     ],
@@ -173,14 +163,3 @@ def test_the_real_validation_list_reads(shared_data, tmp_path):
     assert set(np.unique(kept)) == {0, 1}
     # only labels that say something are deleted: a normal image keeps them all
     assert kept[(validation["Abnormal"] == 0).to_numpy()].all()
-
-
-def test_a_link_to_nothing_is_a_missing_image(folder):
-    image = folder / "val" / "AD04_v2.tiff"
-    image.unlink()
-    image.symlink_to("nowhere.tiff")
-    with pytest.raises(DataError, match=r"1 of 5 images are missing .*AD04_v2"):
-        plco.read(folder)
-    image.unlink()
-    image.symlink_to(folder / "train" / "AD01_v2.png")
-    assert plco.read(folder)["image_path"].tolist()[3] == "val/AD04_v2.tiff"

@@ -1,7 +1,6 @@
 """Preparing the image cache: contents, resuming, concurrency, and inputs that are refused."""
 
 import functools
-import json
 import os
 import re
 import resource
@@ -15,13 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
-import safefiles
 from data import DataError, template_crop
 from data import prepare as module
 from data.cache import Cache
 from data.images import read_gray, unlike_radiograph
 from data.prepare import prepare
-from tests.films import make_images
+from tests.films import contents, make_images
 
 REPOSITORY = Path(__file__).parent.parent
 # Prepare argv[1] into argv[2] at 64 px, 8 images per shard; print a line before the work starts.
@@ -47,10 +45,6 @@ def command(root, out):
     return [sys.executable, "-c", SCRIPT, str(root), str(out)]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 @pytest.fixture
 def films(tmp_path):
     return tmp_path / "films", make_images(tmp_path / "films", 21)
@@ -70,14 +64,6 @@ def test_the_cache_equals_read_gray(films, tmp_path):
     assert np.array_equal(
         np.load(folder / Path(next(folder.glob("00002*.npy"))).name), expected[16:]
     )
-
-
-def test_the_index_records_size_and_time_of_every_source(films, tmp_path):
-    root, names = films
-    folder = prepare(root, names, tmp_path / "cache", 64, progress=False)
-    index = json.loads((folder / "index.json").read_text())
-    status = (root / names[4]).stat()
-    assert index["sources"][4] == [status.st_size, status.st_mtime_ns]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -259,13 +245,6 @@ def test_opencv_keeps_its_number_of_threads(films, tmp_path):
     assert cv2.getNumThreads() == threads
 
 
-def test_read_ahead_accepts_any_rows(films, tmp_path):
-    root, names = films
-    cache = Cache(prepared(root, names, tmp_path / "cache"))
-    for rows in ([], [20], [0, 1, 2, 3], [7, 8], list(range(21)), [20, 0, 5]):
-        cache.will_need(np.array(rows, np.int64))
-
-
 def test_real_radiographs(shared_data, tmp_path):
     root = shared_data / "chestxray14-64px" / "images"
     names = sorted(path.name for path in root.glob("*.png"))
@@ -341,15 +320,6 @@ def test_missing_empty_and_double_lists_are_refused(films, tmp_path):
     with pytest.raises(DataError, match="no images to prepare"):
         prepare(root, [], tmp_path / "cache", 64, progress=False)
     assert not (tmp_path / "cache").exists()
-
-
-def test_an_unwritable_path_is_one_sentence(films, tmp_path):
-    root, names = films
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(
-        safefiles.UserError, match=r"cannot be written .Not a directory.: .* choose another folder"
-    ):
-        prepare(root, names, tmp_path / "file" / "cache", 64, progress=False)
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_any_work(films, tmp_path, monkeypatch):

@@ -49,40 +49,14 @@ def test_planted_shifts_are_recovered_within_2_px(template):
     assert np.mean(np.array(errors) <= 2) >= 0.95
 
 
-def test_aligned_lungs_look_more_alike_than_centre_crops(template):
-    images = [film(number) for number in range(2000, 2020)]
-    aligned = [template_crop.crop(image, template) for image in images]
-    start = ROOM // 2
-    centred = [image[start : start + TO, start : start + TO] for image in images]
-
-    def likeness(windows) -> float:
-        return float(
-            np.mean([np.corrcoef(window.ravel(), template.ravel())[0, 1] for window in windows])
-        )
-
-    assert likeness(aligned) > likeness(centred) + 0.01
-
-
-def test_the_similarity_is_opencvs(template):
-    images = [
-        film(7),
-        film(8)[::-1].copy(),
-        np.random.default_rng(0).integers(0, 256, (FROM, FROM), np.uint8),
-    ]
-    for image in images:
-        ours = template_crop.similarity(image, template)
-        theirs = cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED)
-        assert ours.shape == theirs.shape == (ROOM + 1, ROOM + 1)
-        assert np.abs(ours - theirs).max() < 1e-4
-        assert np.argmax(ours) == np.argmax(theirs)
-
-
 @pytest.mark.parametrize(("size", "crop"), [(64, 56), (65, 31), (20, 20)])
 def test_any_sizes_match_opencv(size, crop):
     rng = np.random.default_rng(size)
     image, template = (rng.integers(0, 256, (n, n), np.uint8) for n in (size, crop))
+    ours = template_crop.similarity(image, template)
     theirs = cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED)
-    assert np.abs(template_crop.similarity(image, template) - theirs).max() < 1e-4
+    assert ours.shape == theirs.shape == (size - crop + 1, size - crop + 1)
+    assert np.abs(ours - theirs).max() < 1e-4
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (32, 32), (5, 30)])

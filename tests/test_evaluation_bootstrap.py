@@ -100,17 +100,6 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
-def test_ignoring_patients_gives_too_narrow_an_interval():
-    generator = np.random.default_rng(0)
-    targets = (generator.random((60, 1)) < 0.5).astype(float)
-    scores = generator.normal(targets, 1)
-    patients = np.arange(60)
-    repeated = [np.repeat(array, 5, axis=0) for array in (targets, scores, patients)]
-    narrow = bootstrap.interval(bootstrap.scores(*repeated[:2], None, 500).auc)
-    wide = bootstrap.interval(bootstrap.scores(*repeated, 500).auc)
-    assert wide[1] - wide[0] > 1.8 * (narrow[1] - narrow[0])  # about sqrt 5
-
-
 def test_resamples_with_one_class_are_dropped_and_counted():
     targets, probabilities, patients = random_case(rare=True)
     table = bootstrap.table(targets, probabilities, NAMES, patients, resamples=300)
@@ -159,11 +148,6 @@ def test_patients_that_cannot_be_resampled(patients, message):
     targets, probabilities, _ = random_case()
     with pytest.raises(EvaluationError, match=message):
         bootstrap.scores(targets, probabilities, patients)
-
-
-def test_no_images_is_an_error():
-    with pytest.raises(EvaluationError, match="at least two, but there is 0"):
-        bootstrap.scores(np.zeros((0, 2)), np.zeros((0, 2)))
 
 
 def test_groups_and_labels_must_fit():

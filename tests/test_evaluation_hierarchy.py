@@ -23,12 +23,6 @@ def test_path_product_keeps_the_member_axis_and_float64_where_float32_underflows
     np.testing.assert_allclose(product[0, 0], [1e-30, 1e-60, 1e-90, 1e-60], rtol=1e-5)
 
 
-def test_an_impossible_ancestor_makes_its_descendants_impossible():
-    conditional = np.array([[1.0, 0.0, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]])
-    product = hierarchy.path_product(conditional, label_tree.ancestor_matrix(TREE))
-    np.testing.assert_array_equal(product, [[1, 0, 0, 0.5], [0, 0, 0, 0]])
-
-
 def test_violations_by_hand():
     probabilities = np.array(
         [

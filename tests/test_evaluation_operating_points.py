@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import confusion_matrix, f1_score, precision_score, roc_curve
+from sklearn.metrics import confusion_matrix, f1_score, precision_score
 
 from evaluation import EvaluationError, operating_points
 from evaluation.operating_points import Rule, choose, measures, outcomes, parse
@@ -32,14 +32,6 @@ def test_one_class_has_no_threshold_and_is_counted_nowhere():
     chosen = choose(target, score, Rule("youden"))
     assert np.isnan(chosen).all()
     assert outcomes(target, score, chosen).sum() == 0
-
-
-def test_youden_is_that_of_scikit_learns_curve():
-    generator = np.random.default_rng(0)
-    target = (generator.random((400, 1)) < 0.3).astype(float)
-    score = np.round(target * 0.3 + generator.random((400, 1)), 2)
-    false, true, thresholds = roc_curve(target[:, 0], score[:, 0], drop_intermediate=False)
-    assert choose(target, score, Rule("youden")) == [thresholds[(true - false).argmax()]]
 
 
 def test_measures_are_scikit_learns():

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from evaluation import EvaluationError, metrics, predictions
+from evaluation import EvaluationError, predictions
 from evaluation.predictions import Predictions, load, save, truth_digest
 from evaluation.probabilities import sigmoid
 
@@ -249,14 +249,3 @@ def test_pooled_studies_have_one_truth():
     targets[2, 0] = 0
     with pytest.raises(EvaluationError, match="different truths"):
         predictions.pooled(example._replace(targets=targets), studies)
-
-
-def test_scores_of_stored_predictions_are_those_of_the_logits(tmp_path):
-    random = np.random.default_rng(3)
-    logits = random.normal(18, 2, (500, 3)).astype(np.float32)
-    example = made(500)._replace(probabilities=sigmoid(logits)[None])
-    save(tmp_path / "a.npz", example)
-    stored = load(tmp_path / "a.npz")
-    np.testing.assert_array_equal(
-        metrics.auroc(stored.targets, stored.mean), metrics.auroc(example.targets, logits)
-    )

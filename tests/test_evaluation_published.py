@@ -39,35 +39,11 @@ def test_values_stay_as_printed():
     assert ge["Table 3", "D121 + VGG-F-MSML", "mean", "AUC"] == "8.8537"  # the misprint is kept
 
 
-def test_every_mean_that_can_be_recomputed_is():
-    wrong, seen = set(), 0
-    for paper in PAPERS:
-        printed = load(paper)
-        for (table, row), cells in printed[printed["metric"] == "AUC"].groupby(["table", "row"]):
-            values = cells.set_index("column")
-            labels = values.drop(index="mean", errors="ignore")
-            if "mean" not in values.index or len(labels) < 5:
-                continue
-            seen += 1
-            mean = values.loc["mean", "value"]
-            places = len(mean.split(".")[1])
-            if f"{labels['number'].mean() + 1e-12:.{places}f}" != mean:
-                wrong.add((paper, table, row))
-    assert seen == 29  # 20 rows of Pham (one of them in running text), 9 of Mo
-    assert wrong == {
-        ("pham2019", "Table 2", "U-Zeros [14]"),
-        ("mo2019", "Table I", "ChestNet [10]"),
-    }
-
-
 def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"pham2018.*known: asadi2025, chen2019"):
         load("pham2018")
     (tmp_path / "new2030.csv").write_text(GOOD.replace("0.8", "0.8O7"))
     with pytest.raises(EvaluationError, match=r"line 2: the value '0\.8O7' is not a number"):
-        load("new2030", tmp_path)
-    (tmp_path / "new2030.csv").write_text("table,row\nT,r\n")
-    with pytest.raises(EvaluationError, match="lacks the column"):
         load("new2030", tmp_path)
 
 
@@ -78,10 +54,7 @@ GOOD = f"{HEADER}\nT,r,c,AUC,D,test,0.8,\n"
     ("content", "expected"),
     [
         (b"", r"lacks the column\(s\) table, row, column"),
-        (b"\n\n", "lacks the column"),
         (bytes(range(256)), "is not a CSV file in UTF-8"),
-        (b"\xff\xfe\x00t", "is not a CSV file in UTF-8"),
-        (b"PK\x03\x04", "lacks the column"),
         (b'"table', "is not a CSV file in UTF-8"),
         (GOOD.replace(",note", "").encode(), r"lacks the column\(s\) note"),
         (GOOD.replace("0.8,", "0.8,a, b").encode(), "line 2: 9 fields instead of 8"),
@@ -89,13 +62,12 @@ GOOD = f"{HEADER}\nT,r,c,AUC,D,test,0.8,\n"
         ((GOOD + "\nT\n").encode(), "line 4: 1 fields instead of 8"),
     ],
 )
-@pytest.mark.parametrize("name", ["new2030.csv", "claims.csv"])
-def test_empty_binary_and_torn_files_are_one_sentence(tmp_path, content, expected, name):
-    (tmp_path / name).write_bytes(content)
-    columns = published.COLUMNS
+def test_empty_binary_and_torn_files_are_one_sentence(tmp_path, content, expected):
+    path = tmp_path / "new2030.csv"
+    path.write_bytes(content)
     with pytest.raises(EvaluationError, match=expected) as caught:
-        published.read_csv(tmp_path / name, columns)
-    assert str(tmp_path / name) in str(caught.value)
+        published.read_csv(path, published.COLUMNS)
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from evaluation import claims, published, tables
-from safefiles import UserError
 
 
 def our_cells(paper, rows, drop=0.01):
@@ -171,18 +170,6 @@ def test_write_leaves_a_table_for_programs_and_one_for_people(tmp_path):
     np.testing.assert_allclose(again["ours"], side["ours"])
     assert markdown.read_text().startswith("**another split, not comparable")
     assert sorted(path.name for path in csv.parent.iterdir()) == ["table.csv", "table.md"]
-
-
-def test_a_failed_write_keeps_the_former_file(tmp_path, monkeypatch):
-    path = tables.to_csv(pd.DataFrame({"a": [1]}), tmp_path / "table.csv")
-
-    def disk_full(*_, **__):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("pathlib.Path.replace", disk_full)
-    with pytest.raises(UserError, match="no space"):
-        tables.to_csv(pd.DataFrame({"a": [2]}), path)
-    assert path.read_text() == "a\n1\n"
 
 
 def test_a_failed_row_is_not_taken_for_one_that_was_not_run():

@@ -25,13 +25,6 @@ def test_hand_worked_images(labels, divisors):
     np.testing.assert_allclose(gradients, slope, atol=1e-15)
 
 
-def test_an_image_without_a_known_label_is_zero_not_nan():
-    for labels in ("sum", "mean"):
-        values, gradients = values_and_gradients(lambda y, of=labels: masked_bce(Z, y, of), Y)
-        assert values[2] == 0
-        assert np.all(gradients[2] == 0)
-
-
 def test_certain_answers_keep_their_small_losses():
     y = np.array([[10.0, -10.0, 60.0, -100.0]], np.float32)
     z = np.array([[1.0, 0.0, 1.0, 1.0]], np.float32)
@@ -41,12 +34,6 @@ def test_certain_answers_keep_their_small_losses():
     np.testing.assert_allclose(
         values.ravel(), [4.5398899e-05, 4.5398899e-05, 8.7565108e-27, 100], rtol=1e-6
     )
-
-
-def test_gradient_at_a_logit_of_zero():
-    z = np.array([[0.0, 1.0, 0.5]])
-    _, gradients = values_and_gradients(lambda y: masked_bce(z, y), np.zeros((1, 3)))
-    np.testing.assert_allclose(gradients, [[0.5, -0.5, 0]], atol=1e-15)
 
 
 @settings(max_examples=20, deadline=None)

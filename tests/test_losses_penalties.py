@@ -26,13 +26,3 @@ def test_data_driven_weights_count_children_without_their_parent():
     assert weights[2, 0] == pytest.approx(0.5 * (1 - (1 + 1e-6) / (3 + 2e-6)), rel=1e-12)
     assert weights[2, 1] == pytest.approx(0.5 * (1 - (1 + 1e-6) / (2 + 2e-6)), rel=1e-12)
     assert np.count_nonzero(weights) == 2
-
-
-def test_weights_of_parents_made_from_their_children_are_the_scale():
-    tree = label_tree.ASADI
-    targets = np.random.default_rng(0).random((200, len(tree))) < 0.1
-    closed = label_tree.close(targets.astype(np.float32), tree)
-    weights = data_driven(closed, label_tree.parent_matrix(tree), scale=1.0)
-    pairs = label_tree.parent_matrix(tree) > 0
-    np.testing.assert_allclose(weights[pairs], 1, atol=1e-6)
-    assert np.all(weights[~pairs] == 0)
