@@ -220,6 +220,8 @@ def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) 
             os.dup2(quiet, stream)
         sys.path[:0] = [str(copy)]
         os.environ["PYTHONPATH"] = str(copy)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]  # this module's package, or pytest would find the original's
         code = 3
         try:
             flags = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
