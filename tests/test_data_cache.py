@@ -1,5 +1,6 @@
 """The cache: its fingerprint, read-ahead, and the detection and repair of damaged files."""
 
+import functools
 import os
 import random
 import shutil
@@ -23,8 +24,13 @@ def films(tmp_path):
     return tmp_path / "films", make_images(tmp_path / "films", COUNT)
 
 
-def prepared(root, names, to) -> Path:
-    return prepare(root, names, to, 32, progress=False, shard_images=8)
+prepared = functools.partial(prepare, size=32, progress=False, shard_images=8)
+
+
+@pytest.fixture
+def folder(films, tmp_path) -> Path:
+    """Return a prepared cache of three shards."""
+    return prepared(*films, tmp_path / "cache")
 
 
 def test_new_file_times_and_another_folder_give_the_same_fingerprint(films, tmp_path):
@@ -80,10 +86,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_shard_is_refused_and_prepared_again_with_one_line(
-    films, tmp_path, capsys, damage
+    films, folder, tmp_path, capsys, damage
 ):
-    root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
     Cache(folder)
     before = contents(folder)
     shard = next(folder.glob("00001*.npy"))
@@ -91,7 +95,7 @@ def test_a_damaged_shard_is_refused_and_prepared_again_with_one_line(
     damage(shard)
     with pytest.raises(DataError, match=rf"{shard} is damaged, missing or cut short; run the same"):
         Cache(folder)
-    prepared(root, names, tmp_path / "cache")
+    prepared(*films, tmp_path / "cache")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"1 of 3 shards of the image cache {folder} are damaged or gone")
@@ -103,21 +107,17 @@ def test_a_damaged_shard_is_refused_and_prepared_again_with_one_line(
 
 @pytest.mark.parametrize("damage", [_flip, Path.unlink, lambda p: p.write_text("[]")])
 @pytest.mark.parametrize("name", ["index.json", "00002*.npy.json"])
-def test_a_damaged_index_or_note_is_written_again(films, tmp_path, name, damage):
-    root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
+def test_a_damaged_index_or_note_is_written_again(films, folder, tmp_path, name, damage):
     before = contents(folder)
     damage(next(folder.glob(name)))
     if name == "index.json":
         with pytest.raises(DataError, match=r"no finished image cache|damaged|another version"):
             Cache(folder)
-    prepared(root, names, tmp_path / "cache")
+    prepared(*films, tmp_path / "cache")
     assert contents(folder) == before
 
 
-def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
-    root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
+def test_random_bit_flips_are_found_or_change_no_image(films, folder, tmp_path):
     before, pixels = contents(folder), Cache(folder).read(np.arange(COUNT))
     random_numbers = random.Random(0)
     refused = 0
@@ -130,36 +130,33 @@ def test_random_bit_flips_are_found_or_change_no_image(films, tmp_path):
             assert np.array_equal(Cache(folder).read(np.arange(COUNT)), pixels)
         except DataError:
             refused += 1
-        prepared(root, names, tmp_path / "cache")
+        prepared(*films, tmp_path / "cache")
         assert contents(folder) == before
     assert refused > 80
 
 
-def test_a_blocking_folder_is_named_and_foreign_files_are_kept(films, tmp_path):
+def test_a_blocking_folder_is_named_and_foreign_files_are_kept(films, folder, tmp_path):
     root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
     (folder / "thesis.txt").write_text("years of work")
     (folder / "pictures").mkdir()
     shard = next(folder.glob("00001*.npy"))
     shard.unlink()
     shard.mkdir()
     with pytest.raises(UserError, match=rf"{shard} cannot be written .*a folder has its name"):
-        prepared(root, names, tmp_path / "cache")
+        prepared(*films, tmp_path / "cache")
     shard.rmdir()
     os.utime(root / names[0], ns=(1, 1))
-    prepared(root, names, tmp_path / "cache")
+    prepared(*films, tmp_path / "cache")
     assert (folder / "thesis.txt").read_text() == "years of work"
     assert (folder / "pictures").is_dir()
     assert len(list(folder.glob("0*.npy"))) == 3  # the shard of the former file time is gone
     (folder / "index.json").unlink()
     (folder / "index.json").mkdir()
     with pytest.raises(UserError, match=r"index.json cannot be written .*move that folder away"):
-        prepared(root, names, tmp_path / "cache")
+        prepared(*films, tmp_path / "cache")
 
 
-def test_a_shard_is_compared_once_in_a_process(films, tmp_path, monkeypatch):
-    root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
+def test_a_shard_is_compared_once_in_a_process(folder, monkeypatch):
     counted, crc32 = [], cache.zlib.crc32  # a shard's block comes with a value to go on from
     monkeypatch.setattr(
         cache.zlib, "crc32", lambda *block: counted.extend(block[1:]) or crc32(*block)
@@ -173,9 +170,9 @@ def test_a_shard_is_compared_once_in_a_process(films, tmp_path, monkeypatch):
     assert len(counted) == 4
 
 
-def test_images_that_are_not_in_the_cache_are_named(films, tmp_path):
-    root, names = films
-    opened = Cache(prepared(root, names, tmp_path / "cache"))
+def test_images_that_are_not_in_the_cache_are_named(films, folder):
+    _, names = films
+    opened = Cache(folder)
     empty = opened.read(np.array([], np.int64))
     assert (empty.shape, empty.dtype) == ((0, 32, 32), np.uint8)
     assert opened.indices(names[::-1]).tolist() == list(range(COUNT))[::-1]
@@ -183,10 +180,9 @@ def test_images_that_are_not_in_the_cache_are_named(films, tmp_path):
         opened.indices([names[0], "x.png", "y.png"])
 
 
-def test_neighbours_are_read_ahead_in_one_request_within_their_shard(films, tmp_path):
+def test_neighbours_are_read_ahead_in_one_request_within_their_shard(folder):
     """Shards have 8 images of 1024 bytes; a request begins at a page and ends with its images."""
-    root, names = films
-    opened = Cache(prepared(root, names, tmp_path / "cache"))
+    opened = Cache(folder)
     requests = []
 
     class Shard:
@@ -216,9 +212,8 @@ def test_neighbours_are_read_ahead_in_one_request_within_their_shard(films, tmp_
     assert [number for number, _, _ in requests] == [0, 0]
 
 
-def test_images_are_shuffled_in_chunks_of_1_mb_where_they_exceed_the_limit(films, tmp_path):
-    root, names = films
-    opened = Cache(prepared(root, names, tmp_path / "cache"))
+def test_images_are_shuffled_in_chunks_of_1_mb_where_they_exceed_the_limit(folder):
+    opened = Cache(folder)
     size = COUNT * 32 * 32
     assert [cache.chunk_images(opened, limit) for limit in (size, size - 1)] == [0, 1024]
     opened.size = 2048

@@ -49,15 +49,11 @@ def _plco(shared: Path, folder: Path) -> list[Path]:
         lines = [next(file) for _ in range(ROWS + 1)]
     paths = []
     for position, split in enumerate(plco.SPLITS):
-        rows = [line for line in lines[1:] if hash_of(line.split(",")[1]) % 3 == position]
+        rows = [line for line in lines[1:] if sum(line.split(",")[1].encode()) % 3 == position]
         paths.append(folder / f"{split}_set_delete0.0.csv")
         paths[-1].write_text("".join([lines[0], *rows]), newline="")
     _touch(folder, [f"images/{line.split(',')[0]}.png" for line in lines[1:]])
     return paths
-
-
-def hash_of(text: str) -> int:
-    return sum(text.encode())
 
 
 def _chexpert(shared: Path, folder: Path) -> list[Path]:
@@ -78,46 +74,28 @@ DATASETS = {
 }
 
 
-def _one_line(text: str, numbers: random.Random, change) -> str:
-    """Return the text with one line of at least two characters changed."""
-    lines = text.splitlines(keepends=True)
-    at = numbers.choice([k for k, line in enumerate(lines) if len(line.strip()) > 1])
-    line = lines[at].rstrip("\r\n")
-    lines[at] = change(line) + lines[at][len(line) :]
-    return "".join(lines)
+def a_field_more(line: str, numbers: random.Random) -> str:
+    fields = line.split(",")
+    added = numbers.choice(["", "0", "1.0", "x", numbers.choice(fields)])
+    fields.insert(numbers.randint(0, len(fields)), added)
+    return ",".join(fields)
 
 
-def a_field_more(text: str, numbers: random.Random) -> str:
-    def change(line: str) -> str:
-        fields = line.split(",")
-        added = numbers.choice(["", "0", "1.0", "x", numbers.choice(fields)])
-        fields.insert(numbers.randint(0, len(fields)), added)
-        return ",".join(fields)
-
-    return _one_line(text, numbers, change)
+def a_field_less(line: str, numbers: random.Random) -> str:
+    fields = line.split(",")
+    if len(fields) == 1:  # a line of a list, which is cut instead
+        return a_line_cut(line, numbers)
+    del fields[numbers.randrange(len(fields))]
+    return ",".join(fields)
 
 
-def a_field_less(text: str, numbers: random.Random) -> str:
-    def change(line: str) -> str:
-        fields = line.split(",")
-        if len(fields) > 1:  # a list's line has one, which is cut instead
-            del fields[numbers.randrange(len(fields))]
-            return ",".join(fields)
-        return line[: numbers.randint(1, len(line))]
-
-    return _one_line(text, numbers, change)
+def a_quotation_mark(line: str, numbers: random.Random) -> str:
+    at = numbers.randint(0, len(line))
+    return line[:at] + '"' + line[at:]
 
 
-def a_quotation_mark(text: str, numbers: random.Random) -> str:
-    def change(line: str) -> str:
-        at = numbers.randint(0, len(line))
-        return line[:at] + '"' + line[at:]
-
-    return _one_line(text, numbers, change)
-
-
-def a_line_cut(text: str, numbers: random.Random) -> str:
-    return _one_line(text, numbers, lambda line: line[: numbers.randint(1, len(line))])
+def a_line_cut(line: str, numbers: random.Random) -> str:
+    return line[: numbers.randint(1, len(line))]
 
 
 def a_column_twice(text: str, numbers: random.Random) -> str:
@@ -133,6 +111,17 @@ def a_column_twice(text: str, numbers: random.Random) -> str:
 
 
 CHANGES = (a_field_more, a_field_less, a_quotation_mark, a_line_cut, a_column_twice)
+
+
+def changed(text: str, change, numbers: random.Random) -> str:
+    """Change the text's columns, or one of its lines with at least two characters."""
+    if change is a_column_twice:
+        return change(text, numbers)
+    lines = text.splitlines(keepends=True)
+    at = numbers.choice([k for k, line in enumerate(lines) if len(line.strip()) > 1])
+    line = lines[at].rstrip("\r\n")
+    lines[at] = change(line, numbers) + lines[at][len(line) :]
+    return "".join(lines)
 
 
 def _read(read, folder: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
@@ -152,8 +141,7 @@ def test_a_changed_file_is_refused_or_reads_the_same(shared_data, tmp_path, data
     for number in range(-(-MUTATIONS // len(DATASETS))):
         path, change = numbers.choice(paths), CHANGES[number % len(CHANGES)]
         original = path.read_bytes()
-        changed = change(original.decode(), numbers)
-        path.write_bytes(changed.encode())
+        path.write_bytes(changed(original.decode(), change, numbers).encode())
         try:
             after, decided = _read(read, tmp_path)
         except DataError as error:

@@ -68,19 +68,15 @@ def test_the_cache_equals_read_gray(films, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_the_number_of_threads_changes_no_byte(films, tmp_path, workers):
-    root, names = films
-    reference = contents(prepare(root, names, tmp_path / "a", 64, progress=False, shard_images=4))
-    other = prepare(
-        root, names, tmp_path / "b", 64, workers=workers, progress=False, shard_images=4
-    )
+    reference = contents(prepare(*films, tmp_path / "a", 64, progress=False, shard_images=4))
+    other = prepare(*films, tmp_path / "b", 64, workers=workers, progress=False, shard_images=4)
     assert contents(other) == reference
 
 
 def test_a_second_run_decodes_nothing(films, tmp_path, monkeypatch):
-    root, names = films
-    folder = prepare(root, names, tmp_path / "cache", 64, progress=False)
+    folder = prepare(*films, tmp_path / "cache", 64, progress=False)
     monkeypatch.setattr(module, "read_gray", None)  # a call would fail
-    assert prepare(root, names, tmp_path / "cache", 64, progress=False) == folder
+    assert prepare(*films, tmp_path / "cache", 64, progress=False) == folder
 
 
 def test_five_kills_do_not_change_the_final_bytes(tmp_path):
@@ -110,22 +106,16 @@ def test_five_kills_do_not_change_the_final_bytes(tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "redone"
 
 
-def _ended_process() -> int:
-    """Return the id of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
 def test_leftovers_of_a_killed_run_are_deleted_and_never_read(films, tmp_path):
-    root, names = films
-    folder = prepared(root, names, tmp_path / "cache")
+    folder = prepared(*films, tmp_path / "cache")
     before = contents(folder)
     shard = next(folder.glob("00001*.npy"))
-    shard.rename(shard.with_name(f".part-{_ended_process()}-{shard.name}"))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    shard.rename(shard.with_name(f".part-{ended.pid}-{shard.name}"))
     with pytest.raises(DataError, match="missing or cut short"):
         Cache(folder)
-    assert contents(prepared(root, names, tmp_path / "cache", workers=2)) == before
+    assert contents(prepared(*films, tmp_path / "cache", workers=2)) == before
 
 
 def test_a_changed_source_changes_its_shard_and_the_fingerprint(films, tmp_path):
@@ -229,19 +219,17 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_shards(tmp_path):
 
 
 def test_progress_is_plain_lines_without_a_terminal(films, tmp_path, capsys):
-    root, names = films
-    prepare(root, names, tmp_path / "cache", 64)
+    prepare(*films, tmp_path / "cache", 64)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("prepare: 21/21 images, ")
-    prepare(root, names, tmp_path / "quiet", 64, progress=False)
+    prepare(*films, tmp_path / "quiet", 64, progress=False)
     assert capsys.readouterr().err == ""
 
 
 def test_opencv_keeps_its_number_of_threads(films, tmp_path):
-    root, names = films
     threads = cv2.getNumThreads()
-    prepare(root, names, tmp_path / "cache", 64, progress=False)
+    prepare(*films, tmp_path / "cache", 64, progress=False)
     assert cv2.getNumThreads() == threads
 
 
@@ -323,18 +311,16 @@ def test_missing_empty_and_double_lists_are_refused(films, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_any_work(films, tmp_path, monkeypatch):
-    root, names = films
     monkeypatch.setattr(
         module.shutil, "disk_usage", lambda _: module.shutil._ntuple_diskusage(9, 9, 9)
     )
     monkeypatch.setattr(module, "read_gray", None)
     with pytest.raises(DataError, match="GB free"):
-        prepare(root, names, tmp_path / "cache", 64, progress=False)
+        prepare(*films, tmp_path / "cache", 64, progress=False)
 
 
 def test_another_version_is_refused(films, tmp_path):
-    root, names = films
-    folder = prepare(root, names, tmp_path / "cache", 64, progress=False)
+    folder = prepare(*films, tmp_path / "cache", 64, progress=False)
     index = folder / "index.json"
     index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
     with pytest.raises(DataError, match="another version"):

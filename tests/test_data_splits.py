@@ -61,15 +61,6 @@ def test_which_patient_goes_where_never_changes_between_versions():
     assert frame.loc[frame["split"] != "train", "patient_id"].tolist() == ["p3", "p6", "p8"]
 
 
-def test_carving_moves_patients_of_one_split_only():
-    frame = pd.concat([frame_of([4] * 80, "train"), frame_of([2] * 30, "test")], ignore_index=True)
-    frame.loc[frame["split"] == "test", "patient_id"] += "t"
-    carved = splits.carve(frame, "train", "val", 1 / 8, seed=5)
-    assert carved["split"].value_counts().to_dict() == {"train": 280, "val": 40, "test": 60}
-    test = frame["split"] == "test"
-    assert (carved.loc[test, "split"] == "test").all()
-
-
 def test_held_out_keeps_the_released_test_set_and_leaves_others_out():
     parts = [frame_of([5] * n, name) for name, n in (("train", 70), ("valid", 9), ("test", 20))]
     frame = pd.concat(parts, ignore_index=True)

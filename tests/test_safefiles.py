@@ -15,13 +15,6 @@ from safefiles import UserError
 REPOSITORY = Path(__file__).parent.parent
 
 
-def _ended_process() -> int:
-    """Return the id of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
 def test_a_file_is_written_whole_with_its_folder(tmp_path):
     path = tmp_path / "new" / "folder" / "weights.h5"
     with safefiles.whole(path) as partial:
@@ -117,7 +110,9 @@ def test_a_disk_that_cannot_flush_is_still_written_to(tmp_path, monkeypatch):
 
 
 def test_parts_of_ended_processes_are_removed_and_others_kept(tmp_path):
-    dead, alive = _ended_process(), os.getppid()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, alive = ended.pid, os.getppid()
     for name in (
         f".part-{dead}-table.csv",
         f".part-{alive}-table.csv",
