@@ -7,7 +7,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 LABELS = 14
@@ -36,7 +36,7 @@ def machine() -> str:
 
 
 def interleave(
-    methods: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    methods: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Return the seconds of every call by method, without those of the warm-up rounds.
 

@@ -49,7 +49,7 @@ class Contrast:
     drawn: str = ""  # the field of Knobs that takes the value
     damage: Callable[[pd.DataFrame, float], None] | None = None  # (frame, value): in place
     setting: str = ""  # the field of Config that takes the value
-    rows: Callable[[Any, str], list[Row | Combined]] | None = None  # None: the script's
+    rows: Callable[[Any, str], Sequence[Row | Combined]] | None = None  # None: the script's
     labels: str = ""  # an option of CheXpert's reader
     log: bool = False  # the values are drawn at equal distances
 
@@ -61,7 +61,8 @@ class Contrast:
         """Return how the images are drawn at a value of the knob."""
         if not self.drawn:
             return self.knobs
-        return dataclasses.replace(self.knobs, **{self.drawn: value})
+        changed: dict[str, Any] = {self.drawn: value}
+        return dataclasses.replace(self.knobs, **changed)
 
     def config_at(self, value: float) -> Any:
         """Return the settings at a value of the knob."""
@@ -154,7 +155,7 @@ def _short(knob: str, value: Any) -> str:
 
 def row_named(rows: Sequence[Row | Combined], name: str) -> Row:
     """Return the row of this name."""
-    return next(row for row in rows if row.name == name)
+    return next(row for row in rows if row.name == name and isinstance(row, Row))
 
 
 def damage_labels(
