@@ -14,7 +14,7 @@ Tree = tuple[int | tuple[int, ...], ...]
 
 
 def from_children(names: tuple[str, ...], children: dict[str, tuple[str, ...]]) -> Tree:
-    """Return the hierarchy over `names` in which each key of `children` is its values' parent."""
+    """Return the hierarchy over `names`; `children` maps each parent to its children."""
     parents: list[list[int]] = [[] for _ in names]
     for parent, offspring in children.items():
         for child in offspring:

@@ -263,7 +263,7 @@ def test_a_host_with_a_cache_of_its_own_trains_the_same_run(tmp_path):
 
 
 def locks_held(folder: Path) -> list[Path]:
-    """The runs that some process still trains, up to ten seconds later."""
+    """Return the locks that processes still hold after at most ten seconds."""
     deadline = time.monotonic() + 10
     while True:
         held = []

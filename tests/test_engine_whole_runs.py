@@ -28,7 +28,7 @@ def trial(tmp_path_factory) -> Path:
 
 
 def run(at: Path, data: str, *more: str, results: str = "results", cache: str = "cache") -> int:
-    """The exit code of chen2019 on a folder."""
+    """Run chen2019 on a folder; return its exit code."""
     flags = [
         *("--data-dir", at / data, "--results-dir", at / results, "--cache-dir", at / cache),
         *("--preset", "demo", "--size", "32", "--resize", "36", "--resamples", "10"),

@@ -97,7 +97,7 @@ def _open_gpus(count: int) -> None:
 
 
 def _keep_compiled(folder: Path) -> None:
-    """Let TensorFlow and JAX keep what XLA compiles, and read it back; read when they start."""
+    """Make TensorFlow and JAX cache compiled programs in a folder; call this before they start."""
     own = folder.absolute() / _kind_of_machine()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(own))
     # drawing a network's first weights is hundreds of compilations of less than JAX's one second

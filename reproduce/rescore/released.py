@@ -122,7 +122,7 @@ def page(paper: str, side: pd.DataFrame, ours: pd.DataFrame, remarks: list[str])
 
 
 def front_page(paper: str, side: pd.DataFrame) -> str:
-    """Return the paper's part of README.md: the printed numbers, or many of them in short."""
+    """Return the paper's part of README.md: the printed numbers, or a summary if they are many."""
     text = summary(side)
     if short := in_short(side):
         text = (
