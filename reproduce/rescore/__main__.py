@@ -98,9 +98,6 @@ def _add_own(group: argparse._ArgumentGroup) -> None:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse impossible numbers and flags that contradict each other or would be ignored."""
-    if empty := [name for name, value in vars(options).items() if value == []]:
-        # Python 3.11 turns --results-dir=-- into an empty list
-        parser.error(f"--{empty[0].replace('_', '-')} needs a value")
     _settle_truth(parser, options)
     paper, details = options.paper, options.by or options.operating_point or options.calibrate
     only_own = [options.compare, options.tree, options.labels, options.ge, options.validation]
