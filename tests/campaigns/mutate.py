@@ -5,10 +5,9 @@
 
 A mutant is a module with one operator, comparison, constant, condition or return value changed.
 The module's tests (tests/test_FOLDER_MODULE.py, tests/test_FOLDER_MODULE_*.py and, for the whole
-folder, tests/test_FOLDER_all.py) run until the first one fails: those that call the changed
-function first, the quickest first. If one fails, the mutant is killed; otherwise it survived and
-its line is printed. A survivor is either equivalent to the original or shows that a test is
-missing.
+folder, tests/test_FOLDER_all.py) run, the quickest first, until one fails. Then the mutant is
+killed; otherwise it survived and its line is printed. A survivor is either equivalent to the
+original or shows that a test is missing.
 
 The mutants are written into a copy of the repository. Each is tested in a process forked from one
 that has imported the libraries, TensorFlow included, but nothing of this repository.
@@ -16,10 +15,10 @@ that has imported the libraries, TensorFlow included, but nothing of this reposi
 
 import argparse
 import ast
+import collections
 import contextlib
 import importlib
 import json
-import math
 import os
 import random
 import re
@@ -28,7 +27,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +44,6 @@ LIBRARIES = [
 NEED_BACKEND = ("keras", "tensorflow")  # a test that names one of them imports both
 SLACK, LEAST = 6, 20  # a mutant may take 6 times as long as the tests take, or 20 seconds
 SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
-NOT_TESTED = "not tested"
 
 COMPARISONS = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
@@ -64,7 +61,6 @@ OPERATORS = {
 class Mutant(NamedTuple):
     module: str  # path below the repository
     line: int
-    function: int  # the first line of the innermost function it is in; 0 outside of any
     before: str  # the changed lines, stripped
     after: str
     source: str  # of the whole mutated module
@@ -119,7 +115,6 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     for line in content.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     tree = ast.parse(source)
-    functions = function_of_each_line(tree)
     for node in executable(tree):
         for old, new in changes(node):
             begin = starts[old.lineno - 1] + old.col_offset
@@ -129,61 +124,31 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             mutated = (content[:begin] + text.encode() + content[end:]).decode()
             before = lines_between(source, old.lineno, old.end_lineno)
             after = lines_between(mutated, old.lineno, old.lineno + text.count("\n"))
-            yield Mutant(
-                str(path.relative_to(ROOT)),
-                old.lineno,
-                functions.get(old.lineno, 0),
-                before,
-                after,
-                mutated,
-            )
+            yield Mutant(str(path.relative_to(ROOT)), old.lineno, before, after, mutated)
 
 
-def function_of_each_line(tree: ast.AST) -> dict[int, int]:
-    """Map each line to the first line of its innermost function, as in its code object."""
-    functions = {}
-    for node in ast.walk(tree):  # outer functions come before those inside them
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = min([node, *node.decorator_list], key=lambda each: each.lineno).lineno
-            functions |= dict.fromkeys(range(node.body[0].lineno, node.end_lineno + 1), first)
-    return functions
+class Durations:
+    """A pytest plugin that records the seconds that each test takes."""
 
+    def __init__(self, notes: Path):
+        self.notes = notes
+        self.seconds: dict[str, float] = {}
 
-class Calls:
-    """A pytest plugin that records how long each test takes and which functions it calls."""
-
-    def __init__(self, module: Path, notes: Path):
-        self.module, self.notes = str(module), notes
-        self.tests: dict[str, tuple[float, list[int]]] = {}
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        called, began = set(), time.monotonic()
-
-        def note(frame, event, argument):
-            if frame.f_code.co_filename == self.module:
-                called.add(frame.f_code.co_firstlineno)
-
-        threading.settrace(note)
-        sys.settrace(note)
-        yield
-        sys.settrace(None)
-        threading.settrace(None)
-        self.tests[item.nodeid] = time.monotonic() - began, sorted(called)
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
 
     def pytest_sessionfinish(self):
-        self.notes.write_text(json.dumps(self.tests))
+        self.notes.write_text(json.dumps(self.seconds))
 
 
-class Only:
-    """A pytest plugin that runs only these tests, in this order."""
+class QuickestFirst:
+    """A pytest plugin that sorts tests by the seconds that they took."""
 
-    def __init__(self, tests: list[str]):
-        self.rank = {test: rank for rank, test in enumerate(tests)}
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds = seconds
 
     def pytest_collection_modifyitems(self, items):
-        chosen = [item for item in items if item.nodeid in self.rank]
-        items[:] = sorted(chosen, key=lambda item: self.rank[item.nodeid])
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0))
 
 
 def lines_between(source: str, first: int, last: int) -> str:
@@ -209,7 +174,7 @@ def _named(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(pattern))
 
 
-def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) -> str:
+def run_tests(copy: Path, files: list[str], limit: float, plugin: Durations | QuickestFirst) -> str:
     """Run tests of the copy in a forked process; return SURVIVED, KILLED, TIMEOUT or BROKEN."""
     child = os.fork()
     if not child:
@@ -232,17 +197,17 @@ def run_tests(copy: Path, files: list[str], limit: float, plugin: Calls | Only) 
     while time.monotonic() < until:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            _end_group(child)
+            end_group(child)
             code = os.waitstatus_to_exitcode(status)
             # 2: the module cannot be imported; below 0: a crash. Both are noticed.
             return SURVIVED if code == 0 else BROKEN if code in (4, 5) else KILLED
         time.sleep(0.02)
-    _end_group(child)
+    end_group(child)
     os.waitpid(child, 0)
     return TIMEOUT
 
 
-def _end_group(child: int) -> None:
+def end_group(child: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
 
@@ -287,11 +252,6 @@ def copy_repository(folder: Path) -> Path:
     return copy
 
 
-def survivors_of(output: str) -> set[tuple[str, ...]]:
-    """Return (module, before, after) of the survivors in an earlier output."""
-    return set(re.findall(rf"{SURVIVED} (\S+):\d+\n  - (.*)\n  \+ (.*)", output))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -302,19 +262,11 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="PATTERN", help="modules whose path this expression matches"
     )
-    parser.add_argument(
-        "--again", metavar="FILE", help="only the survivors that an earlier output lists"
-    )
-    parser.add_argument("--minutes", type=float, help="start no mutant after so many (no limit)")
     parser.add_argument("--list", action="store_true", help="print the sample, test nothing")
     options = parser.parse_args()
     modules = [each for folder in options.folders for each in modules_in(folder, options.only)]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module)]
-    if options.again:
-        listed = survivors_of(Path(options.again).read_text(encoding="utf-8"))
-        sample = [each for each in every if (each.module, each.before, each.after) in listed]
-    else:
-        sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
+    sample = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
     print(f"{len(sample)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     if options.list:
         for mutant in sorted(sample):
@@ -323,9 +275,9 @@ def main() -> int:
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
-        counts = run_sample(sample, copy_repository(Path(folder)), options.minutes)
+        counts = run_sample(sample, copy_repository(Path(folder)))
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
-    return 1 if counts.get(SURVIVED) or counts.get(BROKEN) else 0
+    return int(bool(counts[SURVIVED] or counts[BROKEN]))
 
 
 class Tests(NamedTuple):
@@ -333,61 +285,37 @@ class Tests(NamedTuple):
 
     files: list[str]
     limit: float  # seconds
-    calls: dict[str, tuple[float, list[int]]]  # test -> seconds, functions of the module called
-
-    def verdict(self, copy: Path, function: int) -> str:
-        """Run the tests, those that call the mutant's function first."""
-        quickest = sorted(self.calls, key=lambda test: self.calls[test][0])
-        calling = [test for test in quickest if function in self.calls[test][1]]
-        # the others may use it in fixtures, subprocesses and traced functions
-        others = [test for test in quickest if test not in {*calling}]
-        for tests in filter(None, (calling, others)):
-            verdict = run_tests(copy, self.files, self.limit, Only(tests))
-            if verdict != SURVIVED:
-                return verdict
-        return SURVIVED
+    order: QuickestFirst
 
 
 def tests_without_mutant(module: str, copy: Path) -> Tests:
-    """Run the tests of the original module, and record which functions each of them calls."""
-    files, notes, started = tests_of(module), copy.parent / "calls.json", time.monotonic()
-    verdict = run_tests(copy, files, 900, Calls(copy / module, notes))
+    """Run the tests of the original module, and record how long each of them takes."""
+    files, notes, started = tests_of(module), copy.parent / "seconds.json", time.monotonic()
+    verdict = run_tests(copy, files, 900, Durations(notes))
     took = time.monotonic() - started
     print(f"{module}: {took:.1f} s of {', '.join(files)}", flush=True)
     if verdict != SURVIVED:
         sys.exit(f"{', '.join(files)}: {verdict} without any mutant; fix them first.")
-    return Tests(files, max(LEAST, SLACK * took), json.loads(notes.read_text()))
+    return Tests(files, max(LEAST, SLACK * took), QuickestFirst(json.loads(notes.read_text())))
 
 
-def run_sample(sample: list[Mutant], copy: Path, minutes: float | None) -> dict[str, int]:
-    """Test every mutant, print the survivors, and return the number of each verdict.
-
-    The order is that of the draw, so the mutants tested in limited time are a random sample too.
-    """
-    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+def run_sample(sample: list[Mutant], copy: Path) -> collections.Counter[str]:
+    """Test every mutant, print the survivors, and return the number of each verdict."""
     import_libraries({test for mutant in sample for test in tests_of(mutant.module)})
-    counts: dict[str, int] = {}
-    known: dict[str, Tests] = {}
+    counts: collections.Counter[str] = collections.Counter()
+    measured: dict[str, Tests] = {}
     for number, mutant in enumerate(sample, 1):
-        if time.monotonic() > until:
-            counts[NOT_TESTED] = len(sample) - number + 1
-            break
-        if mutant.module not in known:
-            known[mutant.module] = tests_without_mutant(mutant.module, copy)
-        path = copy / mutant.module
+        if mutant.module not in measured:
+            measured[mutant.module] = tests_without_mutant(mutant.module, copy)
+        tests, path = measured[mutant.module], copy / mutant.module
         original = path.read_bytes()
         path.write_text(mutant.source, encoding="utf-8")
-        verdict = known[mutant.module].verdict(copy, mutant.function)
+        verdict = run_tests(copy, tests.files, tests.limit, tests.order)
         path.write_bytes(original)
-        counts[verdict] = counts.get(verdict, 0) + 1
+        counts[verdict] += 1
         if verdict in (SURVIVED, BROKEN):
-            print(
-                f"[{number}/{len(sample)}] {verdict} {mutant.module}:{mutant.line}\n"
-                f"  - {mutant.before}\n  + {mutant.after}",
-                flush=True,
-            )
-        elif sys.stderr.isatty():
-            print(f"\r{number} of {len(sample)} ", end="", file=sys.stderr)
+            where = f"[{number}/{len(sample)}] {verdict} {mutant.module}:{mutant.line}"
+            print(f"{where}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
     return counts
 
 

@@ -26,14 +26,14 @@ from tests.campaigns.faults.generated import generated
 from tests.campaigns.faults.world import CASES, MESSAGES, Case, World
 
 TESTS = {  # faults that a test or another campaign covers, below tests/
-    "A5": "test_engine_state.py::test_foreign_and_damaged_predictions_are_set_aside_and_made_again",
-    "A14": "test_data_prepare_refused.py::test_what_predict_refuses_is_not_trained_on",
+    "A5": "test_engine_runs.py::test_foreign_and_damaged_predictions_are_set_aside_and_made_again",
+    "A14": "test_data_prepare.py::test_what_predict_refuses_is_not_trained_on",
     "B1": "campaigns/full_disk.py",
     "B2": "campaigns/fuzz_run_files.py",
     "B6": "campaigns/several_processes.py",
     "B14": "test_predict.py::test_bad_files_get_a_line_each_and_the_others_are_done",
     "B18": "test_env.py::test_a_paper_that_fails_does_not_stop_the_others_and_a_signal_does",
-    "B19": "test_engine_trust.py::test_a_row_without_memory_is_not_the_table_s_end",
+    "B19": "test_engine_whole_runs.py::test_a_row_without_memory_is_not_the_table_s_end",
     "C6": "test_predict.py::test_a_stopped_command_goes_on_where_it_stopped",
     "C11": "test_env.py::test_foreign_venv_without_the_packages_is_left_alone",
 }
@@ -55,7 +55,7 @@ def campaign(cases: list[Case]) -> Iterator[tuple[Case, str]]:
 def list_cases(cases: list[Case]) -> None:
     """Print every case in the order of its group, and the tests of the other faults."""
     for case in sorted(cases, key=lambda case: (case.group[0], int(case.group[1:] or 0))):
-        print(f"{case.group:<4} {case.name}")
+        print(f"{case.group:<4} {case.name.partition(' ')[2]}")
     for group, test in TESTS.items():
         print(f"{group:<4} tests/{test}")
 
@@ -79,10 +79,10 @@ def main() -> int:
     began = time.perf_counter()
     for tried, (case, problem) in enumerate(campaign(cases), 1):
         printed = "".join(f"{message}\n" for message in dict.fromkeys(MESSAGES))
-        messages.append(f"== {case.group} {case.name}\n{printed}")
+        messages.append(f"== {case.name}\n{printed}")
         if problem:
             problems += 1
-            print(f"NOT  {case.group:<4} {case.name}: {problem[:300]}", flush=True)
+            print(f"NOT  {case.name}: {problem[:300]}", flush=True)
         elif sys.stderr.isatty():
             print(f"\r{tried} tried, {problems} not as promised ", end="", file=sys.stderr)
     if options.messages:

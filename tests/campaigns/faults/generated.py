@@ -158,5 +158,5 @@ def generated(seed: int, count: int) -> list[Case]:
             name, value = choice(FLAGS[module]), choice(VALUES)
             title = f"{module} {name}={value}"
             check = functools.partial(flag, module, name, value)
-        made.append(Case("E", f"{number} {title}", True, check))
+        made.append(Case(f"E {number} {title}", True, check))
     return made

@@ -12,7 +12,7 @@ import numpy as np
 
 from data import DataError, chestxray14, chexpert, plco, prepare
 from evaluation import EvaluationError, published
-from tests.campaigns.faults.world import Outcome, World, case, cases, refuses, run, together
+from tests.campaigns.faults.world import Outcome, World, cases, refuses, run, together
 
 READERS = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
 NAMES = {"chestxray14": "Data_Entry*", "chexpert": "train.csv", "plco": "train_set*"}
@@ -64,48 +64,47 @@ def double_edema(lines: Lines) -> Lines:
     return double_column([lines[0].replace(",Support Devices", ", Edema"), *lines[1:]])
 
 
-DAMAGED: dict[tuple[str, str], Callable[[Lines], Lines]] = {
-    ("A3", "a field too many in a row"): cells(3, lambda row: [*row[:2], "0.0", *row[2:]]),
-    ("A3", "a field too few in a row"): cells(3, lambda row: row[:-1]),
-    ("A3", "a line cut short"): lambda lines: [*lines[:-1], lines[-1][:20]],
-    ("A9", "a column twice"): double_column,
-    ("A15", "an image twice"): lambda lines: [*lines, lines[1]],
-    ("A3", "an open quote"): cells(2, lambda row: ['"' + row[0], *row[1:]]),
-    ("C10", "only the header"): lambda lines: lines[:1],
-    ("C10", "an empty table"): lambda lines: [],
+DAMAGED: dict[str, Callable[[Lines], Lines]] = {
+    "A3 {}: a field too many in a row": cells(3, lambda row: [*row[:2], "0.0", *row[2:]]),
+    "A3 {}: a field too few in a row": cells(3, lambda row: row[:-1]),
+    "A3 {}: a line cut short": lambda lines: [*lines[:-1], lines[-1][:20]],
+    "A9 {}: a column twice": double_column,
+    "A15 {}: an image twice": lambda lines: [*lines, lines[1]],
+    "A3 {}: an open quote": cells(2, lambda row: ['"' + row[0], *row[1:]]),
+    "C10 {}: only the header": lambda lines: lines[:1],
+    "C10 {}: an empty table": lambda lines: [],
 }
-DAMAGED_NIH: dict[tuple[str, str], Callable[[Lines], Lines]] = {
-    ("A9", "a column twice"): functools.partial(double_column, column=1),
-    ("A3", "a comma in the findings"): cells(2, lambda row: [row[0], "Mass,Edema", *row[2:]]),
-    ("A10", "another patient than in the file name"): cells(
+DAMAGED_NIH: dict[str, Callable[[Lines], Lines]] = {
+    "A9 {}: a column twice": functools.partial(double_column, column=1),
+    "A3 {}: a comma in the findings": cells(2, lambda row: [row[0], "Mass,Edema", *row[2:]]),
+    "A10 {}: another patient than in the file name": cells(
         2, lambda row: [*row[:3], "77777", *row[4:]]
     ),
-    ("C10", "Patient ID twice in the header"): functools.partial(double_column, column=3),
+    "C10 {}: Patient ID twice in the header": functools.partial(double_column, column=3),
     # only this dataset has a list that says how many images there are
-    ("C10", "the table cut in half"): lambda lines: lines[: len(lines) // 2],
+    "C10 {}: the table cut in half": lambda lines: lines[: len(lines) // 2],
 }
 LABEL_FILES: dict[str, dict] = {
     "chestxray14": DAMAGED | DAMAGED_NIH,
-    "chexpert": DAMAGED | {("B15", "columns Edema and ' Edema'"): double_edema},
+    "chexpert": DAMAGED | {"B15 {}: columns Edema and ' Edema'": double_edema},
     "plco": DAMAGED,
 }
 
 
 @cases(
     {
-        (group, f"{dataset}: {title}"): (dataset, change)
+        name.format(dataset): (dataset, change)
         for dataset, damaged in LABEL_FILES.items()
-        for (group, title), change in damaged.items()
+        for name, change in damaged.items()
     }
 )
-def _(world, value):
-    dataset, change = value
+def _(world, dataset, change):
     folder = world.dataset(dataset)
     edit(table_of(folder, dataset), change)
     return read_refused(READERS[dataset].read, folder)
 
 
-@case("A7", "plco: one patient in two spellings")
+@cases("A7 plco: one patient in two spellings")
 def _(world):
     folder = world.dataset("plco")
 
@@ -125,8 +124,8 @@ def _(world):
 
 @cases(
     {
-        ("A15", "test_list.txt names an unknown image"): lambda lines: [*lines, "99999999_000.png"],
-        ("A15", "test_list.txt names one image twice"): lambda lines: [*lines, lines[0]],
+        "A15 test_list.txt names an unknown image": lambda lines: [*lines, "99999999_000.png"],
+        "A15 test_list.txt names one image twice": lambda lines: [*lines, lines[0]],
     }
 )
 def _(world, change):
@@ -135,14 +134,14 @@ def _(world, change):
     return read_refused(chestxray14.read, folder)
 
 
-@case("B15", "a radiologists' file with a study xx")
+@cases("B15 a radiologists' file with a study xx")
 def _(world):
     folder = world.dataset("chexpert")
     edit(next(folder.rglob("bc4.csv")), cells(2, lambda row: ["xx", *row[1:]]))
     return read_refused(chexpert.radiologists, folder).refused("xx")
 
 
-@case("C2", "CheXpert without train.csv")
+@cases("C2 CheXpert without train.csv")
 def _(world):
     folder = world.dataset("chexpert")
     table_of(folder, "chexpert").unlink()
@@ -151,7 +150,7 @@ def _(world):
     return outcome.refused("label file")
 
 
-@case("B16", "published numbers that are empty, binary or lack a column")
+@cases("B16 published numbers that are empty, binary or lack a column")
 def _(world):
     problems = []
     for content in (b"", b"\xff\x00\xfe" * 9, b"table,row\nTable 1,A\n"):
@@ -163,102 +162,91 @@ def _(world):
 
 # Flags
 
-VALUES = {
-    "--epochs": ("0", "-3", "1.5", "x", ""),
-    "--learning-rate": ("-1", "nan", "inf", "0"),
-    "--batch-size": ("0", "-4"),
-    "--size": ("0", "-5", "1", "1e9"),
-    "--resize": ("0", "16"),
-    "--seeds": ("-1", str(2**40), "a", ""),
-    "--resamples": ("0", "-1", "x"),
-    "--phantoms": ("0", "-5", "1.5"),
-    "--backbone": ("nothing",),
-    "--no-such-flag": ("1",),
-}
-
-
-def group_of(flag: str, value: str) -> str:
-    if value in ("nan", "inf"):
-        return "C3"
-    return "A8" if flag in ("--epochs", "--learning-rate") else "B11"
-
-
-@cases(
-    {
-        (group_of(flag, value), f"{flag} {value!r}"): (flag, value)
-        for flag, values in VALUES.items()
-        for value in values
-    }
+FLAGS = (  # of chen2019: group, flag, values
+    ("A8", "--epochs", ("0", "-3", "1.5", "x", "")),
+    ("A8", "--learning-rate", ("-1", "0")),
+    ("C3", "--learning-rate", ("nan", "inf")),
+    ("B11", "--batch-size", ("0", "-4")),
+    ("B11", "--size", ("0", "-5", "1", "1e9")),
+    ("B11", "--resize", ("0", "16")),
+    ("B11", "--seeds", ("-1", str(2**40), "a", "")),
+    ("B11", "--resamples", ("0", "-1", "x")),
+    ("B11", "--phantoms", ("0", "-5", "1.5")),
+    ("B11", "--backbone", ("nothing",)),
+    ("B11", "--no-such-flag", ("1",)),
 )
-def _(world, value):
-    flag, given = value
-    words = ["--results-dir", world.new(), f"{flag}={given}"]
+
+
+@cases({f"{group} {flag} {value!r}": (flag, value) for group, flag, vs in FLAGS for value in vs})
+def _(world, flag, value):
+    words = ["--results-dir", world.new(), f"{flag}={value}"]
     if flag != "--phantoms":
         words += ["--data-dir", "/no/such"]  # reached only if the flag is accepted
     return run("reproduce.chen2019", *words).refused(flag)
 
 
+FLAGS_OF_OTHERS = (
+    ("asadi2025", "--dropout", ("2", "-1", "nan")),
+    ("pham2019", "--held-out", ("0", "2", "nan")),
+    ("ge2018", "--step", ("0", "-1")),
+)
+
+
 @cases(
     {
-        ("B11", f"{script} {flag} {value}"): (script, flag, value)
-        for script, flag, values in (
-            ("asadi2025", "--dropout", ("2", "-1", "nan")),
-            ("pham2019", "--held-out", ("0", "2", "nan")),
-            ("ge2018", "--step", ("0", "-1")),
-        )
+        f"B11 {script} {flag} {value}": (script, flag, value)
+        for script, flag, values in FLAGS_OF_OTHERS
         for value in values
     }
 )
-def _(world, value):
-    script, flag, given = value
-    return run(f"reproduce.{script}", "--data-dir", "/no/such", f"{flag}={given}").refused(flag)
+def _(world, script, flag, value):
+    return run(f"reproduce.{script}", "--data-dir", "/no/such", f"{flag}={value}").refused(flag)
 
 
 @cases(
     {
-        ("C8", f"{script} {flag} is named as it was typed"): (script, flag, said)
-        for script, flag, said in (
-            ("mo2019", "--size=1", "--size 1"),
-            ("mo2019", "--seeds=x", "give whole numbers from 0"),
-            ("chen2019", "--resamples=x", "give a whole number of at least 1"),
-        )
+        "C8 mo2019 --size=1 is named as it was typed": ("mo2019", "--size=1", "--size 1"),
+        "C8 mo2019 --seeds=x is named as it was typed": (
+            *("mo2019", "--seeds=x", "give whole numbers from 0"),
+        ),
+        "C8 chen2019 --resamples=x is named as it was typed": (
+            *("chen2019", "--resamples=x", "give a whole number of at least 1"),
+        ),
     }
 )
-def _(world, value):
-    script, flag, said = value
+def _(world, script, flag, said):
     outcome = run(f"reproduce.{script}", "--results-dir", world.new(), flag)
     return outcome.refused(said, unsaid=("invalid", "--resize", "_seeds"))
 
 
-@case("C8", "--size 96 --resize 64")
+@cases("C8 --size 96 --resize 64")
 def _(world):
     words = ["--size", 96, "--resize", 64, "--results-dir", world.new()]
     return run("reproduce.chen2019", *words).refused("--resize")
 
 
-@case("B11", "--rows 'no such row'")
+@cases("B11 --rows 'no such row'")
 def _(world):
     return world.train(world.new(), rows=("no such row",))
 
 
-@case("A16", "--phantoms beside --data-dir")
+@cases("A16 --phantoms beside --data-dir")
 def _(world):
     return run("reproduce.chen2019", "--phantoms", 50, "--data-dir", world.dataset("plco"))
 
 
-@cases({("B11", f"doctor --seconds {value}"): value for value in ("nan", "inf", "-1", "x")})
+@cases({f"B11 doctor --seconds {value}": value for value in ("nan", "inf", "-1", "x")})
 def _(world, value):
     return run("reproduce.doctor", f"--seconds={value}")
 
 
 @cases(
     {
-        ("B11", f"data.phantom --size {size} --images {images}"): (size, images)
+        f"B11 data.phantom --size {size} --images {images}": (size, images)
         for size, images in ((0, 60), (128, 0), (-5, 60), (10**9, 60))
     }
 )
-def _(world, value):
-    size, images = value
+def _(world, size, images):
     out = world.new() / "out"
     return run("data.phantom", "plco", "--out", out, f"--size={size}", f"--images={images}")
 
@@ -266,7 +254,7 @@ def _(world, value):
 # Folders and images
 
 
-@case("A14", "images of 1 x 1 and of 2000 x 10 pixels are prepared")
+@cases("A14 images of 1 x 1 and of 2000 x 10 pixels are prepared")
 def _(world):
     folder, problems = world.new(), []
     for shape in ((1, 1), (2000, 10), (40, 400)):
@@ -280,14 +268,14 @@ def prepared(world: World, folder: Path) -> Outcome:
     return read_refused(prepare.prepare, folder, ["a.png"], world.new(), 32)
 
 
-@case("B14", "a pipe as an image")
+@cases("B14 a pipe as an image")
 def _(world):
     folder = world.new()
     os.mkfifo(folder / "a.png")
     return prepared(world, folder)
 
 
-@case("B14", "a loop of links in a folder")
+@cases("B14 a loop of links in a folder")
 def _(world):
     problems = []
     for name in ("chestxray14", "plco"):
@@ -300,7 +288,7 @@ def _(world):
     return together(problems)
 
 
-@case("C1", "a link to an image that is gone")
+@cases("C1 a link to an image that is gone")
 def _(world):
     folder = world.dataset("chestxray14")
     image = sorted(folder.rglob("*.png"))[0]
@@ -311,7 +299,7 @@ def _(world):
 
 @cases(
     {
-        ("B17", f"--data-dir {path[:20]}"): path
+        f"B17 --data-dir {path[:20]}": path
         for path in ("/no/such/folder", "/etc/passwd", "x" * 300, "/proc/1")
     }
 )
@@ -319,6 +307,6 @@ def _(world, path):
     return run("reproduce.chen2019", "--data-dir", path, "--results-dir", world.new())
 
 
-@case("B17", "data.phantom sheet --out FOLDER")
+@cases("B17 data.phantom sheet --out FOLDER")
 def _(world):
     return run("data.phantom", "sheet", "--out", world.new())

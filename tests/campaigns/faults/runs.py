@@ -1,5 +1,6 @@
 """Cases on trained runs and their files: damaged, interrupted, shared, and given again."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,14 +14,13 @@ from unittest import mock
 
 import numpy as np
 
+from tests.campaigns.faults import world as worlds
 from tests.campaigns.faults.world import (
     CHILD,
     LIMIT,
     SMALL,
     Outcome,
     World,
-    case,
-    cases,
     flip,
     leftovers,
     run,
@@ -29,6 +29,7 @@ from tests.campaigns.faults.world import (
 )
 from tests.conftest import REPOSITORY
 
+cases = functools.partial(worlds.cases, quick=False)
 WEIGHTS, PREDICTIONS, CONFIG = "best.weights.h5", "predictions.npz", "config.json"
 FINISHED, PREPARED_AGAIN = "are finished and stay", "prepared again"
 
@@ -54,20 +55,19 @@ def rewrite_and_seal(path: Path, **changes: object) -> None:
 
 @cases(
     {
-        ("A1", "predict: weights gone"): lambda parent, child: (child / WEIGHTS).unlink(),
-        ("A1", "predict: weights of the parent"): lambda parent, child: shutil.copy(
+        "A1 predict: weights gone": lambda parent, child: (child / WEIGHTS).unlink(),
+        "A1 predict: weights of the parent": lambda parent, child: shutil.copy(
             parent / WEIGHTS, child / WEIGHTS
         ),
-        ("A1", "predict: weights with a flipped bit"): lambda parent, child: flip(child / WEIGHTS),
-        ("C7", "predict: weights cut"): lambda parent, child: os.truncate(child / WEIGHTS, 5000),
-        ("A5", "predict: predictions of the parent"): lambda parent, child: shutil.copy(
+        "A1 predict: weights with a flipped bit": lambda parent, child: flip(child / WEIGHTS),
+        "C7 predict: weights cut": lambda parent, child: os.truncate(child / WEIGHTS, 5000),
+        "A5 predict: predictions of the parent": lambda parent, child: shutil.copy(
             parent / PREDICTIONS, child / PREDICTIONS
         ),
-        ("B5", "predict: predictions with a flipped bit"): lambda parent, child: flip(
+        "B5 predict: predictions with a flipped bit": lambda parent, child: flip(
             child / PREDICTIONS
         ),
-    },
-    quick=False,
+    }
 )
 def _(world, damage):
     _, parent, child = world.results()
@@ -77,16 +77,14 @@ def _(world, damage):
 
 @cases(
     {
-        ("B5", "predict: empty predictions"): (PREDICTIONS, b""),
-        ("B5", "predict: an .npy as predictions"): (PREDICTIONS, b"\x93NUMPY"),
-        ("B4", "predict: config.json {}"): (CONFIG, b"{}"),
-        ("B4", "predict: config.json []"): (CONFIG, b"[]"),
-        ("B4", "predict: config.json binary"): (CONFIG, b"\xff\x00"),
-    },
-    quick=False,
+        "B5 predict: empty predictions": (PREDICTIONS, b""),
+        "B5 predict: an .npy as predictions": (PREDICTIONS, b"\x93NUMPY"),
+        "B4 predict: config.json {}": (CONFIG, b"{}"),
+        "B4 predict: config.json []": (CONFIG, b"[]"),
+        "B4 predict: config.json binary": (CONFIG, b"\xff\x00"),
+    }
 )
-def _(world, value):
-    name, content = value
+def _(world, name, content):
     child = world.results()[2]
     (child / name).write_bytes(content)
     return world.predict(child)
@@ -94,19 +92,16 @@ def _(world, value):
 
 @cases(
     {
-        ("B4", "predict: config.json cut"): lambda path: os.truncate(path, 100),
-        ("A4", "predict: config.json gone"): Path.unlink,
-        ("B4", "predict: no recipe"): lambda path: rewrite_and_seal(path, paper=None),
-        ("B4", "predict: settings that are a list"): lambda path: rewrite_and_seal(
-            path, settings=[1]
-        ),
-        ("B4", "predict: a script antigravity"): lambda path: rewrite_and_seal(
+        "B4 predict: config.json cut": lambda path: os.truncate(path, 100),
+        "A4 predict: config.json gone": Path.unlink,
+        "B4 predict: no recipe": lambda path: rewrite_and_seal(path, paper=None),
+        "B4 predict: settings that are a list": lambda path: rewrite_and_seal(path, settings=[1]),
+        "B4 predict: a script antigravity": lambda path: rewrite_and_seal(
             path, paper="antigravity"
         ),
-        ("B4", "predict: an unknown field"): lambda path: rewrite_and_seal(path, config={"x": 1}),
-        ("B4", "predict: a record that lacks its digest"): lambda path: rewrite(path, digest=None),
-    },
-    quick=False,
+        "B4 predict: an unknown field": lambda path: rewrite_and_seal(path, config={"x": 1}),
+        "B4 predict: a record that lacks its digest": lambda path: rewrite(path, digest=None),
+    }
 )
 def _(world, damage):
     child = world.results()[2]
@@ -116,13 +111,12 @@ def _(world, damage):
 
 @cases(
     {
-        ("A2", "predict: template.npz is gone"): Path.unlink,
-        ("B16", "predict: template.npz is empty"): lambda path: path.write_bytes(b""),
-        ("A2", "predict: template.npz is of other pixels"): lambda path: np.savez(
+        "A2 predict: template.npz is gone": Path.unlink,
+        "B16 predict: template.npz is empty": lambda path: path.write_bytes(b""),
+        "A2 predict: template.npz is of other pixels": lambda path: np.savez(
             path, template=np.eye(32, dtype=np.uint8)
         ),
-    },
-    quick=False,
+    }
 )
 def _(world, damage):
     def make(folder: Path) -> None:
@@ -136,7 +130,7 @@ def _(world, damage):
     return world.predict(folder).refused("template.npz")
 
 
-@case("B9", "predict: any file name, with heatmaps", quick=False)
+@cases("B9 predict: any file name, with heatmaps")
 def _(world):
     folder = world.new()
     for name in (b"caf\xe9.png", b"$x^{$.png", "胸.png".encode(), b"x" * 250 + b".png"):
@@ -144,13 +138,13 @@ def _(world):
     return world.predict(world.results()[1], folder, flags=("--heatmaps",)).accepted()
 
 
-@case("C6", "predict: an image path of 300 characters", quick=False)
+@cases("C6 predict: an image path of 300 characters")
 def _(world):
     outcome = world.predict(world.results()[1], "y" * 300, world.image)
     return outcome.refused(unsaid=("--out",))
 
 
-@case("C6", "predict: an impossible --out", quick=False)
+@cases("C6 predict: an impossible --out")
 def _(world):
     file = world.new() / "file"
     file.touch()
@@ -208,34 +202,32 @@ GONE = "the best weights so far, is missing or damaged"
 
 @cases(
     {
-        ("B2", "a stopped run, its state.npz cut"): ("state.npz", cut, AGAIN),
-        ("B2", "a stopped run, its state.npz empty"): (
+        "B2 a stopped run, its state.npz cut": ("state.npz", cut, AGAIN),
+        "B2 a stopped run, its state.npz empty": (
             "state.npz",
             lambda path: path.write_bytes(b""),
             AGAIN,
         ),
-        ("B2", "a stopped run, its state.npz with a flipped bit"): ("state.npz", flip, AGAIN),
-        ("B2", "a stopped run, its state.npz without a variable"): (
+        "B2 a stopped run, its state.npz with a flipped bit": ("state.npz", flip, AGAIN),
+        "B2 a stopped run, its state.npz without a variable": (
             "state.npz",
             without_variable,
             AGAIN,
         ),
-        ("B2", "a stopped run, its state.npz with a variable of another shape"): (
+        "B2 a stopped run, its state.npz with a variable of another shape": (
             "state.npz",
             with_another_shape,
             AGAIN,
         ),
-        ("B3", "a stopped run, its best weights gone"): ("epoch-*.weights.h5", Path.unlink, GONE),
-        ("B3", "a stopped run, its best weights cut"): (
+        "B3 a stopped run, its best weights gone": ("epoch-*.weights.h5", Path.unlink, GONE),
+        "B3 a stopped run, its best weights cut": (
             "epoch-*.weights.h5",
             lambda path: os.truncate(path, 3000),
             GONE,
         ),
-    },
-    quick=False,
+    }
 )
-def _(world, value):
-    pattern, damage, said = value
+def _(world, pattern, damage, said):
     results, folder = stopped(world)
     damage(next(folder.glob(pattern)))
     return world.train(results).accepted(said)
@@ -246,10 +238,9 @@ def _(world, value):
 
 @cases(
     {
-        ("C7", "a row that starts from weights gone"): Path.unlink,
-        ("A1", "a row that starts from weights with a flipped bit"): flip,
-    },
-    quick=False,
+        "C7 a row that starts from weights gone": Path.unlink,
+        "A1 a row that starts from weights with a flipped bit": flip,
+    }
 )
 def _(world, damage):
     results, parent, child = world.results()
@@ -258,14 +249,14 @@ def _(world, damage):
     return world.train(results, rows=CHILD).refused("Put the file back, or delete")
 
 
-@case("B4", "a damaged config.json of one row does not stop the others", quick=False)
+@cases("B4 a damaged config.json of one row does not stop the others")
 def _(world):
     results, parent, _ = world.results()
     (parent / CONFIG).write_text("[]")
     return world.train(results, rows=("HLCP", "BR-leaf")).accepted()
 
 
-@case("A4", "without config.json nothing is finished with other settings", quick=False)
+@cases("A4 without config.json nothing is finished with other settings")
 def _(world):
     results, parent, _ = world.results()
     (parent / CONFIG).unlink()
@@ -279,7 +270,7 @@ def expect_runs(folder: Path, count: int) -> str:
     return "" if len(folders) == count else f"runs with predictions: {folders}"
 
 
-@case("A5", "predictions of the parent are not tabled", quick=False)
+@cases("A5 predictions of the parent are not tabled")
 def _(world):
     results, parent, child = world.results()
     before = (child / PREDICTIONS).read_bytes()
@@ -289,12 +280,12 @@ def _(world):
     return problem or ("" if equal else "other predictions")
 
 
-@case("A18", "the same results are finished", quick=False)
+@cases("A18 the same results are finished")
 def _(world):
     return world.train(world.results()[0], rows=CHILD).accepted(FINISHED)
 
 
-@case("C5", "a first try that failed leaves seed-0 to the next", quick=False)
+@cases("C5 a first try that failed leaves seed-0 to the next")
 def _(world):
     results = world.new()
     problem = world.train(results, "--weights", "/nope.h5", rows=("HLCP",)).refused()
@@ -302,14 +293,14 @@ def _(world):
     return problem or second or expect_runs(results, 1)
 
 
-@case("B12", "--weights with HDF5 magic and junk", quick=False)
+@cases("B12 --weights with HDF5 magic and junk")
 def _(world):
     junk = world.new() / "junk.weights.h5"
     junk.write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 5000)
     return world.train(world.new(), "--weights", junk, rows=CHILD)
 
 
-@case("B19", "a NaN loss in one row", quick=False)
+@cases("B19 a NaN loss in one row")
 def _(world):
     results = world.new()
     flags = ("--finetune-learning-rate", "1e38")
@@ -319,7 +310,7 @@ def _(world):
     return problem or ("" if failed else "no table with `failed`")
 
 
-@case("B8", "--batch-size 100000", quick=False)
+@cases("B8 --batch-size 100000")
 def _(world):
     return world.train(world.new(), "--batch-size", 100_000, rows=CHILD)
 
@@ -327,7 +318,7 @@ def _(world):
 # The image cache
 
 
-@case("A6", "a shard of the image cache filled with zeros", quick=False)
+@cases("A6 a shard of the image cache filled with zeros")
 def _(world):
     cache, before, after = world.new(), world.new(), world.new()
     problem = world.train(before, "--cache-dir", cache).accepted()
@@ -339,7 +330,7 @@ def _(world):
     return problem or ("" if made[0] == made[1] else "trained on black images")
 
 
-@case("B16", "a damaged note beside a shard of the image cache", quick=False)
+@cases("B16 a damaged note beside a shard of the image cache")
 def _(world):
     cache = world.new()
     problem = world.train(world.new(), "--cache-dir", cache).accepted()
@@ -347,7 +338,7 @@ def _(world):
     return problem or world.train(world.new(), "--cache-dir", cache).accepted(PREPARED_AGAIN)
 
 
-@case("C9", "a file where the cache writes", quick=False)
+@cases("C9 a file where the cache writes")
 def _(world):
     cache = world.new()
     (cache / "images").touch()
@@ -355,7 +346,7 @@ def _(world):
     return outcome.refused(unsaid=("free some",))
 
 
-@case("C9", "a foreign folder where the cache writes", quick=False)
+@cases("C9 a foreign folder where the cache writes")
 def _(world):
     cache = world.new()
     world.train(world.new(), "--cache-dir", cache)
@@ -391,17 +382,12 @@ def with_another_image(folder: Path) -> Path:
 
 @cases(
     {
-        ("A17", "shuffled rows of the lists are the same data"): (shuffled, FINISHED),
-        ("A18", "copied data with other file times are the same data"): (copied, FINISHED),
-        ("C12", "what changed in the data is named"): (
-            with_another_image,
-            "the data images changed",
-        ),
-    },
-    quick=False,
+        "A17 shuffled rows of the lists are the same data": (shuffled, FINISHED),
+        "A18 copied data with other file times are the same data": (copied, FINISHED),
+        "C12 what changed in the data is named": (with_another_image, "the data images changed"),
+    }
 )
-def _(world, value):
-    change, said = value
+def _(world, change, said):
     results, folder = world.new(), world.dataset("plco")
     problem = world.train(results, data=folder).accepted()
     return problem or world.train(results, data=change(folder)).accepted(said)
@@ -412,16 +398,11 @@ def _(world, value):
 
 @cases(
     {
-        ("B6", "two processes on one results folder, one setting"): ([], 1),
-        ("B6", "two processes on one results folder, two settings"): (
-            ["--learning-rate", "0.003"],
-            2,
-        ),
-    },
-    quick=False,
+        "B6 two processes on one results folder, one setting": ([], 1),
+        "B6 two processes on one results folder, two settings": (["--learning-rate", "0.003"], 2),
+    }
 )
-def _(world, value):
-    flags, count = value
+def _(world, flags, count):
     results = world.new()
     folders = ["--cache-dir", world.folder / "cache", "--results-dir", results]
     words = [*SMALL, "--phantoms", 60, "--rows", "BR-leaf", *folders]
@@ -446,7 +427,7 @@ def ended(process: subprocess.Popen) -> Outcome:
     return Outcome(process.returncode, "", err.decode())
 
 
-@case("B18", "SIGTERM ends with 143", quick=False)
+@cases("B18 SIGTERM ends with 143")
 def _(world):
     words = [sys.executable, "-m", "reproduce.chen2019", "--results-dir", str(world.new())]
     process = subprocess.Popen(
@@ -458,23 +439,23 @@ def _(world):
     return outcome._replace(code=2).refused() if outcome.code == 143 else f"exit {outcome.code}"
 
 
-@case("B7", "KERAS_BACKEND=foo", quick=False)
+@cases("B7 KERAS_BACKEND=foo")
 def _(world):
     return world.train(world.new(), KERAS_BACKEND="foo")
 
 
-@case("B7", "KERAS_BACKEND=jax, not installed", quick=False)
+@cases("B7 KERAS_BACKEND=jax, not installed")
 def _(world):
     path = world.without("jax")
     return world.train(world.new(), KERAS_BACKEND="jax", PYTHONPATH=path).refused("pip install")
 
 
-@case("B7", "KERAS_BACKEND=jax, installed", quick=False)
+@cases("B7 KERAS_BACKEND=jax, installed")
 def _(world):
     return world.train(world.new(), KERAS_BACKEND="jax").accepted()
 
 
-@case("B1", "a disk that is full while a run writes", quick=False)
+@cases("B1 a disk that is full while a run writes")
 def _(world):
     """Fill a file system of 400 KB, then enlarge it and resume; mounting it needs root."""
     disk = world.new()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.campaigns.faults.world import Outcome, World, case, cases, leftovers, run, shell
+from tests.campaigns.faults.world import Outcome, World, cases, leftovers, run, shell
 from tests.report_results import write_results
 
 TRUTH = "id,who,Edema,Mass\na,1,1,0\nb,2,0,1\nc,3,0,0\nd,3,1,1\n"
@@ -41,60 +41,41 @@ def rescore(
 
 @cases(
     {
-        ("A12", "rescore: patients that disagree"): (
-            PREDICTED,
-            TRUTH.replace("d,3", "d,4"),
-            *PATIENTS,
-        ),
-        ("A7", "rescore: a patient in two spellings"): (
+        "A12 rescore: patients that disagree": (PREDICTED, TRUTH.replace("d,3", "d,4"), *PATIENTS),
+        "A7 rescore: a patient in two spellings": (
             PREDICTED,
             TRUTH.replace("d,3", "d,03"),
             *PATIENTS,
         ),
-        ("A11", "rescore: a label twice"): (PREDICTED, TRUTH.replace("Mass", "edema")),
-        ("A11", "rescore: --labels twice"): (PREDICTED, TRUTH, "--labels", "Edema,edema"),
-        ("A9", "rescore: a predicted column twice"): (PREDICTED.replace("Mass", "Edema"), TRUTH),
-        ("B11", "rescore: --seed -1"): (PREDICTED, TRUTH, "--seed", "-1"),
-        ("B11", "rescore: --resamples 0"): (PREDICTED, TRUTH, "--resamples", "0"),
-        ("A3", "rescore: a field too many"): (PREDICTED.replace("b,2", "b,x,2"), TRUTH),
-        ("A3", "rescore: a field too few"): (PREDICTED, TRUTH.replace("b,2,0", "b,0")),
-        ("B5", "rescore: binary"): (b"\xff\x00" * 40, TRUTH),
-        ("B5", "rescore: half a gzip file"): (
-            gzip.compress(PREDICTED.encode(), mtime=0)[:40],
-            TRUTH,
-        ),
-        ("B5", "rescore: empty"): ("", TRUTH),
-        ("B13", "rescore: --results-dir 300 characters"): (
+        "A11 rescore: a label twice": (PREDICTED, TRUTH.replace("Mass", "edema")),
+        "A11 rescore: --labels twice": (PREDICTED, TRUTH, "--labels", "Edema,edema"),
+        "A9 rescore: a predicted column twice": (PREDICTED.replace("Mass", "Edema"), TRUTH),
+        "B11 rescore: --seed -1": (PREDICTED, TRUTH, "--seed", "-1"),
+        "B11 rescore: --resamples 0": (PREDICTED, TRUTH, "--resamples", "0"),
+        "A3 rescore: a field too many": (PREDICTED.replace("b,2", "b,x,2"), TRUTH),
+        "A3 rescore: a field too few": (PREDICTED, TRUTH.replace("b,2,0", "b,0")),
+        "B5 rescore: binary": (b"\xff\x00" * 40, TRUTH),
+        "B5 rescore: half a gzip file": (gzip.compress(PREDICTED.encode(), mtime=0)[:40], TRUTH),
+        "B5 rescore: empty": ("", TRUTH),
+        "B13 rescore: --results-dir 300 characters": (
             PREDICTED,
             TRUTH,
             *PATIENTS,
             "--results-dir",
             "x" * 300,
         ),
-        ("B13", "rescore: --results-dir FILE"): (
-            PREDICTED,
-            TRUTH,
-            *PATIENTS,
-            "--results-dir",
-            __file__,
-        ),
-        ("B17", "rescore: --compare of 300 characters"): (
+        "B13 rescore: --results-dir FILE": (PREDICTED, TRUTH, *PATIENTS, "--results-dir", __file__),
+        "B17 rescore: --compare of 300 characters": (
             PREDICTED,
             TRUTH,
             *PATIENTS,
             "--compare",
             "x" * 300,
         ),
-        ("B16", "rescore: --tree of other labels"): (
-            PREDICTED,
-            TRUTH,
-            *PATIENTS,
-            "--tree",
-            "chexpert",
-        ),
+        "B16 rescore: --tree of other labels": (PREDICTED, TRUTH, *PATIENTS, "--tree", "chexpert"),
     }
 )
-def _(world, words):
+def _(world, *words):
     return rescore(world, *words)
 
 
@@ -105,26 +86,26 @@ OFFICIAL = (
 
 @cases(
     {
-        ("D", "rescore: prob_ columns"): (PREDICTED.replace("Edema", "prob_Edema"), TRUTH),
-        ("D", "rescore: the official label file"): (PREDICTED, OFFICIAL),
-        ("D", "rescore: more truth than predictions"): (PREDICTED, TRUTH + "e,9,1,0\n"),
-        ("B9", "rescore: a label $x^{$"): (
+        "D rescore: prob_ columns": (PREDICTED.replace("Edema", "prob_Edema"), TRUTH),
+        "D rescore: the official label file": (PREDICTED, OFFICIAL),
+        "D rescore: more truth than predictions": (PREDICTED, TRUTH + "e,9,1,0\n"),
+        "B9 rescore: a label $x^{$": (
             PREDICTED.replace("Mass", "$x^{$"),
             TRUTH.replace("Mass", "$x^{$"),
         ),
     }
 )
-def _(world, words):
+def _(world, *words):
     return rescore(world, *words, *PATIENTS).accepted()
 
 
-@case("D", "rescore: without OpenCV, tqdm and TensorFlow")
+@cases("D rescore: without OpenCV, tqdm and TensorFlow")
 def _(world):
     path = world.without("cv2", "tqdm", "tensorflow", "keras")
     return rescore(world, PREDICTED, TRUTH, *LABELS, PYTHONPATH=path).accepted()
 
 
-@case("D", "rescore: tables in a pipe are one block as wide as they are")
+@cases("D rescore: tables in a pipe are one block as wide as they are")
 def _(world):
     outcome = rescore(world, PREDICTED, TRUTH, *LABELS, COLUMNS="40")
     headers = [line for line in outcome.out.splitlines() if "AUC" in line and "AP" in line]
@@ -142,7 +123,7 @@ def rescore_arrays(world: World, **changes: object) -> Outcome:
 
 @cases(
     {
-        ("B5", f"rescore: predictions.npz with {title}"): changes
+        f"B5 rescore: predictions.npz with {title}": changes
         for title, changes in {
             "ids longer than targets": {"ids": list("vwxyz")},
             "2-D probabilities": {"probabilities": np.eye(4, 2)},
@@ -162,7 +143,7 @@ def _(world, changes):
 
 @cases(
     {
-        ("A11", f"rescore: an npz with the labels {','.join(labels)}"): labels
+        f"A11 rescore: an npz with the labels {','.join(labels)}": labels
         for labels in (["A", "a", "B"], ["A", "A"])
     }
 )
@@ -173,7 +154,7 @@ def _(world, labels):
 
 @cases(
     {
-        ("B13", f"rescore --base-url {url}"): url
+        f"B13 rescore --base-url {url}": url
         for url in ("nonsense", "http://", "ftp://x/y", "http://127.0.0.1:9/")
     }
 )
@@ -209,38 +190,40 @@ def report_on(world: World, pattern: str, content: bytes | float) -> str:
 
 @cases(
     {
-        ("B10", f"report: {table}.csv cut to {share:.0%}"): (table, share)
+        f"B10 report: {table}.csv cut to {share:.0%}": (table, share)
         for share in (0.1, 0.3, 0.5, 0.7, 0.9)
         for table in ("table", "values", "claims")
     }
 )
-def _(world, value):
-    table, share = value
+def _(world, table, share):
     return report_on(world, f"{table}.csv", share)
 
 
+DAMAGED = (
+    ("A13", "HLCP/seed-0*/history.csv", b""),
+    ("A13", "HLCP/seed-0*/history.csv", b"\x00\xff" * 99),
+    ("B10", "HLCP/seed-0*/config.json", b'{"settings": {"row": "x"}, "provenance": 3}'),
+    ("B10", "HLCP/seed-0*/config.json", b"[]"),
+    ("B10", "HLCP/seed-0*/config.json", b"\xff"),
+    ("B5", "HLCP/seed-0*/predictions.npz", b""),
+    ("B5", "HLCP/seed-0*/predictions.npz", b"PK\x03\x04"),
+    ("B10", "figure-3.svg", b"<svg"),
+)
+
+
 @cases(
     {
-        (group, f"report: {Path(pattern).name} holds {content[:20]!r}"): (pattern, content)
-        for group, pattern, content in (
-            ("A13", "HLCP/seed-0*/history.csv", b""),
-            ("A13", "HLCP/seed-0*/history.csv", b"\x00\xff" * 99),
-            ("B10", "HLCP/seed-0*/config.json", b'{"settings": {"row": "x"}, "provenance": 3}'),
-            ("B10", "HLCP/seed-0*/config.json", b"[]"),
-            ("B10", "HLCP/seed-0*/config.json", b"\xff"),
-            ("B5", "HLCP/seed-0*/predictions.npz", b""),
-            ("B5", "HLCP/seed-0*/predictions.npz", b"PK\x03\x04"),
-            ("B10", "figure-3.svg", b"<svg"),
-        )
+        f"{group} report: {Path(pattern).name} holds {content[:20]!r}": (pattern, content)
+        for group, pattern, content in DAMAGED
     }
 )
-def _(world, value):
-    return report_on(world, *value)
+def _(world, pattern, content):
+    return report_on(world, pattern, content)
 
 
 @cases(
     {
-        ("B17", f"report --results-dir {path[:12]}"): path
+        f"B17 report --results-dir {path[:12]}": path
         for path in ("x" * 300, "/etc/passwd", "/no/such")
     }
 )
@@ -262,18 +245,18 @@ def rescore_line(world: World, *flags: object) -> str:
     return " ".join([PYTHON, "-m", "reproduce.rescore", *map(str, words)])
 
 
-@case("B17", "a closed pipe")
+@cases("B17 a closed pipe")
 def _(world):
     results = reported(world)
     return quiet(shell(f"{PYTHON} -m reproduce.report --results-dir {results} | true"))
 
 
-@case("B17", "rescore in a pipe that reads one line")
+@cases("B17 rescore in a pipe that reads one line")
 def _(world):
     return quiet(shell(f"{rescore_line(world)} 2> {world.new() / 'warnings'} | head -1"))
 
 
-@case("B1", "the report on a full disk")
+@cases("B1 the report on a full disk")
 def _(world):
     results = reported(world)
     (results / "index.html").unlink()
@@ -281,14 +264,14 @@ def _(world):
     return outcome.refused() or leftovers(results)
 
 
-@case("B1", "rescore --results-dir on a full disk")
+@cases("B1 rescore --results-dir on a full disk")
 def _(world):
     results = world.new() / "results"
     outcome = shell(f"ulimit -f 0; {rescore_line(world, '--results-dir', results)}")
     return outcome.refused() or leftovers(results)
 
 
-@case("B17", "a locale without Unicode and a Chinese name")
+@cases("B17 a locale without Unicode and a Chinese name")
 def _(world):
     folder = world.new() / "胸部"
     folder.mkdir()
@@ -299,13 +282,12 @@ def _(world):
 
 @cases(
     {
-        ("C4", "shell: --results-dir without a value"): ("all.sh --results-dir", {}),
-        ("C4", "shell: --plco of no folder"): ("all.sh --plco /no/such", {}),
-        ("C11", "shell: CXR_PYTHON=/bin/true"): ("all.sh", {"CXR_PYTHON": "/bin/true"}),
-        ("C11", "shell: CXR_PYTHON=/no/such"): ("chen2019.sh", {"CXR_PYTHON": "/no/such"}),
-        ("C11", "shell: an empty PATH"): ("chen2019.sh", {"PATH": ""}),
+        "C4 shell: --results-dir without a value": ("all.sh --results-dir", {}),
+        "C4 shell: --plco of no folder": ("all.sh --plco /no/such", {}),
+        "C11 shell: CXR_PYTHON=/bin/true": ("all.sh", {"CXR_PYTHON": "/bin/true"}),
+        "C11 shell: CXR_PYTHON=/no/such": ("chen2019.sh", {"CXR_PYTHON": "/no/such"}),
+        "C11 shell: an empty PATH": ("chen2019.sh", {"PATH": ""}),
     }
 )
-def _(world, value):
-    words, environment = value
+def _(world, words, environment):
     return shell(f"/bin/bash reproduce/{words}", **environment)

@@ -1,6 +1,7 @@
 """The data and runs that the cases damage, and how the end of a command is judged."""
 
 import contextlib
+import functools
 import io
 import os
 import runpy
@@ -68,38 +69,37 @@ class Outcome(NamedTuple):
 class Case(NamedTuple):
     """One bad input; `check` returns why a command did not handle it as promised, or nothing."""
 
-    group: str
-    name: str
+    name: str  # its group and title: A7 rescore: a patient in two spellings
     quick: bool  # needs no training
     check: Callable[["World"], str]
+
+    @property
+    def group(self) -> str:
+        return self.name.partition(" ")[0]
 
 
 CASES: list[Case] = []
 
 
-def case(group: str, name: str, quick: bool = True) -> Callable:
-    """Register a case: a function that returns an Outcome to be a refusal, or a problem as text."""
+def cases(table: str | dict[str, object], quick: bool = True) -> Callable:
+    """Register a function as one case, or as one case per entry {name: arguments}.
+
+    The function returns a problem as text, or an Outcome that must be a refusal.
+    """
 
     def register(function: Callable) -> Callable:
-        def check(world: World) -> str:
-            result = function(world)
-            return result.refused() if isinstance(result, Outcome) else result
-
-        CASES.append(Case(group, name, quick, check))
+        for name, given in (table if isinstance(table, dict) else {table: ()}).items():
+            arguments = given if isinstance(given, tuple) else (given,)
+            CASES.append(Case(name, quick, functools.partial(judge, function, arguments)))
         return function
 
     return register
 
 
-def cases(table: dict[tuple[str, str], object], quick: bool = True) -> Callable:
-    """Register one case per entry {(group, name): value}, checked by function(world, value)."""
-
-    def register(function: Callable) -> Callable:
-        for (group, name), value in table.items():
-            case(group, name, quick)(lambda world, value=value: function(world, value))
-        return function
-
-    return register
+def judge(function: Callable, arguments: tuple, world: "World") -> str:
+    """Run a case; return its problem."""
+    result = function(world, *arguments)
+    return result.refused() if isinstance(result, Outcome) else result
 
 
 def recorded(outcome: Outcome) -> Outcome:
@@ -142,11 +142,7 @@ def command(words: list[str], **environment: str) -> Outcome:
     """Run a command in a process of its own."""
     try:
         ended = subprocess.run(
-            words,
-            cwd=REPOSITORY,
-            capture_output=True,
-            timeout=LIMIT,
-            env=os.environ | environment,
+            words, cwd=REPOSITORY, capture_output=True, timeout=LIMIT, env=os.environ | environment
         )
     except subprocess.TimeoutExpired:
         return Outcome(-1, "", f"no end within {LIMIT} s")
