@@ -11,6 +11,7 @@ end; its predictions must then be equal, byte for byte.
 import argparse
 import collections
 import contextlib
+import functools
 import hashlib
 import os
 import random
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 import safefiles
+from reproduce.engine import rebuild, runs
 from tests.campaigns import forked, kill_and_resume
 
 CHEN = [*forked.SMALL, "--epochs", "2", "--finetune-epochs", "1"]
@@ -44,28 +46,12 @@ def digest(*arrays: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_weights(folder: Path) -> str:
-    from reproduce.engine import runs
-
-    return safefiles.sha256(runs.weights_of(folder))
-
-
 def read_template(folder: Path) -> str:
-    from reproduce.engine import runs
-
     template = runs.template_of(folder)
     return NOTHING if template is None else digest(template)
 
 
-def read_network(folder: Path) -> str:
-    from reproduce.engine import rebuild
-
-    return rebuild.load(folder).name
-
-
 def read_predictions(folder: Path, name: str = "predictions.npz") -> str:
-    from reproduce.engine import runs
-
     if not (folder / name).exists():
         return NOTHING
     expected = (runs.record(folder) or {}).get("digest", "?")
@@ -74,14 +60,8 @@ def read_predictions(folder: Path, name: str = "predictions.npz") -> str:
     return digest(predictions.probabilities, np.nan_to_num(predictions.targets)) + texts
 
 
-def read_public_predictions(folder: Path) -> str:
-    return read_predictions(folder, "predictions-public.npz")
-
-
 def read_history(folder: Path) -> str:
     """Read the history of a stopped run; that of a finished one is sealed with its tables."""
-    from reproduce.engine import runs
-
     if (folder / runs.FINISHED).exists() or not (folder / runs.STATE).exists():
         return NOTHING
     return runs.history(folder).to_csv()
@@ -89,8 +69,6 @@ def read_history(folder: Path) -> str:
 
 def read_state(folder: Path, shapes: list[tuple[int, ...]]) -> str:
     """Read the state of a stopped run; a damaged one makes it begin again."""
-    from reproduce.engine import runs
-
     if not (folder / runs.STATE).exists():
         return AGAIN
     record = runs.record(folder) or {}
@@ -103,10 +81,10 @@ def read_state(folder: Path, shapes: list[tuple[int, ...]]) -> str:
 
 READERS: dict[str, Callable[[Path], str]] = {
     "predictions": read_predictions,
-    "public predictions": read_public_predictions,
-    "weights": read_weights,
+    "public predictions": functools.partial(read_predictions, name="predictions-public.npz"),
+    "weights": lambda folder: safefiles.sha256(runs.weights_of(folder)),
     "template": read_template,
-    "network": read_network,
+    "network": lambda folder: rebuild.load(folder).name,
     "history": read_history,
 }
 
@@ -177,25 +155,26 @@ def train(folder: Path) -> Trained:
 
 def damage(path: Path, paths: list[Path], draw: random.Random) -> str:
     """Change a file in one of several ways; return which."""
-    content = path.read_bytes()
-    kind = draw.choice(KINDS)
+    content, kind = path.read_bytes(), draw.choice(KINDS)
+    if kind == "delete":
+        path.unlink()
+        return kind
     if kind == "bit" and content:
         position = draw.randrange(len(content))
         flipped = content[position] ^ (1 << draw.randrange(8))
-        path.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+        content = content[:position] + bytes([flipped]) + content[position + 1 :]
     elif kind == "cut":
-        path.write_bytes(content[: draw.randrange(len(content) or 1)])
+        content = content[: draw.randrange(len(content) or 1)]
     elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "delete":
-        path.unlink()
+        content = b""
     elif kind == "swap":
         others = [other for other in paths if other.name == path.name and other != path]
-        path.write_bytes(draw.choice(others).read_bytes() if others else b"\x00" * 16)
+        content = draw.choice(others).read_bytes() if others else b"\x00" * 16
     elif kind == "zeros":
-        path.write_bytes(b"\x00" * len(content))
+        content = b"\x00" * len(content)
     else:
-        path.write_bytes(draw.randbytes(draw.randrange(1, 400)))
+        content = draw.randbytes(draw.randrange(1, 400))
+    path.write_bytes(content)
     return kind
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import safefiles
 from tests.campaigns import forked
 
 SCRIPTS = {
@@ -36,8 +37,6 @@ def kill_inside_a_write(number: int, half: bool) -> Callable[[], None]:
     """Return a function after which a process dies at its so many-th write, half done or done."""
 
     def before() -> None:
-        import safefiles
-
         replace, left = Path.replace, [number]
 
         def dying(partial: Path, target: Path) -> Path:

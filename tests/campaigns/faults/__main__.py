@@ -1,6 +1,6 @@
 """Try bad input of every kind and list what does not end as promised.
 
-    python -m tests.campaigns.faults [--quick] [--only GROUP] [--messages FILE]
+    python -m tests.campaigns.faults [--quick] [--only GROUP]
 
 Every bad input must end with one sentence that says what is wrong and what to do, exit code 2 (1 if
 some of many files or rows failed), no traceback, and no wrong number. Groups: A silently wrong
@@ -21,9 +21,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # importing the modules of cases registers them
-from tests.campaigns.faults import inputs, runs, tables  # noqa: F401
+from tests.campaigns.faults import commands, inputs, runs, tables  # noqa: F401
 from tests.campaigns.faults.generated import generated
-from tests.campaigns.faults.world import CASES, MESSAGES, Case, World
+from tests.campaigns.faults.world import CASES, Case, World
 
 TESTS = {  # faults that a test or another campaign covers, below tests/
     "A5": "test_engine_runs.py::test_foreign_and_damaged_predictions_are_set_aside_and_made_again",
@@ -44,7 +44,6 @@ def campaign(cases: list[Case]) -> Iterator[tuple[Case, str]]:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         for case in cases:
-            MESSAGES.clear()
             try:
                 problem = case.check(world)
             except Exception as error:
@@ -66,7 +65,6 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="GROUP", help="only A, B, C, D or E, or A3")
     parser.add_argument("--seed", type=int, default=0, help="of group E (%(default)s)")
     parser.add_argument("--count", type=int, default=160, help="cases of group E (%(default)s)")
-    parser.add_argument("--messages", metavar="FILE", help="write the messages of each case")
     parser.add_argument("--list", action="store_true", help="print the cases, try none")
     options = parser.parse_args()
     cases = [*CASES, *generated(options.seed, options.count)]
@@ -75,18 +73,13 @@ def main() -> int:
         return 0
     cases = [each for each in cases if each.quick or not options.quick]
     cases = [each for each in cases if each.group.startswith(options.only)]
-    messages, problems = [], 0
-    began = time.perf_counter()
+    problems, began = 0, time.perf_counter()
     for tried, (case, problem) in enumerate(campaign(cases), 1):
-        printed = "".join(f"{message}\n" for message in dict.fromkeys(MESSAGES))
-        messages.append(f"== {case.name}\n{printed}")
         if problem:
             problems += 1
             print(f"NOT  {case.name}: {problem[:300]}", flush=True)
         elif sys.stderr.isatty():
             print(f"\r{tried} tried, {problems} not as promised ", end="", file=sys.stderr)
-    if options.messages:
-        Path(options.messages).write_text("\n".join(messages), encoding="utf-8")
     seconds = time.perf_counter() - began
     good = len(cases) - problems
     print(f"tried {len(cases)}, as promised {good}, not {problems} ({seconds:.0f} s)")

@@ -16,7 +16,7 @@ from data import DataError
 from data.images import BadImage, read_gray, unlike_radiograph
 from tests.campaigns.faults.inputs import READERS, read_refused, read_text, table_of
 from tests.campaigns.faults.tables import PATIENTS, PREDICTED, TRUTH
-from tests.campaigns.faults.world import Case, Outcome, World, recorded, run
+from tests.campaigns.faults.world import Case, Outcome, World, run
 
 CHANGES = ("field more", "field less", "quote", "cut", "column twice", "byte", "line twice", "NUL")
 FLAGS = {
@@ -112,7 +112,7 @@ def image_file(kind: str, seed: int, world: World) -> str:
         unlike_radiograph(path)
         pixels = read_gray(path, 32)
     except (BadImage, DataError) as error:
-        return recorded(Outcome(2, "", str(error))).refused()
+        return Outcome(2, "", str(error)).refused()
     equal = np.array_equal(read_gray(original, 32), pixels)
     return "" if equal else "other pixels without a word"
 

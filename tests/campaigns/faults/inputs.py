@@ -1,4 +1,4 @@
-"""Cases on datasets, flags, folders and images, all found by trying."""
+"""Cases on label files, folders and images, all found by trying."""
 
 import functools
 import gzip
@@ -160,97 +160,6 @@ def _(world):
     return together(problems)
 
 
-# Flags
-
-FLAGS = (  # of chen2019: group, flag, values
-    ("A8", "--epochs", ("0", "-3", "1.5", "x", "")),
-    ("A8", "--learning-rate", ("-1", "0")),
-    ("C3", "--learning-rate", ("nan", "inf")),
-    ("B11", "--batch-size", ("0", "-4")),
-    ("B11", "--size", ("0", "-5", "1", "1e9")),
-    ("B11", "--resize", ("0", "16")),
-    ("B11", "--seeds", ("-1", str(2**40), "a", "")),
-    ("B11", "--resamples", ("0", "-1", "x")),
-    ("B11", "--phantoms", ("0", "-5", "1.5")),
-    ("B11", "--backbone", ("nothing",)),
-    ("B11", "--no-such-flag", ("1",)),
-)
-
-
-@cases({f"{group} {flag} {value!r}": (flag, value) for group, flag, vs in FLAGS for value in vs})
-def _(world, flag, value):
-    words = ["--results-dir", world.new(), f"{flag}={value}"]
-    if flag != "--phantoms":
-        words += ["--data-dir", "/no/such"]  # reached only if the flag is accepted
-    return run("reproduce.chen2019", *words).refused(flag)
-
-
-FLAGS_OF_OTHERS = (
-    ("asadi2025", "--dropout", ("2", "-1", "nan")),
-    ("pham2019", "--held-out", ("0", "2", "nan")),
-    ("ge2018", "--step", ("0", "-1")),
-)
-
-
-@cases(
-    {
-        f"B11 {script} {flag} {value}": (script, flag, value)
-        for script, flag, values in FLAGS_OF_OTHERS
-        for value in values
-    }
-)
-def _(world, script, flag, value):
-    return run(f"reproduce.{script}", "--data-dir", "/no/such", f"{flag}={value}").refused(flag)
-
-
-@cases(
-    {
-        "C8 mo2019 --size=1 is named as it was typed": ("mo2019", "--size=1", "--size 1"),
-        "C8 mo2019 --seeds=x is named as it was typed": (
-            *("mo2019", "--seeds=x", "give whole numbers from 0"),
-        ),
-        "C8 chen2019 --resamples=x is named as it was typed": (
-            *("chen2019", "--resamples=x", "give a whole number of at least 1"),
-        ),
-    }
-)
-def _(world, script, flag, said):
-    outcome = run(f"reproduce.{script}", "--results-dir", world.new(), flag)
-    return outcome.refused(said, unsaid=("invalid", "--resize", "_seeds"))
-
-
-@cases("C8 --size 96 --resize 64")
-def _(world):
-    words = ["--size", 96, "--resize", 64, "--results-dir", world.new()]
-    return run("reproduce.chen2019", *words).refused("--resize")
-
-
-@cases("B11 --rows 'no such row'")
-def _(world):
-    return world.train(world.new(), rows=("no such row",))
-
-
-@cases("A16 --phantoms beside --data-dir")
-def _(world):
-    return run("reproduce.chen2019", "--phantoms", 50, "--data-dir", world.dataset("plco"))
-
-
-@cases({f"B11 doctor --seconds {value}": value for value in ("nan", "inf", "-1", "x")})
-def _(world, value):
-    return run("reproduce.doctor", f"--seconds={value}")
-
-
-@cases(
-    {
-        f"B11 data.phantom --size {size} --images {images}": (size, images)
-        for size, images in ((0, 60), (128, 0), (-5, 60), (10**9, 60))
-    }
-)
-def _(world, size, images):
-    out = world.new() / "out"
-    return run("data.phantom", "plco", "--out", out, f"--size={size}", f"--images={images}")
-
-
 # Folders and images
 
 
@@ -295,18 +204,3 @@ def _(world):
     image.unlink()
     image.symlink_to("nowhere.png")
     return read_refused(chestxray14.read, folder).refused("--allow-missing")
-
-
-@cases(
-    {
-        f"B17 --data-dir {path[:20]}": path
-        for path in ("/no/such/folder", "/etc/passwd", "x" * 300, "/proc/1")
-    }
-)
-def _(world, path):
-    return run("reproduce.chen2019", "--data-dir", path, "--results-dir", world.new())
-
-
-@cases("B17 data.phantom sheet --out FOLDER")
-def _(world):
-    return run("data.phantom", "sheet", "--out", world.new())

@@ -1,6 +1,7 @@
 """Cases on trained runs and their files: damaged, interrupted, shared, and given again."""
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
+from reproduce.engine import runs
 from tests.campaigns.faults import world as worlds
 from tests.campaigns.faults.world import (
     CHILD,
@@ -31,11 +34,25 @@ from tests.conftest import REPOSITORY
 
 cases = functools.partial(worlds.cases, quick=False)
 WEIGHTS, PREDICTIONS, CONFIG = "best.weights.h5", "predictions.npz", "config.json"
+STATE, BEST = "state.npz", "epoch-*.weights.h5"
 FINISHED, PREPARED_AGAIN = "are finished and stay", "prepared again"
+AGAIN = "starts anew: its state could not be read"
+GONE = "the best weights so far, is missing or damaged"
 
 
-def cut(path: Path, share: float = 0.5) -> None:
-    os.truncate(path, int(path.stat().st_size * share))
+def cut(path: Path) -> None:
+    """Cut a file to half of its size."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def hold(content: bytes) -> Callable[[Path], object]:
+    """Return a function that gives a file this content."""
+    return functools.partial(Path.write_bytes, data=content)
+
+
+def take_from_parent(path: Path) -> None:
+    """Replace a file of a run by that of the run from which it started."""
+    shutil.copy(run_of(path.parents[4], "HLCP") / path.name, path)
 
 
 def rewrite(path: Path, **changes: object) -> None:
@@ -43,11 +60,13 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def rewrite_and_seal(path: Path, **changes: object) -> None:
-    """Change fields of a run's config.json and its hash, as another version might write it."""
-    from reproduce.engine import runs
+def seal(**changes: object) -> Callable[[Path], None]:
+    """Return a function that changes fields of config.json and its hash, as a script would."""
 
-    runs.write_record(path.parent, (runs.record(path.parent) or {}) | changes)
+    def change(path: Path) -> None:
+        runs.write_record(path.parent, (runs.record(path.parent) or {}) | changes)
+
+    return change
 
 
 # What predict refuses: a run whose files were damaged
@@ -55,64 +74,36 @@ def rewrite_and_seal(path: Path, **changes: object) -> None:
 
 @cases(
     {
-        "A1 predict: weights gone": lambda parent, child: (child / WEIGHTS).unlink(),
-        "A1 predict: weights of the parent": lambda parent, child: shutil.copy(
-            parent / WEIGHTS, child / WEIGHTS
-        ),
-        "A1 predict: weights with a flipped bit": lambda parent, child: flip(child / WEIGHTS),
-        "C7 predict: weights cut": lambda parent, child: os.truncate(child / WEIGHTS, 5000),
-        "A5 predict: predictions of the parent": lambda parent, child: shutil.copy(
-            parent / PREDICTIONS, child / PREDICTIONS
-        ),
-        "B5 predict: predictions with a flipped bit": lambda parent, child: flip(
-            child / PREDICTIONS
-        ),
+        "A1 predict: weights gone": (WEIGHTS, Path.unlink),
+        "A1 predict: weights of the parent": (WEIGHTS, take_from_parent),
+        "A1 predict: weights with a flipped bit": (WEIGHTS, flip),
+        "C7 predict: weights cut": (WEIGHTS, functools.partial(os.truncate, length=5000)),
+        "A5 predict: predictions of the parent": (PREDICTIONS, take_from_parent),
+        "B5 predict: predictions with a flipped bit": (PREDICTIONS, flip),
+        "B5 predict: empty predictions": (PREDICTIONS, hold(b"")),
+        "B5 predict: an .npy as predictions": (PREDICTIONS, hold(b"\x93NUMPY")),
+        "B4 predict: config.json {}": (CONFIG, hold(b"{}")),
+        "B4 predict: config.json []": (CONFIG, hold(b"[]")),
+        "B4 predict: config.json binary": (CONFIG, hold(b"\xff\x00")),
+        "B4 predict: config.json cut": (CONFIG, functools.partial(os.truncate, length=100)),
+        "A4 predict: config.json gone": (CONFIG, Path.unlink),
+        "B4 predict: no recipe": (CONFIG, seal(paper=None)),
+        "B4 predict: settings that are a list": (CONFIG, seal(settings=[1])),
+        "B4 predict: a script antigravity": (CONFIG, seal(paper="antigravity")),
+        "B4 predict: an unknown field": (CONFIG, seal(config={"x": 1})),
+        "B4 predict: a record that lacks its digest": (CONFIG, lambda it: rewrite(it, digest=None)),
     }
 )
-def _(world, damage):
-    _, parent, child = world.results()
-    damage(parent, child)
-    return world.predict(child)
-
-
-@cases(
-    {
-        "B5 predict: empty predictions": (PREDICTIONS, b""),
-        "B5 predict: an .npy as predictions": (PREDICTIONS, b"\x93NUMPY"),
-        "B4 predict: config.json {}": (CONFIG, b"{}"),
-        "B4 predict: config.json []": (CONFIG, b"[]"),
-        "B4 predict: config.json binary": (CONFIG, b"\xff\x00"),
-    }
-)
-def _(world, name, content):
+def _(world, name, damage):
     child = world.results()[2]
-    (child / name).write_bytes(content)
-    return world.predict(child)
-
-
-@cases(
-    {
-        "B4 predict: config.json cut": lambda path: os.truncate(path, 100),
-        "A4 predict: config.json gone": Path.unlink,
-        "B4 predict: no recipe": lambda path: rewrite_and_seal(path, paper=None),
-        "B4 predict: settings that are a list": lambda path: rewrite_and_seal(path, settings=[1]),
-        "B4 predict: a script antigravity": lambda path: rewrite_and_seal(
-            path, paper="antigravity"
-        ),
-        "B4 predict: an unknown field": lambda path: rewrite_and_seal(path, config={"x": 1}),
-        "B4 predict: a record that lacks its digest": lambda path: rewrite(path, digest=None),
-    }
-)
-def _(world, damage):
-    child = world.results()[2]
-    damage(child / CONFIG)
+    damage(child / name)
     return world.predict(child)
 
 
 @cases(
     {
         "A2 predict: template.npz is gone": Path.unlink,
-        "B16 predict: template.npz is empty": lambda path: path.write_bytes(b""),
+        "B16 predict: template.npz is empty": hold(b""),
         "A2 predict: template.npz is of other pixels": lambda path: np.savez(
             path, template=np.eye(32, dtype=np.uint8)
         ),
@@ -158,8 +149,6 @@ def stopped(world: World) -> tuple[Path, Path]:
     """Return a copy of results that Ctrl-C stopped after the first epoch, and the run."""
 
     def make(folder: Path) -> None:
-        from reproduce.engine import runs
-
         save = runs.save_epoch
 
         def save_and_stop(*arguments):
@@ -175,56 +164,39 @@ def stopped(world: World) -> tuple[Path, Path]:
     return results, run_of(results, "BR-leaf")
 
 
+def write_members(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
+    """Change the members of a zip file."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
 def without_variable(path: Path) -> None:
     """Remove the third variable of a saved state."""
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            if name != "2.npy":
-                archive.writestr(name, content)
+    write_members(path, lambda members: members.pop("2.npy"))
 
 
 def with_another_shape(path: Path) -> None:
     """Give the third variable of a saved state another shape."""
-    with zipfile.ZipFile(path) as archive:
-        about = archive.read("about.json")
-    with np.load(path) as archive:
-        arrays = {name: archive[name] for name in archive.files if name != "about.json"}
-    np.savez(path, **arrays | {"2": np.zeros((3, 5))})
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("about.json", about)
-
-
-AGAIN = "starts anew: its state could not be read"
-GONE = "the best weights so far, is missing or damaged"
+    array = io.BytesIO()
+    np.save(array, np.zeros((3, 5)))
+    write_members(path, lambda members: members.update({"2.npy": array.getvalue()}))
 
 
 @cases(
     {
-        "B2 a stopped run, its state.npz cut": ("state.npz", cut, AGAIN),
-        "B2 a stopped run, its state.npz empty": (
-            "state.npz",
-            lambda path: path.write_bytes(b""),
-            AGAIN,
-        ),
-        "B2 a stopped run, its state.npz with a flipped bit": ("state.npz", flip, AGAIN),
-        "B2 a stopped run, its state.npz without a variable": (
-            "state.npz",
-            without_variable,
-            AGAIN,
-        ),
+        "B2 a stopped run, its state.npz cut": (STATE, cut, AGAIN),
+        "B2 a stopped run, its state.npz empty": (STATE, hold(b""), AGAIN),
+        "B2 a stopped run, its state.npz with a flipped bit": (STATE, flip, AGAIN),
+        "B2 a stopped run, its state.npz without a variable": (STATE, without_variable, AGAIN),
         "B2 a stopped run, its state.npz with a variable of another shape": (
-            "state.npz",
-            with_another_shape,
-            AGAIN,
+            *(STATE, with_another_shape, AGAIN),
         ),
-        "B3 a stopped run, its best weights gone": ("epoch-*.weights.h5", Path.unlink, GONE),
-        "B3 a stopped run, its best weights cut": (
-            "epoch-*.weights.h5",
-            lambda path: os.truncate(path, 3000),
-            GONE,
-        ),
+        "B3 a stopped run, its best weights gone": (BEST, Path.unlink, GONE),
+        "B3 a stopped run, its best weights cut": (BEST, cut, GONE),
     }
 )
 def _(world, pattern, damage, said):

@@ -152,17 +152,6 @@ def _(world, labels):
     return rescore_arrays(world, labels=labels, targets=numbers, probabilities=numbers[None])
 
 
-@cases(
-    {
-        f"B13 rescore --base-url {url}": url
-        for url in ("nonsense", "http://", "ftp://x/y", "http://127.0.0.1:9/")
-    }
-)
-def _(world, url):
-    words = ["pham2019", "--released", world.new(), "--download"]
-    return run("reproduce.rescore", *words, "--base-url", url)
-
-
 # The report
 
 
@@ -219,16 +208,6 @@ DAMAGED = (
 )
 def _(world, pattern, content):
     return report_on(world, pattern, content)
-
-
-@cases(
-    {
-        f"B17 report --results-dir {path[:12]}": path
-        for path in ("x" * 300, "/etc/passwd", "/no/such")
-    }
-)
-def _(world, path):
-    return run("reproduce.report", "--results-dir", path)
 
 
 # Shells

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import safefiles
+from data.phantom import drawing
 from tests.conftest import REPOSITORY
 
 LIMIT = 600  # seconds after which a command counts as hanging, on a machine that others use too
@@ -24,7 +25,6 @@ SMALL = [
     *("--backbone", "tiny", "--size", 32, "--resize", 36, "--epochs", 2, "--finetune-epochs", 1),
     *("--batch-size", 8, "--resamples", 20),
 ]
-MESSAGES: list[str] = []  # printed by the commands and readers of the current case
 
 
 class Hang(BaseException):
@@ -102,13 +102,6 @@ def judge(function: Callable, arguments: tuple, world: "World") -> str:
     return result.refused() if isinstance(result, Outcome) else result
 
 
-def recorded(outcome: Outcome) -> Outcome:
-    """Add the message of an outcome to the list of all messages."""
-    if outcome.message:
-        MESSAGES.append(outcome.message)
-    return outcome
-
-
 def run(module: str, *arguments: object, **environment: str) -> Outcome:
     """Run `python -m MODULE` in this process; in another one if it has its own environment."""
     words = [str(word) for word in arguments]
@@ -135,7 +128,7 @@ def run(module: str, *arguments: object, **environment: str) -> Outcome:
         signal.alarm(0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # commands replace its handler
         sys.argv = argv
-    return recorded(Outcome(code, out.getvalue(), err.getvalue()))
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def command(words: list[str], **environment: str) -> Outcome:
@@ -147,7 +140,7 @@ def command(words: list[str], **environment: str) -> Outcome:
     except subprocess.TimeoutExpired:
         return Outcome(-1, "", f"no end within {LIMIT} s")
     texts = (text.decode("utf-8", "replace") for text in (ended.stdout, ended.stderr))
-    return recorded(Outcome(ended.returncode, *texts))
+    return Outcome(ended.returncode, *texts)
 
 
 def shell(line: str, **environment: str) -> Outcome:
@@ -164,7 +157,7 @@ def refuses(error_type: type[Exception]) -> Callable:
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
                 function(*arguments)
         except error_type as error:
-            return recorded(Outcome(2, "", str(error)))
+            return Outcome(2, "", str(error))
         return Outcome(0, "", err.getvalue())
 
     return call
@@ -208,17 +201,20 @@ class World:
             make(original)
         return Path(shutil.copytree(original, self.new() / name))
 
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a synthetic dataset, which no case may change."""
+        folder = self.folder / name
+        if not folder.exists():
+            drawing.write(name, folder, 40, 64, seed=1, progress=False)
+        return folder
+
     def dataset(self, name: str) -> Path:
         """Return a copy of a synthetic dataset."""
-        from data.phantom import drawing
-
-        return self.copy(
-            name, lambda folder: drawing.write(name, folder, 40, 64, seed=1, progress=False)
-        )
+        return Path(shutil.copytree(self.folder_of(name), self.new() / name))
 
     @property
     def image(self) -> Path:
-        return sorted(self.dataset("plco").rglob("*.png"))[0]
+        return min(self.folder_of("plco").rglob("*.png"))
 
     def train(
         self,
