@@ -269,7 +269,7 @@ def test_a_further_paper_touches_no_existing_file(tmp_path):
         return ended.stdout
 
     flags = "--phantoms 150 --epochs 1 --resamples 20 --device cpu --backbone tiny --size 32"
-    printed = command("bash", "reproduce/doe2031.sh", *flags.split(), "--resize", "36")
+    printed = command("bash", "reproduce/doe2031.sh", *flags.split())
     (folder,) = tmp_path.glob("results/doe2031/chestxray14-phantoms")
     rows = set(pd.read_csv(folder / "table.csv")["row"])
     assert len(rows) == 2
