@@ -145,5 +145,5 @@ def test_the_report_names_a_table_that_was_edited(trial):
     before = table.read_text()
     table.write_text(before.replace("0.", "0.9", 1))
     (one,) = results_folder.result_sets(results)
-    assert "values.csv is not as it was written" in one.problems[0]
+    assert "values.csv is missing or was changed after it was written" in one.problems[0]
     table.write_text(before)
