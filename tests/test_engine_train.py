@@ -210,17 +210,17 @@ def test_a_row_that_fails_stops_the_rows_that_need_it_and_no_others(train_rows, 
     assert all(run.finished for run in trained)
 
 
-def test_tables_and_pages_of_runs_are_sealed_too(train_rows):
+@pytest.mark.parametrize("name", ["details.md", "loss.json"])
+def test_tables_pages_and_losses_of_runs_are_sealed_too(train_rows, name):
     (run,) = train_rows([make_row("a")])
-    folder, page = run.folder.parents[1], run.folder / "details.md"
+    folder, page = run.folder.parents[1], run.folder / name
     for path in (folder / "table.md", page):
         path.write_text("AUC .812")
     runs.finish([run])
     assert safefiles.changed_since_sealed(folder) == []
     page.write_text("AUC .912")
-    assert [path.name for path in map(Path, safefiles.changed_since_sealed(folder))] == [
-        "details.md"
-    ]
+    changed = map(Path, safefiles.changed_since_sealed(folder))
+    assert [path.name for path in changed] == [name]
 
 
 def test_predictions_of_another_run_are_set_aside_and_made_again(train_rows, capsys):

@@ -45,6 +45,7 @@ from reproduce.engine.search import Candidate, Chosen
 
 RECORD, STATE, WEIGHTS, FAILED = "config.json", "state.npz", "best.weights.h5", "failed.json"
 FINISHED, VALIDATION = "predictions.npz", predictions.VALIDATION
+LOSS = "loss.json"
 RECORDED = 3  # exit code of a Ray task whose run failed and wrote down why
 TABLE_FILES = (".csv", ".md", ".svg", ".png", ".gz")
 
@@ -412,7 +413,7 @@ def set_aside(path: Path) -> Path:
 def save_loss(run: Run[Any], name: str, config: dict[str, Any]) -> None:
     """Write the loss that a row is trained by, with what was computed from its labels."""
     text = json.dumps({"loss": name, **config}, default=lambda value: np.asarray(value).tolist())
-    safefiles.write(run.folder / "loss.json", text)
+    safefiles.write(run.folder / LOSS, text)
 
 
 def save_weights(
@@ -606,7 +607,8 @@ def finish(runs: Sequence[Run[Any]]) -> None:
         path
         for each in (folder, *(run.folder for run in runs if run.finished))
         for path in each.iterdir()
-        if path.suffix in TABLE_FILES and path.name[0] != "."  # unfinished files of others
+        if (path.suffix in TABLE_FILES and path.name[0] != ".")  # unfinished files of others
+        or path.name == LOSS
     ]
     safefiles.seal(folder, written)
     failed = failures(runs)
