@@ -13,12 +13,10 @@ import numpy as np
 import pandas as pd
 
 import safefiles
-from data import DataError, reading
+from data import DataError, public_lists, reading
 
 NAMES = ("train", "val", "test")
 PUBLIC = "public"  # a second test set, Pham's of 500 studies
-CHEXNET_PATIENTS = Path(__file__).with_name("chexnet_patients.csv.gz")
-OFFICIAL_TEST_PATIENTS = Path(__file__).with_name("chestxray14_test_patients.csv.gz")
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +61,7 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
     It has 78,468 / 11,219 / 22,433 images of 30,805 patients and comes from the three image lists
     at https://github.com/arnoweng/CheXNet, on which others published numbers and predictions.
     """
-    set_of_patient = chexnet_sets()
+    set_of_patient = public_lists.chexnet_sets()
     split = frame["patient_id"].map(set_of_patient)
     unknown = frame.loc[split.isna(), "patient_id"].unique().tolist()
     if unknown:
@@ -77,17 +75,6 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
             f"into {lacking[0]}; use more data or choose another split."
         )
     return _checked(frame.assign(split=split))
-
-
-def chexnet_sets() -> dict[str, str]:
-    """Return patient -> train, val or test of the CheXNet split."""
-    table = reading.read_table(CHEXNET_PATIENTS, ("patient", "split"))
-    return dict(zip(table["patient"], table["split"], strict=True))
-
-
-def official_test_patients() -> set[str]:
-    """Return the 2,797 patients of test_list.txt; all others are in train_val_list.txt."""
-    return {*reading.read_table(OFFICIAL_TEST_PATIENTS, ("patient",))["patient"]}
 
 
 def carve(

@@ -1,13 +1,10 @@
-"""Find or download the published ImageNet weights of each network, verified by hash.
+"""Find or download the published ImageNet weights of each network, verified by hash."""
 
-Keras is imported only if a file has to be downloaded.
-"""
-
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import downloads
 from models import ModelError
 
 # Errors of h5py, Keras and json for a file that is cut short, damaged or of another network
@@ -82,17 +79,19 @@ def fetch(name: str, weights: str) -> Path | None:
     """Return the file of a network's `weights`, downloaded if necessary; None for "none"."""
     if weights == "none":
         return None
-    path = find_weights(name, weights)
     if weights != "imagenet":
+        path = find_weights(name, weights)
         if path is None:
             raise ModelError(
                 f"There is no weights file {weights}: give an existing file, imagenet or none."
             )
         return path
     download = download_of(name)
-    if path is not None and is_whole(path, download):
-        return path
-    return _downloaded(name, download)
+    path = folder() / download.file
+    by_hand = (
+        f"Or download it to {path} yourself, or start from scratch with --weights {name}=none."
+    )
+    return downloads.fetch(download.url, path, download.hash, by_hand)
 
 
 def download_of(name: str) -> Download:
@@ -104,39 +103,7 @@ def download_of(name: str) -> Download:
 
 def is_whole(path: Path, download: Download) -> bool:
     """Return True if a file is identical to the published one."""
-    return _hash(path, download) == download.hash
-
-
-def _hash(path: Path, download: Download) -> str:
-    algorithm = "md5" if len(download.hash) == 32 else "sha256"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _downloaded(name: str, download: Download) -> Path:
-    """Download under a temporary name first, so that an interrupted download is never used."""
-    path = folder() / download.file
-    part = f".{os.getpid()}.{download.file}"
-    try:
-        import keras
-
-        arrived = Path(
-            keras.utils.get_file(
-                part, download.url, cache_dir=folder().parent, cache_subdir="models"
-            )
-        )
-        try:
-            if (actual := _hash(arrived, download)) != download.hash:
-                raise OSError(f"its checksum is {actual[:12]}… and should be {download.hash[:12]}…")
-            arrived.replace(path)
-        finally:
-            arrived.unlink(missing_ok=True)
-    except Exception as error:  # Keras raises bare Exception for a failed download
-        raise ModelError(
-            f"The ImageNet weights of {name} could not be fetched ({first_line(error)}): download "
-            f"{download.url} to {path}, or start from scratch with --weights {name}=none."
-        ) from error
-    return path
+    return downloads.digest(path, download.hash) == download.hash
 
 
 def first_line(error: Exception) -> str:

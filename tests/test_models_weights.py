@@ -1,17 +1,19 @@
 """Test ImageNet weights: addresses, hashes, the cache and downloads."""
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from downloads import DownloadError
 from models import ModelError, backbones, torchvision, weights
 from models.weights import IMAGENET
+from tests.file_server import file_server, unused_address  # noqa: F401
 from tests.test_models_backbones import KERAS_MODULE as PREPROCESSING
 
 KERAS_MODULE = {name: each for name, each in PREPROCESSING.items() if name != "resnet18"}
@@ -22,28 +24,6 @@ def keras_home(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
-
-
-def publish(monkeypatch, content: bytes) -> list[str]:
-    """Make downloads return `content`, and return the list of requested addresses."""
-    asked = []
-
-    def get_file(fname, origin, cache_dir, cache_subdir):
-        asked.append(origin)
-        path = Path(cache_dir) / cache_subdir / fname
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return str(path)
-
-    monkeypatch.setattr(keras.utils, "get_file", get_file)
-    return asked
-
-
-def offline(monkeypatch):
-    def refuse(fname, origin, **_):
-        raise Exception(f"URL fetch failure on {origin}: None -- no network")
-
-    monkeypatch.setattr(keras.utils, "get_file", refuse)
 
 
 def test_every_real_network_has_weights():
@@ -63,44 +43,33 @@ def test_addresses_and_hashes_are_those_of_keras(name):
         assert re.sub(r"\W", "", IMAGENET[name].file) in re.sub(r"\W", "", source)
 
 
-def test_a_download_is_whole_or_not_there(monkeypatch, keras_home):
+def test_weights_are_downloaded_once_and_verified(monkeypatch, keras_home, file_server):  # noqa: F811
+    handler, address = file_server
     content = b"weights of a network"
-    published = weights.Download("a.h5", "https://e.org/a.h5", hashlib.md5(content).hexdigest())
-    monkeypatch.setitem(IMAGENET, "vgg16", published)
+    handler.files = {"/a.h5": content}
+    digest = hashlib.md5(content).hexdigest()
+    monkeypatch.setitem(IMAGENET, "vgg16", weights.Download("a.h5", f"{address}/a.h5", digest))
     assert weights.find_weights("vgg16", "imagenet") is None
-    asked = publish(monkeypatch, content)
-    assert weights.fetch("vgg16", "imagenet") == keras_home / "a.h5"
-    assert weights.fetch("vgg16", "imagenet").read_bytes() == content
-    assert weights.find_weights("vgg16", "imagenet") == keras_home / "a.h5"
-    assert asked == ["https://e.org/a.h5"]  # once
+    for _ in range(2):
+        assert weights.fetch("vgg16", "imagenet") == keras_home / "a.h5"
+    assert weights.find_weights("vgg16", "imagenet").read_bytes() == content
+    assert len(handler.asked) == 1
 
     (keras_home / "a.h5").write_bytes(content[:5])  # a file that another program left unfinished
     assert weights.fetch("vgg16", "imagenet").read_bytes() == content
-    assert len(asked) == 2
-
-    (keras_home / "a.h5").unlink()
-    publish(monkeypatch, b"a login page")
-    with pytest.raises(ModelError, match=r"its checksum is .* and should be"):
-        weights.fetch("vgg16", "imagenet")
-    assert list(keras_home.iterdir()) == []
-
-
-def test_sha256_is_known_by_its_length(monkeypatch, keras_home):
-    published = weights.Download("a", "https://e.org/a", hashlib.sha256(b"x").hexdigest())
-    monkeypatch.setitem(IMAGENET, "resnet18", published)
-    publish(monkeypatch, b"x")
-    assert weights.fetch("resnet18", "imagenet").read_bytes() == b"x"
+    assert len(handler.asked) == 2
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet18"])
 def test_without_a_network_it_says_what_to_do(name, monkeypatch, keras_home):
-    offline(monkeypatch)
+    url = unused_address() + "/weights"
+    monkeypatch.setitem(IMAGENET, name, dataclasses.replace(IMAGENET[name], url=url))
     image = keras.Input((32, 32, 1))
-    with pytest.raises(ModelError) as raised:
+    with pytest.raises(DownloadError) as raised:
         backbones.build(name, image, "imagenet")
     message = str(raised.value)
-    assert f"ImageNet weights of {name} could not be fetched (no network)" in message
-    assert f"download {IMAGENET[name].url} to {keras_home / IMAGENET[name].file}" in message
+    assert message.startswith(f"{url} cannot be fetched")
+    assert f"Or put it at {keras_home / IMAGENET[name].file} yourself" in message
     assert f"--weights {name}=none" in message
     assert "\n" not in message
 

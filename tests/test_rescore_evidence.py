@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import labels, splits
+from data import labels, public_lists
 from evaluation import EvaluationError
 from reproduce.rescore import __main__ as command
 from reproduce.rescore import evidence, experts, leaderboard, lists, matching, row_audit
@@ -71,7 +71,7 @@ def test_another_label_file_is_refused(shared_data, tmp_path, capsys):
 def test_the_patients_of_the_official_test_list(shared_data):
     with gzip.open(shared_data / "chestxray14-labels" / "test_list.txt.gz", "rt") as file:
         ids = file.read().split()
-    assert {str(int(name[:8])) for name in ids} == splits.official_test_patients()
+    assert {str(int(name[:8])) for name in ids} == public_lists.official_test_patients()
     assert lists.describe(ids) == "These images are the official test list, whole: 25,596 images."
     assert lists.describe(ids[:50]).startswith("These 50 images are part of the official test list")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data import chestxray14, splits
+from data import chestxray14, public_lists
 
 PATIENTS = 30_805
 IMAGE = re.compile(r"0*(\d{1,8})_\d{3}(?:\.\w+)?")
@@ -34,7 +34,7 @@ class ImageList:
 @functools.cache
 def known_lists() -> list[ImageList]:
     """Return the official lists and the CheXNet lists, test lists first."""
-    chexnet, testing = splits.chexnet_sets(), splits.official_test_patients()
+    chexnet, testing = public_lists.chexnet_sets(), public_lists.official_test_patients()
     official = {patient: "test" if patient in testing else "train_val" for patient in chexnet}
     sizes = chestxray14.COMPLETE
     return [

@@ -4,14 +4,8 @@ released.toml lists the files. Each is identified by its SHA-256 and may lie any
 folder of --released, so a number computed from a file can only be about the released one.
 """
 
-import http.client
 import os
-import re
-import shutil
-import ssl
 import tomllib
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+import downloads
 import safefiles
 from data import chestxray14, labels
 from evaluation import EvaluationError, predictions
@@ -26,12 +21,6 @@ from evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     from reproduce.engine.rows import Run
-
-TIMEOUT = 30  # seconds without a byte
-NETWORK_ERRORS = (
-    *(urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError),
-    *(ssl.SSLError, ValueError),  # ValueError: a malformed address
-)
 
 
 @dataclass(frozen=True)
@@ -238,60 +227,9 @@ def _by_hand(paper: str, folder: Path) -> str:
 def download(paper: str, folder: Path, base_url: str | None = None) -> None:
     """Fetch the paper's files that `folder` lacks; resume a file that was interrupted."""
     source = SOURCES[paper]
-    if base_url and not re.match(r"https?://[^/]", base_url):
-        raise EvaluationError(
-            f"--base-url {base_url} is no address; give one that begins with https:// or http://."
-        )
+    if base_url:
+        downloads.check_base_url(base_url)
+    by_hand = _by_hand(paper, folder)
     for path, expected in source.files.items():
-        target = folder / path
-        if target.is_file() and safefiles.sha256(target) == expected:
-            continue
         url = (base_url or source.base_url).rstrip("/") + "/" + path
-        print(f"fetching {url}", flush=True)
-        try:
-            _fetch(url, target, expected)
-        except NETWORK_ERRORS as error:
-            reason = getattr(error, "reason", None) or error
-            raise EvaluationError(
-                f"{url} cannot be fetched ({reason}). {_by_hand(paper, folder)}"
-            ) from error
-
-
-def _fetch(url: str, target: Path, expected: str) -> None:
-    """Write the file to `target` if its hash is the expected one.
-
-    The first attempt resumes a partial file. If that was a part of another version, the second
-    attempt starts anew.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.part")
-    for _ in range(2):
-        _resume(url, partial)
-        actual = safefiles.sha256(partial)
-        if actual == expected:
-            partial.replace(target)
-            return
-        partial.unlink()
-    raise EvaluationError(
-        f"{url} has SHA-256 {actual} instead of {expected}: it is not the file that the authors "
-        "released, so nothing was kept."
-    )
-
-
-def _resume(url: str, partial: Path) -> None:
-    """Append the rest of a file, or write all of it if the server ignores ranges."""
-    size = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={size}-"} if size else {})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-            with partial.open("ab" if resumed else "wb") as file:
-                shutil.copyfileobj(response, file)
-            expected = int(response.headers.get("Content-Length") or 0)
-            received = partial.stat().st_size - (size if resumed else 0)
-            if received < expected:
-                raise http.client.IncompleteRead(b"", expected - received)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        # The server has nothing left to send; the hash shows if the partial file is complete.
+        downloads.fetch(url, folder / path, expected, by_hand)

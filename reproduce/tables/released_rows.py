@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data import labels, splits
+from data import labels, public_lists
 from evaluation import EvaluationError, bootstrap
 from evaluation.predictions import Predictions
 from reproduce import ROOT
@@ -33,7 +33,7 @@ def add(
     if not scored or data.phantom or data.dataset != "chestxray14":
         return scored, {}
     ours = next(iter(scored.values())).predictions[0]
-    in_set = splits.chexnet_sets()
+    in_set = public_lists.chexnet_sets()
     on_their_test_list = all(in_set.get(str(patient)) == "test" for patient in ours.patients)
     if not on_their_test_list or list(ours.labels) != list(labels.CHESTXRAY14):
         return scored, {}
