@@ -13,7 +13,7 @@ import numpy as np
 
 from data import DataError
 
-VERSION = 2
+VERSION = 3
 _NEAR = 8  # indices; sequences with smaller gaps are read ahead in one request
 _CHUNK_BYTES = 1 << 20  # bytes of neighbouring images that are shuffled as one
 _BLOCK = 1 << 20  # bytes per checksum call, which releases the interpreter lock
@@ -31,6 +31,9 @@ class Cache:
         self.paths: list[str] = index["paths"]
         self.skipped: dict[str, str] = index["skipped"]  # path -> why it could not be used
         self.shard_images: int = index["shard_images"]
+        self.resized: int = index["resized"]  # pixels per side, before a template cuts the images
+        self.enlarged: int = index["enlarged"]  # images whose source is smaller than that
+        self.shortest: int = index["shortest"]  # pixels of the shortest side of all sources
         # Changes with any path, pixel or setting and with nothing else, so a copy of the images
         # has the same fingerprint.
         self.fingerprint: str = index["fingerprint"]

@@ -15,6 +15,8 @@ from data import label_tree, labels
 from data.label_tree import Tree
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 
@@ -36,12 +38,21 @@ class Dataset:
     prevalence: tuple[float, ...]  # share of positives per label of `hierarchy`
     uncertain: tuple[float, ...] = ()  # share of -1 per label of `labels`; () without any
     phantom_folder: str = ""  # subfolder of the phantoms that is given to the reader
+    pack: str = ""  # module:function that puts the drawn phantoms into one file
+    download: str = ""  # module:function that gets it without registration, for --download
+    sizes: tuple[int, ...] = ()  # pixels of the released files; () where images are of full size
 
     @property
     def read(self) -> "Callable[..., pd.DataFrame]":
         """Return the reader: read(folder, allow_missing=False, **its own options) -> frame."""
         reader: Callable[..., pd.DataFrame] = pkgutil.resolve_name(self.reader)
         return reader
+
+    @property
+    def get(self) -> "Callable[[Path, int, str | None], Path]":
+        """Return the function that downloads it: get(folder, pixels, base_url) -> where it is."""
+        get: Callable[[Path, int, str | None], Path] = pkgutil.resolve_name(self.download)
+        return get
 
     @property
     def write_layout(self) -> Callable[..., list]:
@@ -88,6 +99,23 @@ DATASETS: dict[str, Dataset] = {
             prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
         ),
         Dataset(
+            name="chestmnist",
+            title="ChestMNIST",
+            reader="data.chestmnist:read",
+            layout="data.phantom.layouts:chestmnist",
+            labels=labels.CHESTXRAY14,
+            tree=None,
+            closed=True,
+            hierarchy="chestxray14",
+            complete={"train": 78_468, "val": 11_219, "test": 22_433},
+            images=112_120,
+            training=78_468,
+            prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
+            pack="data.phantom.layouts:pack_chestmnist",
+            download="data.chestmnist:download",
+            sizes=(28, 64, 128, 224),
+        ),
+        Dataset(
             name="chexpert",
             title="CheXpert",
             reader="data.chexpert:read",
@@ -129,3 +157,5 @@ DATASETS: dict[str, Dataset] = {
         ),
     )
 }
+
+CHESTXRAY14_FORMS = ("chestxray14", "chestmnist")  # the same images and labels, in two forms

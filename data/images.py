@@ -1,4 +1,4 @@
-"""Read one image file as one 8-bit gray square.
+"""Read one image, a file or a part of one, as one 8-bit gray square.
 
 The cache and single-image prediction both call `read_gray`, so they agree to the last bit.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import BadImage, dicom
+from data import BadImage, containers, dicom
 
 # A 16-bit file usually holds fewer bits. Its depth is the smallest of these that fits its brightest
 # pixel, so 12-bit film scans in 16-bit files keep their contrast.
@@ -28,11 +28,21 @@ def read_gray(path, size: int, radiograph: bool = False) -> np.ndarray:
     As in the papers, the image is squashed to the square; its aspect ratio is not kept. With
     `radiograph`, raise a BadImage if `unlike_radiograph` gives a reason.
     """
-    content = _content(path)
+    return read_sized(path, size, radiograph)[0]
+
+
+def read_sized(path, size: int, radiograph: bool = False) -> tuple[np.ndarray, int]:
+    """Return the image of `read_gray`, and the pixels of its source's shorter side."""
+    if inside := containers.split(path):
+        content = containers.read(*inside)
+        if isinstance(content, np.ndarray):  # a row of an array of gray images
+            return _to_8_bit(content, size), min(content.shape)
+    else:
+        content = _content(path)
     gray = _decoded(path, content, cv2.IMREAD_ANYDEPTH)
     if radiograph and (reason := _unlike(path, content, gray)):
         raise BadImage(path, reason)
-    return _to_8_bit(gray, size)
+    return _to_8_bit(gray, size), min(gray.shape)
 
 
 def unlike_radiograph(path) -> str:

@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 import safefiles
-from data import BadImage, DataError, template_crop
+from data import BadImage, DataError, containers, template_crop
 from data.cache import VERSION, damaged_shards, fingerprint, index_checksum, is_whole
-from data.images import read_gray
+from data.images import read_sized
 from data.progress import with_progress
 
 _NOTE = ".json"  # suffix of a shard's note: checksum, hash of the pixels, corrupt images
@@ -67,12 +67,12 @@ def prepare(
         for k, at in enumerate(range(0, len(paths), shard_images))
     ]
 
-    def decode(path: str) -> np.ndarray | str:
+    def decode(path: str) -> tuple[np.ndarray, int] | str:
         try:
-            image = read_gray(root / path, size, radiograph=True)
+            image, side = read_sized(root / path, size, radiograph=True)
         except BadImage as error:
             return error.reason
-        return image if template is None else template_crop.crop(image, template)
+        return image if template is None else template_crop.crop(image, template), side
 
     waiting = f"Another process is preparing {folder}; waiting for it."
     try:
@@ -92,26 +92,35 @@ class Shard:
     """Consecutive images that are stored in one file."""
 
     def __init__(self, number: int, paths: list[str], size: int, sources: list, settings: dict):
-        self.paths, self.size = paths, size
+        self.paths, self.size, self.resized = paths, size, settings["size"]
         self.name = f"{number:05d}-{_digest(settings, paths, sources)}.npy"
 
-    def write(self, folder: Path, decoded: Iterator[np.ndarray | str]) -> None:
-        """Write this shard from the stream of images; note corrupt ones and store them as black."""
+    def write(self, folder: Path, decoded: Iterator[tuple[np.ndarray, int] | str]) -> None:
+        """Write this shard from a stream of images and the shorter sides of their sources.
+
+        A corrupt image comes as the reason; it is noted and stored as black.
+        """
         corrupt, black = {}, np.zeros((self.size, self.size), np.uint8)
+        sides: list[int] = []
         header = _header((len(self.paths), self.size, self.size))
         checksum, pixels = zlib.crc32(header), hashlib.sha256()
         with safefiles.whole(folder / self.name) as partial, partial.open("wb") as file:
             file.write(header)
             for path in self.paths:
-                image = next(decoded)
-                if isinstance(image, str):
-                    corrupt[path], image = image, black
+                result = next(decoded)
+                if isinstance(result, str):
+                    corrupt[path], image = result, black
+                else:
+                    image, side = result
+                    sides.append(side)
                 checksum = zlib.crc32(image.data, checksum)
                 pixels.update(image.data)
                 file.write(image.data)
             file.flush()
             # the note is written before the shard, because a shard without a note is unfinished
             note = {"crc32": checksum, "pixels": pixels.hexdigest(), "corrupt": corrupt}
+            note["enlarged"] = sum(side < self.resized for side in sides)
+            note["shortest"] = min(sides, default=0)
             note["check"] = _digest(note)
             safefiles.write(folder / (self.name + _NOTE), json.dumps(note))
 
@@ -199,6 +208,8 @@ def _finish(folder, shards, paths, facts: dict, skip_corrupt: bool) -> None:
             {"name": shard.name, "crc32": note["crc32"], "pixels": note["pixels"]}
             for shard, note in zip(shards, notes, strict=True)
         ],
+        "enlarged": sum(note["enlarged"] for note in notes),
+        "shortest": min((note["shortest"] for note in notes if note["shortest"]), default=0),
         "skipped": corrupt,
         "paths": paths,
     }
@@ -249,8 +260,9 @@ def _sources(root: Path, paths: list[str]) -> list[tuple[int, int]]:
         raise DataError(f"{len(paths) - len(set(paths))} images of {root} are listed twice.")
     sources, missing = [], []
     for path in paths:
+        inside = containers.split(root / path)
         try:
-            status = os.stat(root / path)
+            status = os.stat(inside[0] if inside else root / path)
         except OSError:
             missing.append(path)
         else:

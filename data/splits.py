@@ -6,6 +6,7 @@ refer to images and are exact to within one patient.
 
 import gzip
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,51 @@ from data import DataError, public_lists, reading
 
 NAMES = ("train", "val", "test")
 PUBLIC = "public"  # a second test set, Pham's of 500 studies
+_RANGES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+
+
+class PatientsUnknown(DataError):
+    """A split by patient was asked for, but the dataset does not say whose the images are."""
+
+
+def of_patients(frame: pd.DataFrame, wanted: str) -> pd.DataFrame:
+    """Return the images of some patients: ranges such as 1-100,205, or a file with one id per line.
+
+    Ids are compared by their first number: 7, 0007 and patient00007 are one patient.
+    """
+    _check_patients_known(frame)
+    number = frame["patient_id"].str.extract(r"(\d+)", expand=False).astype(float)
+    if _RANGES.fullmatch(wanted):
+        ends = [part.partition("-")[::2] for part in wanted.split(",")]
+        kept = [number.between(int(first), int(last or first)) for first, last in ends]
+        chosen = np.logical_or.reduce(kept)
+        shown = wanted
+    else:
+        path = Path(wanted).expanduser()
+        if not path.is_file():
+            raise DataError(
+                f"--patients {wanted}: give ranges such as 1-100,205, or a file with one id per "
+                "line."
+            )
+        ids = pd.Series(reading.read_list(path)).str.extract(r"(\d+)", expand=False)
+        chosen = number.isin(ids.dropna().astype(float)).to_numpy()
+        shown = path.name
+    if not chosen.any():
+        raise DataError(f"--patients {wanted}: the dataset has no images of these patients.")
+    subset = frame[chosen].reset_index(drop=True)
+    patients = sorted(subset["patient_id"].unique())
+    listed = hashlib.sha256("\n".join(patients).encode()).hexdigest()
+    subset.attrs = {
+        **frame.attrs,
+        "complete": False,
+        "patients": {"given": shown, "count": len(patients), "sha256": listed},
+    }
+    return subset
+
+
+def _check_patients_known(frame: pd.DataFrame) -> None:
+    if reason := frame.attrs.get("patients_unknown"):
+        raise PatientsUnknown(f"The patients of these images are unknown ({reason}).")
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
@@ -50,6 +96,7 @@ def by_patient(
     frame: pd.DataFrame, seed: int, fractions: Sequence[float] = (0.7, 0.1, 0.2)
 ) -> pd.DataFrame:
     """Return random train, val and test sets of all images; ignore the released split."""
+    _check_patients_known(frame)
     if len(fractions) != len(NAMES) or not np.isclose(sum(fractions), 1):
         raise ValueError(f"{fractions} must be the fractions of train, val and test, with sum 1")
     return _checked(frame.assign(split=_assign(frame["patient_id"], NAMES, fractions, seed)))
@@ -60,7 +107,10 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
 
     It has 78,468 / 11,219 / 22,433 images of 30,805 patients and comes from the three image lists
     at https://github.com/arnoweng/CheXNet, on which others published numbers and predictions.
+    ChestMNIST is released in these sets, so they are known even where its patients are not.
     """
+    if "patients_unknown" in frame.attrs:
+        return as_released(frame)
     set_of_patient = public_lists.chexnet_sets()
     split = frame["patient_id"].map(set_of_patient)
     unknown = frame.loc[split.isna(), "patient_id"].unique().tolist()
@@ -75,6 +125,15 @@ def chexnet(frame: pd.DataFrame) -> pd.DataFrame:
             f"into {lacking[0]}; use more data or choose another split."
         )
     return _checked(frame.assign(split=split))
+
+
+def official(frame: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Return ChestX-ray14's official test set, and `fraction` of all other images as val."""
+    _check_patients_known(frame)
+    if "train_val" not in set(frame["split"]):  # ChestMNIST is released in CheXNet's sets
+        testing = frame["patient_id"].isin(public_lists.official_test_patients())
+        frame = frame.assign(split=np.where(testing, "test", "train_val"))
+    return held_out(frame, fraction, seed, train="train_val")
 
 
 def carve(

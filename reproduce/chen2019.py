@@ -31,7 +31,7 @@ import pandas as pd
 import losses
 from data import label_tree, plco, policies, splits
 from data.augment import Augment
-from data.datasets import DATASETS
+from data.datasets import CHESTXRAY14_FORMS, DATASETS
 from data.label_tree import Tree
 from evaluation.hierarchy import path_product
 from evaluation.probabilities import sigmoid
@@ -52,7 +52,7 @@ from reproduce.engine.train import train_table
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
-HAS_TREE = ("plco", "chexpert", "chestxray14")
+HAS_TREE = ("plco", "chexpert", *CHESTXRAY14_FORMS)
 ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one dataset
 
 
@@ -90,8 +90,8 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     if frame.attrs["dataset"] == "plco":  # §3: 70/10/20 by patient, as the authors drew it later
         test = (frame["split"] == "test").sum()
         return splits.as_released(frame), f"another split of PLCO: {test:,} test images, not 39,600"
-    if frame.attrs["dataset"] == "chestxray14":
-        return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), "chestxray14, not PLCO"
+    if frame.attrs["dataset"] in CHESTXRAY14_FORMS:
+        return splits.official(frame, 1 / 8, seed=0), f"{frame.attrs['dataset']}, not PLCO"
     frontal = frame[frame["view"].str.startswith("Frontal")]
     return splits.held_out(frontal, 0.1, seed=0, test="valid"), "chexpert, not PLCO"
 

@@ -103,9 +103,7 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
         return splits.by_patient(frame, seed=0), ""
     if config.split == "chexnet":
         return splits.chexnet(frame), "another 70/10/20 split by patient, CheXNet's"
-    return splits.held_out(
-        frame, 1 / 8, seed=0, train="train_val"
-    ), "another split, the official lists"
+    return splits.official(frame, 1 / 8, seed=0), "another split, the official lists"
 
 
 def targets(frame: pd.DataFrame) -> Targets:
@@ -205,7 +203,9 @@ def rows(config: Config, dataset: str) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, ["chestxray14"], released="zech2018")
+    config, options = parse(
+        Config, DEMO, __doc__, ["chestxray14", "chestmnist"], released="zech2018"
+    )
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.resize)
     trained = train_table("ge2018", table, config, data, options)

@@ -84,7 +84,7 @@ def split(frame: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, str]:
     """Return the frame with its sets, and why results cannot be compared with published ones."""
     if config.split == "chexnet":  # §IV-A: 7:1:2 by patient
         return splits.chexnet(frame), ""
-    return splits.held_out(frame, 1 / 8, seed=0, train="train_val"), ""
+    return splits.official(frame, 1 / 8, seed=0), ""
 
 
 def targets(frame: pd.DataFrame, classes: int) -> Targets:
@@ -164,7 +164,9 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, ["chestxray14"], released="zech2018")
+    config, options = parse(
+        Config, DEMO, __doc__, ["chestxray14", "chestmnist"], released="zech2018"
+    )
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("mo2019", table, config, data, options)

@@ -82,7 +82,9 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, ["chestxray14"], released="zech2018")
+    config, options = parse(
+        Config, DEMO, __doc__, ["chestxray14", "chestmnist"], released="zech2018"
+    )
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("wang2017", table, config, data, options)

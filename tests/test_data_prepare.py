@@ -75,7 +75,7 @@ def test_the_number_of_threads_changes_no_byte(films, tmp_path, workers):
 
 def test_a_second_run_decodes_nothing(films, tmp_path, monkeypatch):
     folder = prepare(*films, tmp_path / "cache", 64, progress=False)
-    monkeypatch.setattr(module, "read_gray", None)  # a call would fail
+    monkeypatch.setattr(module, "read_sized", None)  # a call would fail
     assert prepare(*films, tmp_path / "cache", 64, progress=False) == folder
 
 
@@ -275,7 +275,7 @@ def test_corrupt_images_can_be_skipped_and_are_counted(damaged, tmp_path, monkey
     root, names, bad = damaged
     with pytest.raises(DataError):
         prepared(root, names, tmp_path / "cache")
-    monkeypatch.setattr(module, "read_gray", None)  # decoded images are not decoded again
+    monkeypatch.setattr(module, "read_sized", None)  # decoded images are not decoded again
     folder = prepared(root, names, tmp_path / "cache", skip_corrupt=True, workers=2)
     cache = Cache(folder)
     assert list(cache.skipped) == bad
@@ -314,7 +314,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_any_work(films, tmp_path, mo
     monkeypatch.setattr(
         module.shutil, "disk_usage", lambda _: module.shutil._ntuple_diskusage(9, 9, 9)
     )
-    monkeypatch.setattr(module, "read_gray", None)
+    monkeypatch.setattr(module, "read_sized", None)
     with pytest.raises(DataError, match="GB free"):
         prepare(*films, tmp_path / "cache", 64, progress=False)
 
@@ -322,7 +322,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_any_work(films, tmp_path, mo
 def test_another_version_is_refused(films, tmp_path):
     folder = prepare(*films, tmp_path / "cache", 64, progress=False)
     index = folder / "index.json"
-    index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
+    index.write_text(index.read_text().replace('"version": 3', '"version": 2'))
     with pytest.raises(DataError, match="another version"):
         Cache(folder)
 

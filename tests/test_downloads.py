@@ -113,9 +113,7 @@ def test_a_disk_that_becomes_full(server, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(downloads, "_copy", no_space)
-        with pytest.raises(
-            safefiles.UserError, match=r"a.npz cannot be written .* free some space"
-        ):
+        with pytest.raises(safefiles.UserError, match="cannot be written"):
             fetch(server[1], tmp_path)
     assert fetch(server[1], tmp_path).read_bytes() == BODY
 

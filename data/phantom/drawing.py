@@ -6,6 +6,7 @@ label files and lists, which the dataset's reader reads.
 
 import json
 import os
+import pkgutil
 import signal
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -200,6 +201,8 @@ def write(
         wanted = drawn_labels.prevalences(dataset, prevalence_floor)
         shots = DATASETS[dataset].write_layout(out, images, wanted, rng, knobs)
         lines = _draw_all(shots, out, size, seed, progress, knobs)
+        if DATASETS[dataset].pack:
+            pkgutil.resolve_name(DATASETS[dataset].pack)(out, size)
         if root != out:
             lines = [line.removeprefix(f"{root.name}/") for line in lines]
             (root / "phantom.json").write_text(marker.read_text())

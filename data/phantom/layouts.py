@@ -1,9 +1,11 @@
 """Write the label files of synthetic patients in the released layouts and plan their images."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from data import label_tree, labels
@@ -119,6 +121,37 @@ def chestxray14(
         (folder / list_name).write_text("".join(f"{name}\n" for name in listed))
     findings = _findings("chestxray14", visits)
     return [_shot(f"images/{names[i]}", i, visits, i, views[i], findings) for i in range(images)]
+
+
+def chestmnist(
+    folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = DEFAULT_KNOBS
+) -> list[Shot]:
+    """Return the images to draw in the order of the rows; `pack` puts them into one file."""
+    visits = _visits("chestmnist", images, (0.7, 0.1, 0.2), wanted, rng, knobs)
+    released = drawn_labels.noisy("chestmnist", visits.truth, wanted, rng, knobs.label_noise)
+    views = np.where(rng.random(images) < 0.6, "PA", "AP")
+    findings = _findings("chestmnist", visits)
+    shots, arrays = [], {}
+    for split, name in enumerate(DATASETS["chestmnist"].complete):
+        rows = np.flatnonzero(visits.split == split)
+        arrays[f"{name}_labels"] = released[rows, : len(labels.CHESTXRAY14)].astype(np.uint8)
+        for row, i in enumerate(rows):
+            path = f"images/{name}/{row:06d}.png"
+            shots.append(_shot(path, i, visits, i, views[i], findings))
+    np.savez(folder / "labels.npz", **arrays)
+    return shots
+
+
+def pack_chestmnist(folder: Path, size: int) -> None:
+    """Replace drawn images and their labels by one file, as MedMNIST released them."""
+    with np.load(folder / "labels.npz") as released:
+        arrays = dict(released)
+    for split in DATASETS["chestmnist"].complete:
+        paths = sorted((folder / "images" / split).iterdir())
+        arrays[f"{split}_images"] = np.stack([cv2.imread(str(path), 0) for path in paths])
+    np.savez_compressed(folder / f"chestmnist_{size}.npz", **arrays)
+    shutil.rmtree(folder / "images")
+    (folder / "labels.npz").unlink()
 
 
 def plco(

@@ -117,7 +117,7 @@ def prevalence(frame: pd.DataFrame, dataset: str) -> Iterator[Finding]:
 
 def decoding(folder: Path, frame: pd.DataFrame, size: int) -> Finding:
     """Decode a sample of the images as the cache will decode all of them."""
-    paths = frame["image_path"].sample(min(SAMPLE, len(frame)), random_state=0).sort_values()
+    paths = frame["image_path"].sample(min(SAMPLE, len(frame)), random_state=0).sort_index()
 
     def fault(path: str) -> str:
         """Return why an image cannot be used; empty if it can."""

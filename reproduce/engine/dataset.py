@@ -20,6 +20,8 @@ from reproduce.engine import attributes
 from reproduce.engine.options import Options
 from reproduce.engine.rows import PHANTOMS, Combined, Data, Row
 
+FEW_ENLARGED = 0.01  # share of images smaller than they are shown that a comparison bears
+
 
 def load(
     options: Options,
@@ -37,10 +39,14 @@ def load(
     Without --data-dir, generate so many phantoms. With `template`, cut each image to Config's size
     where it looks most like the mean training image. Pass `reader_options` to the reader.
     """
-    released = read(options, config.size, phantoms, **reader_options)
+    released = read(options, config.size, phantoms, resize, **reader_options)
     attrs = released.attrs
     attributes.check(options.by, released, options.dataset)
-    frame, another_split = split(released, config)
+    try:
+        frame, another_split = split(released, config)
+    except splits.PatientsUnknown:
+        frame = splits.as_released(released)
+        another_split = "the dataset's own split, because its patients are unknown"
     if options.split_file:
         given = splits.load(released, options.split_file)
         if splits.digest(given) != splits.digest(frame):
@@ -57,8 +63,14 @@ def fetch_weights(table: Sequence[Row | Combined]) -> None:
         weights.fetch(network.backbone, backbones.weights_of(network.weights, network.backbone))
 
 
-def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> pd.DataFrame:
+def read(
+    options: Options, size: int, phantoms: int, resize: int, **reader_options: Any
+) -> pd.DataFrame:
     """Return the dataset's frame, as released; of phantoms if no folder is given."""
+    dataset = DATASETS[options.dataset]
+    if options.download and not options.only_train:
+        target = Path(options.data_dir or options.cache_dir / "downloads" / dataset.name)
+        options.data_dir = str(dataset.get(target.expanduser(), resize, options.base_url))
     if options.data_dir is not None:
         folder = Path(options.data_dir)
     else:
@@ -76,11 +88,11 @@ def read(options: Options, size: int, phantoms: int, **reader_options: Any) -> p
             folder = drawing.write(
                 options.dataset, drawn / name, images, drawn_size, seed=0, prevalence_floor=0.03
             )
-    frame = DATASETS[options.dataset].read(
-        folder, allow_missing=options.allow_missing, **reader_options
-    )
-    frame.attrs["folder"] = str(folder.expanduser().absolute())
-    return frame
+    if dataset.sizes:
+        reader_options["size"] = resize
+    frame = dataset.read(folder, allow_missing=options.allow_missing, **reader_options)
+    frame.attrs.setdefault("folder", str(folder.expanduser().absolute()))
+    return splits.of_patients(frame, options.patients) if options.patients else frame
 
 
 def decode(
@@ -114,6 +126,8 @@ def decode(
         "label_files": attrs["label_files"],
         "missing": len(attrs["missing"]),
         "corrupt": len(cache.skipped),
+        "patients": attrs.get("patients"),
+        "source": {"shortest_side": cache.shortest, "enlarged": cache.enlarged},
         "identity": {  # what decides results; file times and the order of rows do not
             "dataset": attrs["dataset"],
             "phantom": attrs["phantom"],
@@ -124,14 +138,31 @@ def decode(
             "template": None if template is None else template_crop.digest(template),
         },
     }
-    reason = another_split or None
-    if attrs["phantom"]:
-        reason = PHANTOMS
-    elif not attrs["complete"] or cache.skipped:
-        reason = f"subset of {len(decoded):,} images"
+    reason = _not_comparable(attrs, another_split, cache, len(decoded))
     centre = functools.cache(lambda: decode(options, frame, attrs, another_split, size, None))
     origin = reason, attrs["folder"], size
-    return Data(decoded, cache, facts, *origin, template=template, centre=centre)
+    note = ""
+    if why := attrs.get("patients_unknown"):
+        note = f"patients unknown ({why}): intervals are over images"
+    return Data(decoded, cache, facts, *origin, template=template, centre=centre, note=note)
+
+
+def _not_comparable(
+    attrs: dict[str, Any], another_split: str, cache: Cache, images: int
+) -> str | None:
+    """Return why results on these images cannot be compared with published ones."""
+    if attrs["phantom"]:
+        return PHANTOMS
+    reasons = [another_split]
+    if not attrs["complete"] or cache.skipped:
+        reasons = [f"subset of {images:,} images"]
+    if chosen := attrs.get("patients"):
+        reasons.append(
+            f"patients {chosen['given']}: {chosen['count']:,}, list {chosen['sha256'][:8]}"
+        )
+    if cache.enlarged > FEW_ENLARGED * len(cache):
+        reasons.append(f"images enlarged from {cache.shortest} to {cache.resized} px")
+    return "; ".join(filter(None, reasons)) or None
 
 
 def _bytes_of(frame: pd.DataFrame) -> bytes:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+import downloads
+from data.datasets import DATASETS
 from evaluation import operating_points, subgroups
 from models.backbones import BACKBONES
 from reproduce import ROOT, Parser, RunError
@@ -147,6 +149,11 @@ class Options:
         RUN, None, "the dataset as released; none: phantoms (synthetic radiographs)", metavar="DIR"
     )
     dataset: str = _flag(RUN, "", "which dataset --data-dir holds")
+    download: bool = _flag(RUN, False, "get the dataset first, to --data-dir or .cache/downloads")
+    base_url: str | None = _flag(RUN, None, "download from this mirror instead", metavar="URL")
+    patients: str | None = _flag(
+        RUN, None, "only their images: 1-3922, or a file of ids", metavar="IDS"
+    )
     preset: str | None = _flag(
         RUN, None, "default: paper with --data-dir", choices=("demo", "paper")
     )
@@ -210,6 +217,11 @@ class Options:
     only_train: str | None = _flag(CLUSTER, None, argparse.SUPPRESS)  # what a Ray task trains
 
     @property
+    def has_data(self) -> bool:
+        """Return True if a dataset is given or downloaded, False for phantoms."""
+        return bool(self.data_dir or self.download)
+
+    @property
     def cluster(self) -> str:
         """Return the HOST:PORT of the Ray cluster; empty to start one on this machine."""
         return (self.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
@@ -242,7 +254,7 @@ def parse(
     options = Options(**given)
     _refuse_contradictions(options, chosen, only_for or {}, released)
     backend.check_choice()
-    options.preset = options.preset or ("paper" if options.data_dir else "demo")
+    options.preset = options.preset or ("paper" if options.has_data else "demo")
     preset = config(**demo) if options.preset == "demo" else config()
     if "size" in chosen and "resize" not in chosen and hasattr(config, "resize"):
         # what is cut out of the decoded image stays the same share of it
@@ -330,12 +342,22 @@ def _refuse_contradictions(
             f"There is no folder {options.released}, which --released names. Get the files first: "
             f"python -m reproduce.rescore {released} --released {options.released} --download"
         )
-    if options.released and not options.data_dir:
+    if options.base_url:
+        downloads.check_base_url(options.base_url)
+        if not options.download:
+            raise RunError("--base-url says where --download fetches from: give both.")
+    if options.download and not DATASETS[options.dataset].download:
+        free = ", ".join(record.name for record in DATASETS.values() if record.download)
+        raise RunError(
+            f"{DATASETS[options.dataset].title} needs a registration, see docs/data.md; --download "
+            f"gets {free}."
+        )
+    if options.released and not options.has_data:
         raise RunError("--released is compared on real radiographs only: give --data-dir as well.")
-    if options.data_dir and options.phantoms:
+    if options.has_data and options.phantoms:
         raise RunError("--phantoms generates images if there is no --data-dir: leave one of them.")
-    for flag in ("allow_missing", "skip_corrupt"):
-        if getattr(options, flag) and not options.data_dir:
+    for flag in ("allow_missing", "skip_corrupt", "patients"):
+        if getattr(options, flag) and not options.has_data:
             raise RunError(f"{_flag_of(flag)} is for a dataset: give its folder with --data-dir.")
     for flag in ("address", "gpus_per_row", "cpus_per_row"):
         given = getattr(options, flag) is not None

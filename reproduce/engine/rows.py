@@ -235,6 +235,7 @@ class Data:
     resized: int = 0  # pixels per side of a decoded image, before a template cuts it
     template: np.ndarray | None = None
     centre: Callable[[], "Data"] | None = None  # the same images cut at the centre
+    note: str = ""  # what to know about every number on these images
     _targets: dict[str, Targets] = dataclasses.field(default_factory=dict, repr=False)
 
     @property

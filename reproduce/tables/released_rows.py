@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data import labels, public_lists
+from data.datasets import CHESTXRAY14_FORMS
 from evaluation import EvaluationError, bootstrap
 from evaluation.predictions import Predictions
 from reproduce import ROOT
@@ -30,7 +31,7 @@ def add(
     groups: Groups,
 ) -> tuple[dict[str, Scored], dict[str, Scored]]:
     """Return our rows and the released rows; ours get a note if a fitting file is missing."""
-    if not scored or data.phantom or data.dataset != "chestxray14":
+    if not scored or data.phantom or data.dataset not in CHESTXRAY14_FORMS:
         return scored, {}
     ours = next(iter(scored.values())).predictions[0]
     in_set = public_lists.chexnet_sets()

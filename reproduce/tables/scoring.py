@@ -203,6 +203,8 @@ def write(
         if name in scored
     }
     missing = {name: reason for name, reason in failed.items() if name not in scored}
+    if data.note:
+        scored = {name: with_note(row_scores, data.note) for name, row_scores in scored.items()}
     named = with_aliases(scored, aliases)
     named_missing = missing | {
         name: missing[row] for name, row in aliases.items() if row in missing and name not in named

@@ -137,6 +137,8 @@ def _share(nodes: list[dict[str, Any]], options: Options) -> Share:
 def _job(paper: str, options: Options, share: Share, probe: Path) -> dict[str, Any]:
     """Return what every task of this command gets; folders are absolute paths."""
     given = {"--data-dir": options.data_dir, "--split-file": options.split_file}
+    if options.patients and Path(options.patients).expanduser().is_file():
+        given["--patients"] = options.patients
     folders = given | {"--results-dir": options.results_dir, "--cache-dir": options.cache_dir}
     absolute = {
         flag: str(Path(path).expanduser().absolute()) for flag, path in folders.items() if path

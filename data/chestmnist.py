@@ -1,0 +1,197 @@
+"""Read and download ChestMNIST: ChestX-ray14 in one .npz of 28, 64, 128 or 224 pixels.
+
+MedMNIST v2 (Yang et al. 2023, https://medmnist.com, CC BY 4.0) resized all 112,120 images from the
+originals and split them as the public CheXNet lists do. The file names no image and no patient. Its
+labels are compared row by row with those lists; only if all 14 columns of all rows agree are the
+rows taken to be the lists' images.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import downloads
+import safefiles
+from data import DataError, chestxray14, containers, labels, public_lists, reading
+from data.datasets import DATASETS
+
+DATASET = DATASETS["chestmnist"]
+COMPLETE = DATASET.complete  # images per split
+ADDRESS = "https://zenodo.org/records/10519652/files"
+FILES = {  # pixels -> name, MD5
+    28: ("chestmnist.npz", "02c8a6516a18b556561a56cbdd36c4a8"),
+    64: ("chestmnist_64.npz", "9de6cd0b934ebb5b7426cfba5efbae16"),
+    128: ("chestmnist_128.npz", "db107e5590b27930b62dbaf558aebee3"),
+    224: ("chestmnist_224.npz", "45bd33e6f06c3e8cdb481c74a89152aa"),
+}
+_NAME = re.compile(r"chestmnist(?:_(\d+))?\.npz")
+INDEX = "chestmnist*.csv"  # MedMNIST's table of split, index, image_id
+
+
+def download(folder: Path, size: int, base_url: str | None = None) -> Path:
+    """Download the file for images of `size` pixels into `folder`; return its path."""
+    name, expected = FILES[pixels_for(size, FILES)]
+    url = f"{(base_url or ADDRESS).rstrip('/')}/{name}?download=1"
+    by_hand = f"Or download {ADDRESS}/{name} yourself, and give the file with --data-dir."
+    return downloads.fetch(url, folder / name, expected, by_hand)
+
+
+def pixels_for(size: int, available: Sequence[int] | dict[int, object]) -> int:
+    """Return the smallest available number of pixels that is not below `size`, or the largest."""
+    return min((each for each in available if each >= size), default=max(available))
+
+
+def read(
+    path: str | Path,
+    allow_missing: bool = False,  # noqa: ARG001  one file has all images or is damaged
+    size: int = 224,
+) -> pd.DataFrame:
+    """Return one row per image, in the order of the file: train, val, test.
+
+    `path` is an .npz or a folder with one; of several, the one for images of `size` pixels is read.
+    Columns: image_path, patient_id, split (train, val, test), then 15 labels, 0 or 1. Where the
+    rows could be named, also sex, age and view if ChestX-ray14's label file lies in the folder.
+    Otherwise every image is a patient of its own, and attrs["patients_unknown"] says why.
+    """
+    file = _find(path, size)
+    values = {split: _labels(file, split) for split in COMPLETE}
+    counts = {split: len(each) for split, each in values.items()}
+    frame = pd.DataFrame(
+        {
+            "split": np.repeat(list(counts), list(counts.values())),
+            "row": np.concatenate([np.arange(count) for count in counts.values()]),
+        }
+    )
+    findings = np.concatenate(list(values.values()))
+    names, unknown = _names(frame, findings, file)
+    member = file.name + "/" + frame["split"] + "/" + frame["row"].astype(str)
+    if unknown:
+        about = {
+            "image_path": member,
+            "patient_id": frame["split"] + "-" + frame["row"].astype(str),
+        }
+    else:
+        patients = names.str[:8].str.lstrip("0")
+        about = {"image_path": member + "/" + names, "patient_id": patients}
+        about |= _attributes(names, file.parent)
+    about |= {"split": frame["split"]}
+    released = pd.DataFrame(findings.astype(np.float32), columns=list(labels.CHESTXRAY14))
+    released[labels.NO_FINDING] = np.float32(1) - released.max(axis=1)
+    frame = pd.concat([pd.DataFrame(about), released], axis=1)
+    frame.attrs |= {
+        "dataset": DATASET.name,
+        "complete": counts == COMPLETE,
+        "label_files": {file.name: hashlib.sha256(findings.tobytes()).hexdigest()},
+        "images": len(frame),
+        "missing": [],
+        "phantom": any(file.parent.glob("phantom*.json")),
+        "folder": str(file.parent.absolute()),
+    }
+    if unknown:
+        frame.attrs["patients_unknown"] = unknown
+    return frame
+
+
+def _find(path: str | Path, size: int) -> Path:
+    """Return the .npz to read; raise a DataError if there is none."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return path
+    folder = reading.open_folder(path)
+    matches = [match for name in sorted(os.listdir(folder)) if (match := _NAME.fullmatch(name))]
+    present = {int(match[1] or 28): folder / match[0] for match in matches}
+    if not present:
+        names = [name for name, _ in FILES.values()]
+        lacking = "chestmnist*.npz; --download gets it"
+        raise reading.layout_error(folder, DATASET.title, lacking, names, names)
+    return present[pixels_for(size, present)]
+
+
+def _labels(file: Path, split: str) -> np.ndarray:
+    """Return (images, 14) of a split; raise a DataError unless its arrays are as published."""
+    again = "get the file again, for instance with --download"
+    try:
+        with np.load(file) as arrays:
+            names = {f"{split}_images", f"{split}_labels"}
+            if lacking := sorted(names - {*arrays.files}):
+                raise DataError(
+                    f"{file} has no {' and no '.join(lacking)}, but {', '.join(arrays.files)}: it "
+                    "is not ChestMNIST."
+                )
+            values = arrays[f"{split}_labels"]
+        shape = containers.shape(file, f"{split}_images")
+    except safefiles.DAMAGED_ARCHIVE as error:
+        raise DataError(f"{file} is damaged or cut short ({error}): {again}.") from error
+    if values.ndim != 2 or values.shape[1] != 14 or not np.isin(values, (0, 1)).all():
+        raise DataError(f"{file} has other {split}_labels than 14 columns of 0 and 1: {again}.")
+    if len(shape) != 3 or shape[0] != len(values) or shape[1] != shape[2]:
+        raise DataError(
+            f"{file} has {split}_images of shape {shape} for {len(values):,} labels, not one "
+            f"square gray image for each: {again}."
+        )
+    return values.astype(np.uint8)
+
+
+def _names(frame: pd.DataFrame, findings: np.ndarray, file: Path) -> tuple[pd.Series, str]:
+    """Return each row's image name, or why the rows cannot be named."""
+    listed = public_lists.images().assign(row=lambda table: table.groupby("chexnet").cumcount())
+    listed = listed.rename(columns={"chexnet": "split"})
+    index = _index(file.parent)
+    if index is not None:
+        frame = frame.merge(index, "left", ["split", "row"])
+        table = frame.merge(listed.drop(columns=["split", "row"]), "left", "image")
+        source = "the table of indices beside it"
+    else:
+        table = frame.merge(listed, "left", ["split", "row"])
+        source = "the public lists"
+        if len(frame) != len(listed):
+            return frame[
+                "split"
+            ], f"{len(frame):,} rows instead of the public lists' {len(listed):,}"
+    if table["image"].isna().any() or table["findings"].isna().any():
+        missing = frame[(table["image"].isna() | table["findings"].isna()).to_numpy()].iloc[0]
+        return frame[
+            "split"
+        ], f"{source} name no image for row {missing['row']} of {missing['split']}"
+    differ = (public_lists.label_matrix(table["findings"]) != findings).any(axis=1)
+    if differ.any():
+        first = frame.iloc[int(differ.argmax())]
+        return frame["split"], (
+            f"{differ.sum():,} of {len(frame):,} rows have other labels than {source}, first row "
+            f"{first['row']} of {first['split']}"
+        )
+    return table["image"], ""
+
+
+def _index(folder: Path) -> pd.DataFrame | None:
+    """Return split, row and image of MedMNIST's table, if it lies in the folder."""
+    paths = sorted(folder.glob(INDEX))
+    if not paths:
+        return None
+    table = reading.read_table(paths[0], ("split", "index", "image_id"))
+    images = table["image_id"].str.extract(r"(\d{8}_\d{3})", expand=False) + ".png"
+    split = table["split"].str.lower().replace({"validation": "val"})
+    rows = pd.to_numeric(table["index"], errors="coerce")
+    return pd.DataFrame({"split": split, "row": rows, "image": images}).drop_duplicates(
+        ["split", "row"]
+    )
+
+
+def _attributes(names: pd.Series, folder: Path) -> dict[str, np.ndarray]:
+    """Return sex, age and view by ChestX-ray14's label file, if it lies in the folder."""
+    for name in chestxray14.LABEL_FILES:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
+                table = reading.read_table(path, ("Image Index", *columns.values()))
+                table = table.drop_duplicates("Image Index").set_index("Image Index")
+                return {
+                    key: names.map(table[column]).fillna("").to_numpy()
+                    for key, column in columns.items()
+                }
+    return {}
