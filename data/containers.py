@@ -21,7 +21,7 @@ import safefiles
 from data import BadImage, DataError
 
 _INSIDE = re.compile(r"(.+?\.(?:zip|npz))/(.+)", re.IGNORECASE)
-_KEPT = 512  # rows that stay in memory, because threads ask slightly out of order
+_KEPT = 1 << 27  # bytes of rows that stay in memory, because threads ask slightly out of order
 
 
 def split(path: str | Path) -> tuple[Path, str] | None:
@@ -103,6 +103,6 @@ class Rows:
                     raise EOFError("it is cut short")
                 self._recent[self._next] = np.frombuffer(content, np.uint8).reshape(self._shape)
                 self._next += 1
-                if len(self._recent) > _KEPT:
+                if len(self._recent) * self._bytes > _KEPT:
                     self._recent.popitem(last=False)
             return self._recent[row]

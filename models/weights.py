@@ -88,9 +88,7 @@ def fetch(name: str, weights: str) -> Path | None:
         return path
     download = download_of(name)
     path = folder() / download.file
-    by_hand = (
-        f"Or download it to {path} yourself, or start from scratch with --weights {name}=none."
-    )
+    by_hand = f"Or put it at {path} yourself, or start from scratch with --weights {name}=none."
     return downloads.fetch(download.url, path, download.hash, by_hand)
 
 

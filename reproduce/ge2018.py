@@ -32,6 +32,7 @@ import losses
 import models
 from data import labels, splits
 from data.augment import Augment
+from data.datasets import CHESTXRAY14_FORMS
 from evaluation.probabilities import sigmoid
 from reproduce.engine import dataset, runs, schedules, search
 from reproduce.engine.options import (
@@ -203,9 +204,7 @@ def rows(config: Config, dataset: str) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = parse(
-        Config, DEMO, __doc__, ["chestxray14", "chestmnist"], released="zech2018"
-    )
+    config, options = parse(Config, DEMO, __doc__, CHESTXRAY14_FORMS, released="zech2018")
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.resize)
     trained = train_table("ge2018", table, config, data, options)

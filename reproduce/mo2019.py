@@ -29,6 +29,7 @@ import pandas as pd
 import losses
 from data import labels, splits
 from data.augment import Augment
+from data.datasets import CHESTXRAY14_FORMS
 from evaluation.probabilities import sigmoid, softmax
 from reproduce.engine import dataset, runs, schedules, search
 from reproduce.engine.options import (
@@ -164,9 +165,7 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(
-        Config, DEMO, __doc__, ["chestxray14", "chestmnist"], released="zech2018"
-    )
+    config, options = parse(Config, DEMO, __doc__, CHESTXRAY14_FORMS, released="zech2018")
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("mo2019", table, config, data, options)

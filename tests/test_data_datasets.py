@@ -2,12 +2,17 @@
 
 import pytest
 
-from data import chestxray14, chexpert, label_tree, plco
+from data import chestmnist, chestxray14, chexpert, label_tree, plco
 from data.datasets import DATASETS
 from data.phantom import labels as phantom_labels
 from data.phantom import layouts
 
-MODULES = {"chestxray14": chestxray14, "chexpert": chexpert, "plco": plco}
+MODULES = {
+    "chestxray14": chestxray14,
+    "chestmnist": chestmnist,
+    "chexpert": chexpert,
+    "plco": plco,
+}
 
 
 def test_every_reader_module_has_a_record():
@@ -34,6 +39,7 @@ def test_a_record_is_consistent(name):
     ("name", "images", "training"),
     [
         ("chestxray14", 112_120, 86_524),
+        ("chestmnist", 112_120, 78_468),
         ("chexpert", 223_414 + 234 + 668, 223_414),
         ("plco", round((8_538 + 18_178) / 0.3), round((8_538 + 18_178) / 0.3 * 0.7)),
     ],

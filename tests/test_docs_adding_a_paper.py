@@ -68,7 +68,8 @@ def test_one_more_paper_touches_no_existing_file(tmp_path):
     for folder in ("data", "models", "losses", "evaluation", "reproduce", "results/published"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    shutil.copy(ROOT / "safefiles.py", tmp_path)
+    for name in ("safefiles.py", "downloads.py"):
+        shutil.copy(ROOT / name, tmp_path)
     for file in FILES.values():
         text = (ROOT / file).read_text().replace("wang2017", "new2030")
         (tmp_path / file.replace("wang2017", "new2030")).write_text(text)

@@ -36,7 +36,7 @@ def job(tmp_path, monkeypatch):
     """What a task gets to train a row of the script row.py, which a test writes."""
     monkeypatch.setattr(worker, "_forking", None)
     monkeypatch.setenv("LEFT_OVER", "of this process")
-    for name in ("reproduce", "safefiles.py"):
+    for name in ("reproduce", "safefiles.py", "downloads.py"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     about = {"row": "a", "seed": 0, "digest": "abc", "cpus": 1, "import_first": False}
     folders = {"root": str(tmp_path), "folder": str(tmp_path), "needed": []}

@@ -20,6 +20,7 @@ def write_checkout(folder: Path) -> Path:
     for name in (
         "requirements.txt",
         "safefiles.py",
+        "downloads.py",
         "reproduce/__init__.py",
         "reproduce/env.sh",
         "reproduce/doctor/__init__.py",

@@ -202,7 +202,9 @@ def write(
         shots = DATASETS[dataset].write_layout(out, images, wanted, rng, knobs)
         lines = _draw_all(shots, out, size, seed, progress, knobs)
         if DATASETS[dataset].pack:
-            pkgutil.resolve_name(DATASETS[dataset].pack)(out, size)
+            packed = pkgutil.resolve_name(DATASETS[dataset].pack)(out, size)
+            named = [line.partition(",") for line in lines]
+            lines = [packed[path] + comma + rest for path, comma, rest in named]
         if root != out:
             lines = [line.removeprefix(f"{root.name}/") for line in lines]
             (root / "phantom.json").write_text(marker.read_text())

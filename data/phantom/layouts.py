@@ -126,7 +126,7 @@ def chestxray14(
 def chestmnist(
     folder: Path, images: int, wanted: np.ndarray, rng, knobs: Knobs = DEFAULT_KNOBS
 ) -> list[Shot]:
-    """Return the images to draw in the order of the rows; `pack` puts them into one file."""
+    """Write the labels; return the images to draw, which `pack_chestmnist` puts into one file."""
     visits = _visits("chestmnist", images, (0.7, 0.1, 0.2), wanted, rng, knobs)
     released = drawn_labels.noisy("chestmnist", visits.truth, wanted, rng, knobs.label_noise)
     views = np.where(rng.random(images) < 0.6, "PA", "AP")
@@ -136,22 +136,29 @@ def chestmnist(
         rows = np.flatnonzero(visits.split == split)
         arrays[f"{name}_labels"] = released[rows, : len(labels.CHESTXRAY14)].astype(np.uint8)
         for row, i in enumerate(rows):
-            path = f"images/{name}/{row:06d}.png"
+            path = f"drawn/{name}/{row:06d}.png"
             shots.append(_shot(path, i, visits, i, views[i], findings))
     np.savez(folder / "labels.npz", **arrays)
     return shots
 
 
-def pack_chestmnist(folder: Path, size: int) -> None:
-    """Replace drawn images and their labels by one file, as MedMNIST released them."""
+def pack_chestmnist(folder: Path, size: int) -> dict[str, str]:
+    """Put drawn images and their labels into one file, as MedMNIST released them.
+
+    Return each image's path in the file by the path where it was drawn.
+    """
     with np.load(folder / "labels.npz") as released:
         arrays = dict(released)
+    file, packed = f"chestmnist_{size}.npz", {}
     for split in DATASETS["chestmnist"].complete:
-        paths = sorted((folder / "images" / split).iterdir())
+        paths = sorted((folder / "drawn" / split).iterdir())
         arrays[f"{split}_images"] = np.stack([cv2.imread(str(path), 0) for path in paths])
-    np.savez_compressed(folder / f"chestmnist_{size}.npz", **arrays)
-    shutil.rmtree(folder / "images")
+        for row, path in enumerate(paths):
+            packed[path.relative_to(folder).as_posix()] = f"{file}/{split}/{row}"
+    np.savez_compressed(folder / file, **arrays)
+    shutil.rmtree(folder / "drawn")
     (folder / "labels.npz").unlink()
+    return packed
 
 
 def plco(

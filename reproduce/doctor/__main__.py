@@ -51,7 +51,8 @@ def checkup(options: argparse.Namespace) -> Iterator[Finding]:
         if isinstance(frame, Finding):
             yield frame
             return
-        yield from dataset.findings(options.data_dir, options.dataset, frame, 256)
+        folder = Path(frame.attrs.get("folder", options.data_dir))
+        yield from dataset.findings(folder, options.dataset, frame, 256)
     needs = papers.needs(frame)
     folders = {
         "cache": (options.cache_dir, sum(need.cache for need in needs)),
