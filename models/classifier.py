@@ -11,6 +11,7 @@ from models import ModelError, backbones
 from models.fast import use_fast_layers
 from models.weights import UNREADABLE
 
+HEAD_MAP = "head_conv"  # the last feature map of asadi2025's head, top_conv2d in the release
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -62,7 +63,7 @@ def linear_head(features, labels: int, pooling: str, dropout: float):
 
 def asadi2025_head(features, labels: int, pooling: str, dropout: float):
     """Return logits of Asadi's released head: a convolution and a hidden layer before them."""
-    x = keras.layers.Conv2D(512, 3, padding="same", activation="relu", name="head_conv")(features)
+    x = keras.layers.Conv2D(512, 3, padding="same", activation="relu", name=HEAD_MAP)(features)
     x = keras.layers.BatchNormalization(name="head_bn")(x)
     x = POOLINGS[pooling](name="pool", dtype="float32")(x)
     x = keras.layers.Dense(128, activation="relu", name="head_dense", dtype="float32")(x)

@@ -53,7 +53,7 @@ from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
 HAS_TREE = ("plco", "chexpert", *CHESTXRAY14_FORMS)
-ONLY_FOR = {"deleted": "plco", "uncertain": "chexpert"}  # settings of one dataset
+ONLY_FOR = {"deleted": ("plco",), "uncertain": ("chexpert",)}  # settings of one dataset
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ SCRIPTS = {
     pham2019: ("chexpert",),
     mo2019: ("chestxray14",),
     ge2018: ("chestxray14",),
-    asadi2025: ("chexpert",),
+    asadi2025: ("chexpert", "chestxray14", "chestmnist"),
     wang2017: ("chestxray14",),
 }
 

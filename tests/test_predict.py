@@ -17,7 +17,7 @@ from data.augment import Augment
 from data.phantom import drawing
 from evaluation import hierarchy, operating_points, probabilities
 from evaluation.predictions import VALIDATION, load
-from models import classifier, inference
+from models import bilinear, classifier, inference
 from reproduce import RunError
 from reproduce import predict as command
 from reproduce.engine import dataset, rebuild
@@ -223,6 +223,15 @@ def test_heatmaps_are_a_panel_an_image_and_of_the_fused_networks(made, tmp_path)
     heat = rebuild.heatmaps(rebuilt, networks, images, [2, 0])
     assert heat.shape == (1, 2, 4, 4)
     assert 0 <= heat.min() < heat.max() <= 1
+
+
+def test_heatmaps_are_of_the_last_map_before_the_pooling():
+    """Asadi's head has a convolution of its own; a two-stream network has two maps."""
+    deep = classifier.build("tiny", 2, 32, head="asadi2025", dropout=0.5)
+    assert rebuild.map_layers(deep) == ["head_conv"]
+    assert rebuild.map_layers(classifier.build("tiny", 2, 32)) == ["features"]
+    twice = bilinear.build("tiny", 2, 32, streams=2, projection=8)
+    assert len(rebuild.map_layers(twice)) == 2
 
 
 def heads(count: int, outputs: int, probabilities) -> list:

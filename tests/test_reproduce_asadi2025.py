@@ -15,7 +15,7 @@ from data import labels
 from data.augment import Augment
 from evaluation import claims, predictions
 from models import inference
-from reproduce import asadi2025
+from reproduce import RunError, asadi2025
 from reproduce.asadi2025 import MC, PAPER, Config
 from reproduce.engine import schedules
 from reproduce.engine.rows import describe
@@ -87,6 +87,61 @@ def test_augmentation_is_that_of_the_released_loader():
     """Flips both ways, brightness ±.1 and contrast .9 to 1.1; no rotation, zoom or shift."""
     for row in (row for row in rows_of().values() if row.fit.epochs):
         assert row.fit.augment == Augment(flip=True, upside_down=True, brightness=0.1, contrast=0.1)
+
+
+# On ChestX-ray14: its 14 labels and the five above them
+
+
+def nih_frame(positive: list[tuple[str, ...]], sets: list[str]) -> pd.DataFrame:
+    """Images with these findings, of one patient each."""
+    table = pd.DataFrame(
+        [[float(name in names) for name in labels.CHESTXRAY14] for names in positive],
+        columns=list(labels.CHESTXRAY14),
+    )
+    ids = [str(number) for number in range(1, len(positive) + 1)]
+    frame = table.assign(split=sets, patient_id=ids, image_path=ids)
+    frame.attrs["dataset"] = "chestxray14"
+    return frame
+
+
+def test_targets_on_chestxray14_by_hand():
+    frame = nih_frame([("Nodule",), (), ("Edema", "Effusion")], ["test"] * 3)
+    rows = {row.name: row for row in asadi2025.rows(Config(), "chestxray14")}
+    row = rows["BCE"]
+    truth = row.task.targets(frame).truth
+    assert list(row.task.labels) == list(labels.CHESTXRAY14_HIERARCHY)
+    found = [
+        {name for name, on in zip(row.task.labels, image, strict=True) if on} for image in truth
+    ]
+    assert found == [
+        {"Nodule", "Nodules and Masses", "Abnormal"},
+        set(),
+        {"Edema", "Effusion", "Opacity", "Pleural Abnormality", "Pulmonary", "Abnormal"},
+    ]
+    of_14 = rows["BCE on 14 labels"].task.targets(frame)
+    np.testing.assert_array_equal(of_14.learnt, truth[:, :14])
+
+
+def test_data_driven_penalties_on_chestxray14_are_fixed_ones():
+    """A high-level label is the OR of those below it, so P(child | no parent) is 0."""
+    frame = nih_frame([("Nodule",), (), ("Edema",), ("Hernia",)], ["train"] * 4)
+    rows = {row.name: row for row in asadi2025.rows(Config(), "chestxray14")}
+    weights = [
+        np.asarray(rows[name].loss(rows[name].task.targets(frame).learnt).weights)
+        for name in (PAPER, "HBCE fixed 0.5")
+    ]
+    assert (weights[1] > 0).sum() == 18  # all labels but Abnormal have a parent
+    np.testing.assert_allclose(*weights, atol=1e-5)
+
+
+def test_splits_of_chestxray14_are_named_and_never_comparable():
+    frame = nih_frame([()] * 40, ["train_val"] * 32 + ["test"] * 8)
+    official, reason = asadi2025.split(frame, Config())
+    assert official["split"].value_counts().to_dict() == {"train": 28, "val": 4, "test": 8}
+    assert reason == "chestxray14 (official split), not CheXpert"
+    chexnet, reason = asadi2025.split(frame, Config(split="chexnet"))
+    assert set(chexnet["split"]) == {"train", "val", "test"}
+    assert reason == "chestxray14 (chexnet split), not CheXpert"
 
 
 # Monte-Carlo passes: BatchNorm as it was trained, or by each image alone as in the release
@@ -210,3 +265,34 @@ def test_the_authors_predictions_stand_beside_no_phantoms(tmp_path):
     assert done.returncode == 2
     assert "--released is compared on real radiographs only" in done.stderr
     assert "epoch" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--dataset", "chestxray14", "--uncertain", "zeros"), "--uncertain is for --dataset chex"),
+        (("--split", "chexnet"), "--split is for --dataset chestxray14 or chestmnist al"),
+    ],
+)
+def test_settings_of_another_dataset_are_refused(given, sentence, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["asadi2025", *given])
+    with pytest.raises(RunError, match=sentence):
+        asadi2025.main()
+
+
+def test_a_whole_run_on_chestxray14(tmp_path):
+    command = [sys.executable, "-m", "reproduce.asadi2025", "--dataset", "chestxray14"]
+    command += ["--phantoms", "200", "--epochs", "1", "--size", "32", "--passes", "2"]
+    command += ["--resamples", "20", "--backbone", "tiny", "--rows", "BCE", MC]
+    command += ["--results-dir", tmp_path / "results", "--cache-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "results" / "asadi2025" / "chestxray14-phantoms"
+    boxes = pd.read_csv(folder / "boxes.csv")
+    assert {*boxes["row"]} == {"BCE", PAPER}
+    assert {*boxes["finding"]} - {"all"} <= {*labels.CHESTXRAY14}
+    assert (folder / "figure-3.png").read_bytes().startswith(b"\x89PNG")
+    judged = pd.read_csv(folder / "claims.csv")
+    assert judged["our_note"].str.startswith("judged by this dataset's own labels").all()
+    assert "not run" not in {*judged["ours"]}
+    assert "mean of the 14 ChestX-ray14 labels" in (folder / "values.csv").read_text()

@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -232,13 +232,13 @@ def parse(
     demo: dict[str, Any],
     about: str | None,
     datasets: Sequence[str],
-    only_for: dict[str, str] | None = None,
+    only_for: Mapping[str, Sequence[str]] | None = None,
     released: str = "",
 ) -> tuple[Any, Options]:
     """Return the Config to run and the Options of how to run it, from the command line.
 
     Without --data-dir the demo's settings run on phantoms, with it the paper's on the data.
-    `only_for` names the only dataset that a setting applies to. `released` names the subcommand of
+    `only_for` names the only datasets that a setting applies to. `released` names the subcommand of
     reproduce.rescore that gets predictions of others; only such a script has the flag --released.
     """
     parser = Parser(
@@ -331,12 +331,13 @@ def _number(kind: type, hint: object) -> Callable[[str], Any]:
 
 
 def _refuse_contradictions(
-    options: Options, chosen: dict[str, Any], only_for: dict[str, str], released: str
+    options: Options, chosen: dict[str, Any], only_for: Mapping[str, Sequence[str]], released: str
 ) -> None:
     """Raise a RunError for flags that would have no effect, or that exclude each other."""
-    for field, dataset in only_for.items():
-        if field in chosen and options.dataset != dataset:
-            raise RunError(f"{_flag_of(field)} is for --dataset {dataset} alone: leave it out.")
+    for field, names in only_for.items():
+        if field in chosen and options.dataset not in names:
+            listed = " or ".join(names)
+            raise RunError(f"{_flag_of(field)} is for --dataset {listed} alone: leave it out.")
     if options.released and not options.released.is_dir():
         raise RunError(
             f"There is no folder {options.released}, which --released names. Get the files first: "

@@ -241,7 +241,7 @@ def heatmaps(
     """
     import cv2
 
-    from models import backbones, grad_cam
+    from models import grad_cam
 
     of_networks = []
     for network in run.networks:
@@ -249,9 +249,7 @@ def heatmaps(
         own = heads(network, model.output_shape[-1])
         columns = sorted({logit for label in labels for logit in own[label]})
         inputs = augment.apply(images[network.folder], network.row.network.size)
-        backbone = backbones.BACKBONES.get(model.name.removesuffix("_bilinear"))
-        layer = backbone.feature_layer if backbone else "features"
-        streams = [each.name for each in model.layers if each.name.endswith(layer)]
+        streams = map_layers(model)
         maps = np.mean(
             [grad_cam.heatmaps(model, inputs, columns, name) for name in streams], axis=0
         )
@@ -265,6 +263,20 @@ def heatmaps(
     ]
     mean: np.ndarray = np.mean(enlarged, axis=0)
     return mean
+
+
+def map_layers(model: Any) -> list[str]:
+    """Return the names of the layers whose maps Grad-CAM shows, one per stream of the network.
+
+    It is the convolution of the head, if there is one, or else the last map of the backbone.
+    """
+    from models import backbones, classifier
+
+    backbone = backbones.BACKBONES.get(model.name.removesuffix("_bilinear"))
+    names = [layer.name for layer in model.layers]
+    in_head = [name for name in names if name == classifier.HEAD_MAP]
+    layer = backbone.feature_layer if backbone else "features"
+    return in_head or [name for name in names if name.endswith(layer)]
 
 
 def passes_of(mc: int | None, tta: int | None, tta_augment: augment.Augment) -> Passes | None:

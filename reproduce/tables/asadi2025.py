@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import label_tree, labels
+from data import label_tree
+from data.datasets import DATASETS
 from evaluation import figures, hierarchy, metrics, tables, uncertainty
 from evaluation.metrics import Group
 from evaluation.predictions import Predictions
@@ -16,19 +17,22 @@ from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Run
 from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import authors as released
-from reproduce.tables import heatmaps, row_details, scoring
+from reproduce.tables import heatmaps, pointing, row_details, scoring
 from reproduce.tables.scoring import Scored
 
-ORIGINAL = labels.ASADI[:14]
-OF_14 = (
-    Group("mean of the 14 CheXpert labels", ORIGINAL),
-    Group("weighted mean of the 14 CheXpert labels", ORIGINAL, mean="positives"),
-)
+TREES = dict(label_tree.HIERARCHIES.values())  # all labels of a row -> the hierarchy over them
+SEVERAL = 3  # labels, of "several pathologies"
 
 
 def groups(names: Sequence[str]) -> tuple[Group, ...]:
-    """Return means over 21 and over 14 labels; a network with 14 outputs has only the latter."""
-    return (*metrics.ASADI, *OF_14) if len(names) == len(labels.ASADI) else OF_14
+    """Return means over all and over 14 labels; a network with 14 outputs has only the latter."""
+    original = tuple(names[:14])
+    title = next(each.title for each in DATASETS.values() if {*each.labels} == {*original})
+    of_14 = (
+        Group(f"mean of the 14 {title} labels", original),
+        Group(f"weighted mean of the 14 {title} labels", original, mean="positives"),
+    )
+    return (*metrics.ASADI, *of_14) if len(names) > len(original) else of_14
 
 
 def authors(data: Data, options: Options) -> list[Run[Any]]:
@@ -42,6 +46,11 @@ def authors(data: Data, options: Options) -> list[Run[Any]]:
             "beside phantoms. Give --data-dir as well, or score them alone with python -m "
             f"reproduce.rescore asadi2025 --released {source}."
         )
+    if data.dataset != "chexpert":
+        raise RunError(
+            "--released: the authors' predictions are of CheXpert's test set, so they do not "
+            f"belong beside {data.dataset}: leave --released out."
+        )
     theirs = paper_folder("asadi2025", options, data) / "released-predictions" / "seed-0"
     return [released.as_run("asadi2025", source, theirs, "HBCE (authors' predictions)")]
 
@@ -53,17 +62,28 @@ def write(
     *,
     baseline: str,
     paper: str,
+    ours: str,
     dropped: str,
+    split: str = "",
 ) -> None:
     """Write every table and figure.
 
-    `baseline` is the row of plain BCE, `paper` the paper's, `dropped` that with dropout passes.
+    `baseline` is the row of plain BCE, `paper` the paper's, `ours` that with a gradient, `dropped`
+    that with dropout passes. `split` names the split of a dataset that has several.
     """
-    folder = paper_folder("asadi2025", options, data)
+    folder, failed = paper_folder("asadi2025", options, data), failed_rows(runs)
     scored = scoring.score(runs, groups, options.resamples)
-    scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed_rows(runs))
+    if split:
+        note = f"{DATASETS[data.dataset].title}, {split} split"
+        scored = {name: scoring.with_note(row, note) for name, row in scored.items()}
+    judged = {}
+    if data.dataset != "chexpert" and {paper, baseline} <= scored.keys():
+        judged = claims_on_other_labels(scored, paper, baseline)
+    scoring.write("asadi2025", folder, scored, data, {"HBCE": paper}, failed=failed, judged=judged)
     row_details.write(folder, runs, data, options)
     write_penalty_tables(folder, scored, baseline=baseline, paper=paper, dropped=dropped)
+    first = {run.row.name: run for run in reversed(runs) if run.finished}
+    pointing.write(folder, [first[name] for name in (baseline, paper, ours) if name in first], data)
     if paper in scored:
         predicted = scored[paper].predictions[0]
         figures.roc_curves(
@@ -76,14 +96,48 @@ def write(
         )
     if dropped in scored:
         title = f"Asadi et al. 2025, Figure 3: {paper}; labels that are true are bold"
+        names = [*scored[dropped].predictions[0].labels]
+        above = sorted(range(14, len(names)), key=lambda label: names[label] == "Uncertain")
         heatmaps.one_image(
             folder / "figure-3.png",
             scored[dropped].folders[0],
-            Path(data.folder),
-            [*range(15, 21), 14, *range(14)],  # as printed: high-level labels and Uncertain on top
-            ORIGINAL,
+            data,
+            [*above, *range(14)],  # as printed: high-level labels and Uncertain on top
+            names[:14],
             f"{title} ({figures.PHANTOM_WARNING})" if data.phantom else title,
         )
+
+
+def claims_on_other_labels(
+    scored: Mapping[str, Scored], paper: str, baseline: str
+) -> dict[str, dict[str, str]]:
+    """Judge the claims with the high-level labels and findings of a dataset other than CheXpert."""
+    names = [*scored[paper].predictions[0].labels]
+    gaps = scoring.differences({paper: scored[paper], baseline: scored[baseline]})
+    gaps = gaps[gaps["metric"] == "AUC"].set_index("group")
+    of_labels = {
+        "data-driven-improves-high-level": (names[14:], len(names) - 14),
+        "data-driven-improves-several": (names[:14], SEVERAL),
+    }
+    return {
+        claim: judge_gains(gaps.reindex(among), needed)
+        for claim, (among, needed) in of_labels.items()
+    }
+
+
+def judge_gains(gaps: pd.DataFrame, needed: int) -> dict[str, str]:
+    """Judge whether the AUC of at least `needed` labels rises; `gaps` has low and high by label.
+
+    A label with an undefined AUC has neither, and may have risen.
+    """
+    sure, possible = (gaps["low"] > 0).sum(), (~(gaps["high"] <= 0)).sum()
+    named = ", ".join(gaps.index) if needed == len(gaps) else f"the {len(gaps)} findings"
+    verdict = "holds" if sure >= needed else "within noise"
+    return {
+        "ours": verdict if possible >= needed else "does not hold",
+        "margin": f"{sure} of {len(gaps)} rise in the whole interval",
+        "our_note": f"judged by this dataset's own labels: {named}",
+    }
 
 
 def write_penalty_tables(
@@ -118,13 +172,14 @@ def _show(title: str, table: pd.DataFrame, folder: Path, stem: str) -> None:
 
 
 def hierarchy_violations(scored: Mapping[str, Scored]) -> pd.DataFrame:
-    """Return the parent-child violations at 0.5 of every row that predicts all 21 labels."""
-    parents = label_tree.parent_matrix(label_tree.ASADI)
+    """Return the parent-child violations at 0.5 of every row that predicts all labels."""
     frames = []
     for row, row_scores in scored.items():
         for seed, predicted in enumerate(row_scores.predictions):
-            if list(predicted.labels) == list(labels.ASADI):
-                violations = hierarchy.violations(predicted.mean, parents, labels.ASADI)
+            names = tuple(map(str, predicted.labels))
+            if names in TREES:
+                parents = label_tree.parent_matrix(TREES[names])
+                violations = hierarchy.violations(predicted.mean, parents, names)
                 frames.append(violations.assign(row=row, run=seed))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -134,7 +189,8 @@ def summary(scored: Mapping[str, Scored], violations: pd.DataFrame) -> pd.DataFr
 
     In a contradiction, a child's probability is above .5 and its parent's is not.
     """
-    means = [group.name for group in (*metrics.ASADI, *OF_14)]
+    of_rows = [groups([*each.predictions[0].labels]) for each in scored.values()]
+    means = [group.name for group in max(of_rows, key=len, default=())]
     lines = {}
     for row, row_scores in scored.items():
         table = row_scores.table[row_scores.table["metric"] == "AUC"].set_index("group")

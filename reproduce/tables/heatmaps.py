@@ -18,25 +18,29 @@ DETAIL = 256  # pixels per side of a tile, at least
 
 
 def one_image(
-    path: Path, run_folder: Path, root: Path, order: Sequence[int], among: Sequence[str], title: str
+    path: Path, run_folder: Path, data: Data, order: Sequence[int], among: Sequence[str], title: str
 ) -> None:
     """Draw heatmaps of the labels in `order` for one test image (Asadi 2025, Figure 3).
 
-    It is the image with the most positive labels `among` some; images are relative to `root`.
+    It is the image with the most positive labels `among` some. Its file, if it has one, is shown in
+    more detail than the network sees.
     """
-    if _up_to_date(path, run_folder):
+    if up_to_date(path, run_folder):
         return
     predicted, run = predictions.load(run_folder / "predictions.npz"), rebuild.load(run_folder)
     positives = np.nansum(predicted.targets[:, np.isin(predicted.labels, among)], axis=1)
     image = int(positives.argmax())
-    source, columns = root / predicted.ids[image], list(order)
+    source, columns = Path(data.folder) / predicted.ids[image], list(order)
     networks = rebuild.networks(run)
-    pixels = {folder: [rebuild.read(run, source)] for folder in networks}
-    zoom = -(-DETAIL // run.row.network.size)
+    decoded = data.pixels.images(data.pixels.indices(predicted.ids[[image]]))
+    shown, zoom = decoded[0], 1
+    if source.is_file():
+        zoom = -(-DETAIL // run.row.network.size)
+        shown = rebuild.read(run, source, zoom)
     panels.activations(
         path,
-        rebuild.seen(run, rebuild.read(run, source, zoom), zoom)[..., 0],
-        rebuild.heatmaps(run, networks, pixels, columns)[0],
+        rebuild.seen(run, shown, zoom)[..., 0],
+        rebuild.heatmaps(run, networks, dict.fromkeys(networks, decoded), columns)[0],
         predicted.labels[columns],
         predicted.mean[image][columns],
         uncertainty.spread(predicted.probabilities)[image][columns],
@@ -47,7 +51,7 @@ def one_image(
 
 def examples(path: Path, run: Run[Any], data: Data, labels: Sequence[str], title: str) -> None:
     """Draw each label's positive test image of highest probability (Pham 2019, Figure 5)."""
-    if _up_to_date(path, run.folder):
+    if up_to_date(path, run.folder):
         return
     predicted, rebuilt = predictions.load(run.folder / "predictions.npz"), rebuild.load(run.folder)
     columns = [list(predicted.labels).index(label) for label in labels]
@@ -68,7 +72,8 @@ def examples(path: Path, run: Run[Any], data: Data, labels: Sequence[str], title
     )
 
 
-def _up_to_date(path: Path, run_folder: Path) -> bool:
+def up_to_date(path: Path, run_folder: Path) -> bool:
+    """Return True if a file is newer than the predictions of a run."""
     source = run_folder / "predictions.npz"
     return path.exists() and path.stat().st_mtime > source.stat().st_mtime
 
