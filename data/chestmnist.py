@@ -97,19 +97,27 @@ def read(
     return frame
 
 
+def present(path: str | Path) -> list[int]:
+    """Return the pixels of the files in a folder, or of one file, by their names."""
+    path = Path(path).expanduser()
+    names = [path.name] if path.is_file() else os.listdir(reading.open_folder(path))
+    matches = [match for name in sorted(names) if (match := _NAME.fullmatch(name))]
+    return sorted(int(match[1] or 28) for match in matches)
+
+
 def _find(path: str | Path, size: int) -> Path:
     """Return the .npz to read; raise a DataError if there is none."""
     path = Path(path).expanduser()
     if path.suffix.lower() == ".npz" and path.is_file():
         return path
     folder = reading.open_folder(path)
-    matches = [match for name in sorted(os.listdir(folder)) if (match := _NAME.fullmatch(name))]
-    present = {int(match[1] or 28): folder / match[0] for match in matches}
-    if not present:
+    pixels = present(folder)
+    if not pixels:
         names = [name for name, _ in FILES.values()]
         lacking = "chestmnist*.npz; --download gets it"
         raise reading.layout_error(folder, DATASET.title, lacking, names, names)
-    return present[pixels_for(size, present)]
+    chosen = pixels_for(size, pixels)
+    return folder / ("chestmnist.npz" if chosen == 28 else f"chestmnist_{chosen}.npz")
 
 
 def _labels(file: Path, split: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 Importing this module does not import Keras, so that `--help` can list the names.
 """
 
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -102,15 +103,18 @@ def pixels_of(name: str, normalise: str = "network") -> Pixels:
     return own if normalise == "network" else IMAGENET_INSTEAD_OF[own]
 
 
-def build(name: str, image, weights: str = "none", normalise: str = "network"):
+def build(name: str, image, weights: str = "none", normalise: str = "network", frame: int = 0):
     """Return the feature map (batch, h, w, channels) of gray images (batch, size, size, 1), 0..255.
 
     `weights` is "imagenet", "none", or a file with the weights of this network without its top.
+    A smaller image stands in the middle of a `frame` of so many pixels, which is 0 after the
+    normalisation, the gray of the mean.
     """
     import keras
 
     backbone = find(name)
-    if min(image.shape[1:3]) < backbone.smallest:
+    margin = max(0, frame - image.shape[1])
+    if image.shape[1] + margin < backbone.smallest:
         raise ModelError(
             f"{name} needs images of at least {backbone.smallest} px: "
             f"use --size {backbone.size} (as published), or another --backbone."
@@ -120,6 +124,9 @@ def build(name: str, image, weights: str = "none", normalise: str = "network"):
     x = keras.layers.Concatenate(name="repeat")([image] * len(scale)) if len(scale) > 1 else image
     # float32 at any precision: bfloat16 cannot represent 256 gray levels
     x = keras.layers.Rescaling(scale, offset, name="normalize", dtype="float32")(x)
+    if margin:
+        sides = (margin // 2, margin - margin // 2)
+        x = keras.layers.ZeroPadding2D((sides, sides), name="frame")(x)
     x = backbone.network(x, file)
     # One name for all networks: keras.applications numbers some last layers.
     return keras.layers.Activation("linear", name="features")(x)
@@ -135,6 +142,16 @@ def _application(name: str) -> Callable:
         return _load(builder(include_top=False, weights=None, input_tensor=image), file)
 
     return network
+
+
+def _vgg16_hidden(image, file):
+    """Return the outputs of VGG-16's two hidden layers of 4,096 units as a map of 1 x 1 pixels."""
+    import keras
+
+    whole = keras.applications.VGG16(weights=None, input_tensor=image)
+    _load(whole, file)
+    hidden = whole.get_layer("fc2").output
+    return keras.layers.Reshape((1, 1, hidden.shape[-1]), name="hidden")(hidden)
 
 
 def _written_here(layers: Callable) -> Callable:
@@ -187,21 +204,64 @@ def tiny_separable(x):
     return _residual(x, stages=(24, 48, 96), blocks=1, kernel=3, separable=True)
 
 
+def resnet18_cifar(x):
+    """ResNet-18 for small images, as Yang et al. 2023 train it: a 3 x 3 stem without pooling."""
+    return _residual_cifar(x, blocks=(2, 2, 2, 2), kernels=(3, 3), widening=1)
+
+
+def resnet50_cifar(x):
+    """ResNet-50 for small images, as Yang et al. 2023 train it: a 3 x 3 stem without pooling."""
+    return _residual_cifar(x, blocks=(3, 4, 6, 3), kernels=(1, 3, 1), widening=4)
+
+
+def _residual_cifar(x, blocks, kernels, widening):
+    """Stack four stages of residual blocks; the first keeps the size of the image.
+
+    `kernels` are the convolutions of a block, the last of which is `widening` times as wide.
+    """
+    from keras import layers
+
+    x = layers.Activation("relu", name="conv1_relu")(_convolution(x, 64, 3, 1, "conv1"))
+    for stage, count in enumerate(blocks, start=2):
+        channels = 64 * 2 ** (stage - 2)
+        for block in range(1, count + 1):
+            name = f"conv{stage}_block{block}"
+            stride = 2 if block == 1 and stage > 2 else 1
+            shortcut = x
+            if stride > 1 or x.shape[-1] != widening * channels:
+                shortcut = _convolution(x, widening * channels, 1, stride, f"{name}_0")
+            for number, kernel in enumerate(kernels, start=1):
+                last = number == len(kernels)
+                step = stride if kernel == 3 and number == kernels.index(3) + 1 else 1
+                width = widening * channels if last else channels
+                x = _convolution(x, width, kernel, step, f"{name}_{number}")
+                if not last:
+                    x = layers.Activation("relu", name=f"{name}_{number}_relu")(x)
+            x = layers.Add(name=f"{name}_add")([shortcut, x])
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+    return x
+
+
+def _convolution(x, channels, kernel, stride, name, separable=False):
+    """Convolve with padding on both sides, and normalise."""
+    from keras import layers
+
+    if kernel > 1:  # "same" pads only the right side at stride 2
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    kind, initializer = layers.Conv2D, {"kernel_initializer": "he_normal"}
+    if separable and kernel > 1 and x.shape[-1] > 1:
+        kind, initializer = layers.SeparableConv2D, {"pointwise_initializer": "he_normal"}
+    x = kind(channels, kernel, strides=stride, use_bias=False, name=f"{name}_conv", **initializer)(
+        x
+    )
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+
+
 def _residual(x, stages, blocks, kernel, separable=False):
     """Stack stages of blocks with two convolutions; a 7 x 7 stem is pooled, as in He et al."""
     from keras import layers
 
-    def convolution(x, channels, kernel, stride, name):
-        if kernel > 1:  # pad both sides: "same" pads only the right side at stride 2
-            x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        kind, initializer = layers.Conv2D, {"kernel_initializer": "he_normal"}
-        if separable and kernel > 1 and x.shape[-1] > 1:
-            kind, initializer = layers.SeparableConv2D, {"pointwise_initializer": "he_normal"}
-        x = kind(
-            channels, kernel, strides=stride, use_bias=False, name=f"{name}_conv", **initializer
-        )(x)
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
-
+    convolution = functools.partial(_convolution, separable=separable)
     x = convolution(x, stages[0], kernel, 2, "conv1")
     x = layers.Activation("relu", name="conv1_relu")(x)
     if kernel == 7:
@@ -297,11 +357,16 @@ BACKBONES: dict[str, Backbone] = {
         *(_application("VGG16"), CAFFE, 224, 32, 14_714_688),
         feature_layer="block5_conv3",  # 14 x 14; the map after the last pooling is 7 x 7
     ),
+    "vgg16_hidden": Backbone(
+        *(_vgg16_hidden, CAFFE, 224, 224, 134_260_544), feature_layer="block5_conv3"
+    ),
     "xception": Backbone(_application("Xception"), SYMMETRIC, 299, 71, 20_861_480),
     "inceptionresnetv2": Backbone(
         _application("InceptionResNetV2"), SYMMETRIC, 299, 75, 54_336_736
     ),
     "nasnetlarge": Backbone(_application("NASNetLarge"), SYMMETRIC, 331, 32, 84_916_818),
+    "resnet18_cifar": Backbone(_written_here(resnet18_cifar), SYMMETRIC_GRAY, 28, 16, 11_177_280),
+    "resnet50_cifar": Backbone(_written_here(resnet50_cifar), SYMMETRIC_GRAY, 28, 16, 23_552_320),
     "tiny": Backbone(_written_here(tiny), SYMMETRIC_GRAY, 64, 16, 68_656),
     "tiny_deep": Backbone(_written_here(tiny_deep), SYMMETRIC_GRAY, 64, 16, 67_856),
     "tiny_wide": Backbone(_written_here(tiny_wide), SYMMETRIC_GRAY, 64, 16, 80_336),

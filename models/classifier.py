@@ -27,12 +27,14 @@ def build(
     pooling: str = "avg",
     head: str = "linear",
     fast: bool = True,
+    frame: int = 0,
 ) -> keras.Model:
     """Return a network from gray images (batch, size, size, 1), 0..255, to (batch, labels) logits.
 
     Without `size`, the published size is used. `weights` is "imagenet", "none", a file of the
     backbone without its top, or the whole .weights.h5 of another run with this network and labels.
     `normalise` is "network" (as its ImageNet weights expect) or "imagenet" (mean and deviation).
+    With `frame`, smaller images stand in the middle of a gray square of so many pixels.
     """
     for what, name, names in (
         ("precision", precision, (None, *PRECISIONS)),
@@ -47,7 +49,8 @@ def build(
     whole = _holds_logits(weights)
     with computing_in(precision):
         image = keras.Input((size, size, 1), dtype="float32", name="image")
-        features = backbones.build(backbone, image, "none" if whole else weights, normalise)
+        own = "none" if whole else weights
+        features = backbones.build(backbone, image, own, normalise, frame)
         model = keras.Model(image, HEADS[head](features, labels, pooling, dropout), name=backbone)
     if whole:
         load_weights(model, weights)

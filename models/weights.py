@@ -41,6 +41,11 @@ IMAGENET = {
     ),
     "resnet50": _of_keras("resnet", _FILE("resnet50"), "4d473c1dd8becc155b73f8504c6f6626"),
     "vgg16": _of_keras("vgg16", _FILE("vgg16"), "6d6bbae143d832006294945121d1f1fc"),
+    "vgg16_hidden": _of_keras(
+        "vgg16",
+        "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+        "64373286793e3c8b2b4e3219cbf3544b",
+    ),
     "xception": _of_keras("xception", _FILE("xception"), "b0042744bf5b25fce3cb969f33bebb97"),
     "inceptionresnetv2": _of_keras(
         "inception_resnet_v2", _FILE("inception_resnet_v2"), "d19885ff4a710c122648d3b5c3b684e4"

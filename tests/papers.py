@@ -3,6 +3,7 @@
 PAPERS = {
     "asadi2025": "chexpert",
     "chen2019": "plco",
+    "doerrich2025": "chestmnist",
     "ge2018": "chestxray14",
     "mo2019": "chestxray14",
     "pham2019": "chexpert",

@@ -22,6 +22,7 @@ BYTES_OF_A_NETWORK = 4 * 1024 * 8192
 BACKBONES = {
     *("densenet121", "densenet169", "densenet201", "resnet18", "resnet50", "vgg16"),
     *("xception", "inceptionresnetv2", "nasnetlarge"),
+    *("vgg16_hidden", "resnet18_cifar", "resnet50_cifar"),
 }
 
 

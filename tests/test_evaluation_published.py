@@ -22,7 +22,7 @@ def test_every_paper_is_there():
 @pytest.mark.parametrize("paper", PAPERS)
 def test_files_are_sound(paper):
     printed = load(paper)
-    assert list(printed.columns) == [*published.COLUMNS, "number"]
+    assert list(printed.columns) == [*published.COLUMNS, "number", "margin"]
     assert not printed.duplicated(["table", *CELL]).any()
     assert set(printed["split"]) <= {"valid", "test"}
     assert set(printed["dataset"]) <= {"PLCO", "CheXpert", "ChestX-ray14"}

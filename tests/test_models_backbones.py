@@ -9,6 +9,7 @@ import pytest
 
 from models import ModelError, backbones
 from models.backbones import BACKBONES
+from models.weights import IMAGENET
 
 # Where keras.applications keeps the preprocessing that each network was trained with.
 KERAS_MODULE = {
@@ -16,6 +17,7 @@ KERAS_MODULE = {
     "resnet18": "densenet",  # the same ImageNet mean and deviation
     "resnet50": "resnet",
     "vgg16": "vgg16",
+    "vgg16_hidden": "vgg16",
     "xception": "xception",
     "inceptionresnetv2": "inception_resnet_v2",
     "nasnetlarge": "nasnet",
@@ -28,7 +30,13 @@ def built(name: str, weights: str = "none", size: int | None = None, **more) -> 
     return keras.Model(image, backbones.build(name, image, weights, **more))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (entry.parameters > 1e8))
+        for name, entry in BACKBONES.items()
+    ],
+)
 def test_every_backbone(name):
     """Build the network once and check parameters, flatness, input range and one step."""
     entry, model = BACKBONES[name], built(name)
@@ -41,7 +49,7 @@ def test_every_backbone(name):
     entering = keras.Model(model.input, model.get_layer("normalize").output)
     ours = np.asarray(entering(gray.astype("uint8")))
     np.testing.assert_array_equal(ours, entering(gray.astype("float32")))
-    if name.startswith("tiny"):
+    if name not in IMAGENET:
         assert (ours.min(), ours.max(), ours.shape[-1]) == (-1, 1, 1)
     else:
         module = importlib.import_module(f"keras.applications.{KERAS_MODULE[name]}")
@@ -107,9 +115,9 @@ def test_imagenet_normalisation_for_every_network():
     rgb = np.array([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.64]])
     for name in BACKBONES:
         found = entering(name, "imagenet")
-        if name.startswith("tiny"):
+        if name not in IMAGENET:
             np.testing.assert_allclose(found, [[-0.449 / 0.226], [0.551 / 0.226]], atol=1e-4)
-        elif name in ("vgg16", "resnet50"):  # their channels are blue, green, red
+        elif name in ("vgg16", "vgg16_hidden", "resnet50"):  # their channels are blue, green, red
             np.testing.assert_allclose(found, rgb[:, ::-1], atol=1e-4)
         else:
             np.testing.assert_allclose(found, rgb, atol=1e-4)
@@ -203,3 +211,27 @@ def test_errors_name_the_choice():
         built("tiny", "nowhere.h5")
     with pytest.raises(ModelError, match="no normalisation 'zero': choose one of network, image"):
         built("tiny", normalise="zero")
+
+
+def test_a_frame_is_gray_around_the_image():
+    """A 3 x 3 image in a frame of 16: 6 pixels before it, 7 behind, 0 after normalising."""
+    image = keras.Input((3, 3, 1), dtype="float32")
+    model = keras.Model(image, backbones.build("tiny", image, frame=16))
+    framed = keras.Model(model.input, model.get_layer("frame").output)
+    shown = np.asarray(framed(np.full((1, 3, 3, 1), 255.0)))[0, :, :, 0]
+    assert shown.shape == (16, 16)
+    np.testing.assert_array_equal(shown[6:9, 6:9], 1)
+    assert shown.sum() == 9
+    with pytest.raises(ModelError, match="at least 16 px"):
+        backbones.build("tiny", image)
+
+
+def test_the_cifar_form_keeps_small_images_large():
+    """A 28-pixel image is 28, 14, 7 and 4 pixels wide in the four stages."""
+    for name, blocks in (("resnet18_cifar", (2, 2, 2, 2)), ("resnet50_cifar", (3, 4, 6, 3))):
+        model = built(name, size=28)
+        sides = [
+            model.get_layer(f"conv{stage}_block{count}_relu").output.shape[1]
+            for stage, count in enumerate(blocks, start=2)
+        ]
+        assert sides == [28, 14, 7, 4]

@@ -20,6 +20,7 @@ SIDE_BY_SIDE = ["table", *CELL, "published", "ours", "low", "high", "difference"
 FAILED = "failed: "  # prefix of the verdict of a row that ended without predictions
 RELEASED = "released"  # verdict of a row whose predictions were released by its authors
 QUOTED = "quoted"  # prefix of the note of a number that the paper took from another paper
+T_THREE = 4.303  # 97.5 % quantile of Student's t for three runs, whose deviation `sd` is printed
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}
 RESTORE = "restore the suite's own files with git checkout -- results/published"
@@ -48,7 +49,8 @@ def load(paper: str, folder: Path = FOLDER) -> pd.DataFrame:
         line = int(number.isna().idxmax())
         value = frame["value"][line]
         raise EvaluationError(f"{path}, line {line + 2}: the value {value!r} is not a number.")
-    return frame.assign(number=number)
+    deviation = pd.to_numeric(frame.get("sd", pd.Series("", frame.index)), errors="coerce")
+    return frame.assign(number=number, margin=T_THREE * deviation.fillna(0) / 3**0.5)
 
 
 def claim_files(folder: Path) -> list[Path]:
@@ -94,13 +96,21 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
 # Compare our numbers with the published ones
 
 
-def verdict(published: float, low: float, high: float, not_comparable: str | None = None) -> str:
-    """Return where the published value lies relative to our interval."""
+def verdict(
+    published: float,
+    low: float,
+    high: float,
+    not_comparable: str | None = None,
+    margin: float = 0.0,
+) -> str:
+    """Return where the published value, give or take its margin, lies to our interval."""
     if not_comparable:
         return f"not comparable ({not_comparable})"
     if np.isnan([published, low, high]).any():
         return "no interval"
-    return "below" if published < low else "above" if published > high else "within"
+    if published + margin < low:
+        return "below"
+    return "above" if published - margin > high else "within"
 
 
 def verdict_kind(verdict: str) -> str:
@@ -198,4 +208,6 @@ def _cell_verdict(cell: dict, not_comparable: str | None, failed: dict[str, str]
         return "not run"
     if np.isnan(cell["ours"]):
         return "undefined"
-    return verdict(cell["published"], cell["low"], cell["high"], not_comparable)
+    return verdict(
+        cell["published"], cell["low"], cell["high"], not_comparable, cell.get("margin", 0.0)
+    )

@@ -70,7 +70,9 @@ def read(
     dataset = DATASETS[options.dataset]
     if options.download and not options.only_train:
         target = Path(options.data_dir or options.cache_dir / "downloads" / dataset.name)
-        options.data_dir = str(dataset.get(target.expanduser(), resize, options.base_url))
+        target = target.expanduser()
+        options.data_dir = str(target.parent if target.suffix == ".npz" else target)
+        dataset.get(Path(options.data_dir), resize, options.base_url)
     if options.data_dir is not None:
         folder = Path(options.data_dir)
     else:

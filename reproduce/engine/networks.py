@@ -41,7 +41,7 @@ def compile_for(
             layer.trainable = False
     adam = fast.Adam if options.fast else keras.optimizers.Adam
     model.compile(
-        adam(fit.learning_rate(0, [])),
+        adam(fit.learning_rate(0, []), weight_decay=fit.weight_decay or None),
         loss,
         jit_compile=backend.jit(options.jit, options.deterministic),
         steps_per_execution=backend.steps_per_execution(options.steps_per_execution),

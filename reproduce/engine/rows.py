@@ -109,6 +109,8 @@ class Fit:
     augment: Augment = AS_STORED  # of training images, after the crop to the network's size
     stop: Callable[[History], bool] = never_stop  # early stopping
     head_only: bool = False  # all layers but the last keep the weights that they started with
+    features_once: bool = False  # with head_only: compute the last layer's inputs once per image
+    weight_decay: float = 0.0  # decoupled from the gradient, as in AdamW
     reseed: int = 0  # added to the run's seed: the same network, initialised and shuffled anew
 
     def without_training(self) -> "Fit":

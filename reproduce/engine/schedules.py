@@ -44,6 +44,29 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Milestones:
+    """A learning rate that is multiplied by `factor` after each of some numbers of epochs."""
+
+    rate: float
+    factor: float
+    after: tuple[int, ...]
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return self.rate * self.factor ** sum(epoch >= each for each in self.after)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A learning rate that falls to 0 along half a cosine over `epochs`."""
+
+    rate: float
+    epochs: int
+
+    def __call__(self, epoch: int, history: History) -> float:
+        return self.rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+
+
+@dataclass(frozen=True)
 class Plateau:
     """ReduceLROnPlateau with patience 1: multiply by `factor` after each stale epoch."""
 

@@ -216,7 +216,7 @@ def train_row(
     """Train a row to its last epoch, from where it is, and predict all other sets."""
     import keras
 
-    from reproduce.engine import callbacks, networks
+    from reproduce.engine import callbacks, features, networks
 
     row, fit = run.row, run.row.fit
     seed = run.seed + fit.reseed
@@ -229,6 +229,10 @@ def train_row(
     model = networks.build(row, options.fast)
     loss = row.loss(targets.learnt[data.of_set("train")])
     networks.compile_for(model, fit, weights, loss, options)
+    learner, inputs = model, None  # what is trained, on which arrays; None: on the images
+    if fit.features_once:
+        trunk, learner = features.split(model)
+        inputs = features.compute(run, trunk, data, options)
     runs.save_loss(run, type(loss).__name__, loss.get_config())
     record = runs.record(run.folder) or {}
     trained = runs.is_trained(run, record)
@@ -244,19 +248,21 @@ def train_row(
         started = time.perf_counter()
         rate = fit.learning_rate(epoch, history)
         model.optimizer.learning_rate = rate
-        batches, images_of = epoch_batches(run, epoch, data, targets.learnt, train_set, chunk)
-        fitted = model.fit(
+        batches, images_of = epoch_batches(
+            run, epoch, data, targets.learnt, train_set, chunk, inputs
+        )
+        fitted = learner.fit(
             batches,
             shuffle=False,  # the pipeline shuffles, repeatably
             initial_epoch=epoch,
             epochs=epoch + 1,
             verbose=0,
             callbacks=[
-                callbacks.ProgressBar(run, epoch, model),
-                callbacks.StopOnNaN(run, epoch, rate, images_of, model),
+                callbacks.ProgressBar(run, epoch, learner),
+                callbacks.StopOnNaN(run, epoch, rate, images_of, learner),
             ],
         )
-        logits = predict(model, run, data, "val", inference.single_pass)[0]
+        logits = predict(learner, run, data, "val", inference.single_pass, inputs)[0]
         if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
             raise callbacks.not_finite(run, "NaN", epoch, rate, images_of(len(batches) - 1))
         val_loss = float(keras.ops.mean(model.loss(targets.learnt[val_set], logits)))
@@ -277,7 +283,7 @@ def train_row(
     if fit.epochs:
         model.load_weights(runs.weights_of(run.folder))
     for name in sorted({*data.frame["split"]} - {"train"}, key=lambda name: name == "test"):
-        write_predictions(model, run, data, name)  # test last: it means finished
+        write_predictions(learner, run, data, name, inputs)  # test last: it means finished
     (run.folder / runs.STATE).unlink(missing_ok=True)
 
 
@@ -288,27 +294,35 @@ def epoch_batches(
     learnt: np.ndarray,
     train_set: np.ndarray,
     chunk: int,
+    inputs: np.ndarray | None,
 ) -> tuple[Any, Callable[..., pd.Series]]:
     """Return the training batches of an epoch, and a function that names a batch's images.
 
-    The function returns the images of a batch, or of the `count` batches up to it.
+    Without `inputs`, an array with a row per image, the batches are of images. The function
+    returns the images of a batch, or of the `count` batches up to it.
     """
     from data import pipeline
+    from reproduce.engine import features
 
     fit, seed = run.row.fit, run.seed + run.row.fit.reseed
     images = data.frame["image_path"].iloc[train_set]
     indices = data.pixels.indices(images)
-    batches = pipeline.train_batches(
-        data.pixels,
-        indices,
-        learnt[train_set],
-        batch_size=fit.batch_size,
-        seed=seed,
-        epoch=epoch,
-        augment=fit.augment,
-        crop=run.row.network.size,
-        chunk=chunk,
-    )
+    if inputs is not None:
+        shown = train_set[pipeline.epoch_order(indices, seed, epoch, chunk).shown]
+        shown = shown[: len(shown) // fit.batch_size * fit.batch_size or None]
+        batches = features.Batches(inputs[shown], learnt[shown], min(fit.batch_size, len(shown)))
+    else:
+        batches = pipeline.train_batches(
+            data.pixels,
+            indices,
+            learnt[train_set],
+            batch_size=fit.batch_size,
+            seed=seed,
+            epoch=epoch,
+            augment=fit.augment,
+            crop=run.row.network.size,
+            chunk=chunk,
+        )
 
     def images_of(batch: int, count: int = 1) -> pd.Series:
         order = pipeline.epoch_order(indices, seed, epoch, chunk)[0]
@@ -320,12 +334,21 @@ def epoch_batches(
 
 
 def predict(
-    model: Any, run: Run[Row], data: Data, name: str, passes: Callable[..., np.ndarray]
+    model: Any,
+    run: Run[Row],
+    data: Data,
+    name: str,
+    passes: Callable[..., np.ndarray],
+    inputs: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return (passes, images, outputs): the logits of a set's images."""
+    """Return (passes, images, outputs): the logits of a set's images, or of their `inputs`."""
     from data import pipeline
+    from reproduce.engine import features
 
     row = run.row
+    if inputs is not None:
+        in_set = features.Batches(inputs[data.of_set(name)], None, row.fit.batch_size)
+        return passes(model, lambda: in_set, row.fit.batch_size)
     indices = data.pixels.indices(data.frame["image_path"][data.of_set(name)])
 
     def batches(**draw: Any) -> Any:
@@ -341,10 +364,12 @@ def predict(
     return passes(model, batches, row.fit.batch_size)
 
 
-def write_predictions(model: Any, run: Run[Row], data: Data, name: str) -> None:
+def write_predictions(
+    model: Any, run: Run[Row], data: Data, name: str, inputs: np.ndarray | None = None
+) -> None:
     """Write the row's probabilities of the validation set or a test set."""
     row, in_set = run.row, data.of_set(name)
-    passes = predict(model, run, data, name, row.readout.passes)
+    passes = predict(model, run, data, name, row.readout.passes, inputs)
     probabilities = np.stack([row.readout.probabilities(logits) for logits in passes])
     if metrics.collapsed(probabilities):
         runs.say(run, f"collapsed: (nearly) the same probabilities for every image of {name}")
