@@ -10,25 +10,8 @@ if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then # before env.sh make
 fi
 source "${0%"${0##*/}"}./env.sh" # from the folder of this script
 
-declare -A folder=([plco]= [chexpert]= [chestxray14]=) dataset=()
+declare -A folder=() dataset=()
 papers=() flags=() results=() summary=() failed=0
-
-while (($#)); do
-    [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
-    case $1 in
-        --plco | --chexpert | --chestxray14)
-            [[ -d ${2:-} ]] || _stop "$1 needs the folder of the dataset, but '${2:-}' is not a folder."
-            folder[${1#--}]=$2
-            shift 2 ;;
-        --data-dir | --dataset | --rows)
-            _stop "$1 is a flag of one script: bash reproduce/NAME.sh. Here, use --plco, --chexpert or --chestxray14." ;;
-        --results-dir)
-            [[ -n ${2:-} && ${2:-} != --* ]] || _stop "--results-dir needs a folder: --results-dir DIR."
-            results=("$1" "$2")
-            shift 2 ;;
-        *) flags+=("$1"); shift ;;
-    esac
-done
 
 # A paper has NAME.py, NAME.sh and published numbers, which name its dataset. Print both, by year.
 _papers_and_datasets() {
@@ -46,10 +29,28 @@ for name in sorted(names, key=lambda name: (name[-4:], name)):
 PY
 }
 while read -r paper name; do
-    [[ -n ${folder[${name:-none}]+known} ]] ||
-        _stop "results/published/$paper.csv does not name the dataset of reproduce/$paper.py: plco, chexpert or chestxray14."
-    dataset[$paper]=$name papers+=("$paper")
+    [[ -n $name ]] || _stop "results/published/$paper.csv does not name the dataset of reproduce/$paper.py."
+    dataset[$paper]=$name papers+=("$paper") folder[$name]=
 done < <(_papers_and_datasets)
+
+while (($#)); do
+    [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
+    if [[ $1 == --?* && -n ${folder[${1#--}]+known} ]]; then
+        [[ -d ${2:-} ]] || _stop "$1 needs the folder of the dataset, but '${2:-}' is not a folder."
+        folder[${1#--}]=$2
+        shift 2
+        continue
+    fi
+    case $1 in
+        --data-dir | --dataset | --rows)
+            _stop "$1 is a flag of one script: bash reproduce/NAME.sh. Here, use$(printf ' --%s' "${!folder[@]}")." ;;
+        --results-dir)
+            [[ -n ${2:-} && ${2:-} != --* ]] || _stop "--results-dir needs a folder: --results-dir DIR."
+            results=("$1" "$2")
+            shift 2 ;;
+        *) flags+=("$1"); shift ;;
+    esac
+done
 
 # Set `command` to what a paper runs. As an array, its process is a child of this shell.
 _command() {

@@ -223,8 +223,8 @@ def test_a_paper_that_fails_does_not_stop_the_others_and_a_signal_does(suite):
         (["--results-dir", "--plco"], "--results-dir needs a folder"),
         (["--results-dir="], "--results-dir needs a folder"),
         (["--plco"], "--plco needs the folder"),
-        (["--chexpert", "/no/such"], "'/no/such' is not a folder"),
-        (["--rows", "x"], "--rows is a flag of one script"),
+        (["--chestxray14", "/no/such"], "'/no/such' is not a folder"),
+        (["--rows", "x"], "--rows is a flag of one script: bash reproduce/NAME.sh. Here, use --"),
     ],
 )
 def test_all_refuses_what_it_cannot_use(suite, words, message):

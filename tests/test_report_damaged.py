@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 import safefiles
-from reproduce import RunError
 from reproduce.engine import runs
 from reproduce.report import __main__ as report
 from reproduce.report import grids, page, results_folder
@@ -53,22 +52,10 @@ def test_a_table_cut_anywhere_is_named(results, name):
     [
         (f"{RUN}/history.csv", b"", f"{RUN}/history.csv cannot be read (it is empty)"),
         (f"{RUN}/history.csv", b"\x00\xff" * 50, f"{RUN}/history.csv cannot be read"),
-        (
-            f"{RUN}/history.csv",
-            b"epoch\n1\n",
-            "it has no column seconds",
-        ),
+        (f"{RUN}/history.csv", b"epoch\n1\n", "it has no column seconds"),
         (f"{RUN}/history.csv", b"epoch,seconds\n1,x\n", f"{RUN}/history.csv cannot be read"),
-        (
-            f"{RUN}/config.json",
-            b'{"settings": {"row": "x"}, "provenance": 3}',
-            DAMAGED_RECORD,
-        ),
-        (
-            f"{RUN}/config.json",
-            b'{"settings": {"row": "x", "data": 3}}',
-            DAMAGED_RECORD,
-        ),
+        (f"{RUN}/config.json", b'{"settings": {"row": "x"}, "provenance": 3}', DAMAGED_RECORD),
+        (f"{RUN}/config.json", b'{"settings": {"row": "x", "data": 3}}', DAMAGED_RECORD),
         (f"{RUN}/config.json", b'{"settings": 3}', DAMAGED_RECORD),
         (f"{RUN}/config.json", b"[]", DAMAGED_RECORD),
         (f"{RUN}/config.json", b"[" * 100_000, DAMAGED_RECORD),
@@ -197,9 +184,3 @@ def test_names_of_files_that_are_no_utf8_do_not_stop_the_page(tmp_path):
     except OSError:
         pytest.skip("this file system takes no such names")
     assert "caf%E9/seed-0" in text_of(tmp_path)
-
-
-def test_no_results_and_impossible_folders_are_a_sentence(tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(RunError, match="run bash reproduce/chen2019"):
-            page.build(folder, tmp_path / "index.html")

@@ -15,7 +15,7 @@ from evaluation import EvaluationError
 from reproduce.rescore import __main__ as command
 from reproduce.rescore import evidence, experts, leaderboard, lists, matching, row_audit
 from reproduce.tables import authors
-from reproduce.tables.sample import of_predictions
+from reproduce.tables.details import of_predictions
 from tests.conftest import REPOSITORY
 from tests.rescore_command import rescore
 

@@ -47,7 +47,7 @@ def test_zechs_row_is_his_probabilities_against_our_labels(truth, shared_data):
     _, released = add(truth, shared_data / "released")
     table = released[released_rows.ZECH].table
     predicted = pd.read_csv(
-        authors.find_file("zech2018", "preds.csv", shared_data / "released"), index_col=0
+        authors.find("zech2018", shared_data / "released", "preds.csv")[0], index_col=0
     )
     names = [name.rpartition("/")[2] for name in truth.ids]
     probabilities = predicted.loc[names, [f"prob_{name}" for name in labels.CHESTXRAY14]]

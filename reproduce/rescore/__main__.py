@@ -28,7 +28,7 @@ from pathlib import Path
 
 from data import label_tree
 from evaluation import operating_points, subgroups
-from reproduce import Parser
+from reproduce import ROOT, Parser
 from reproduce.engine.options import one_sentence
 from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
@@ -157,12 +157,17 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments)
         if options.data_dir:
             options.truth = authors.find_label_file(options.data_dir)
+        if options.download:
+            parts = evidence.PARTS if options.paper == "evidence" else (options.paper,)
+            for part in parts:
+                authors.download(part, options.released, options.base_url)
+        results = options.results_dir or ROOT / "results"
         if options.paper == "leaderboard":
-            leaderboard.write(options, options.results_dir or released.RESULTS)
+            leaderboard.write(options, results)
         elif options.paper == "evidence":
-            evidence.write(options, options.results_dir or released.RESULTS)
+            evidence.write(options, results)
         elif options.paper:
-            released.released_command(options)
+            released.write(options, results)
         else:
             score.own_command(options)
     return 0

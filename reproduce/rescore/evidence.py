@@ -6,6 +6,8 @@ text is in evidence.md.j2.
 """
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,12 @@ import pandas as pd
 
 import safefiles
 from evaluation import EvaluationError, subgroups, tables
-from evaluation.operating_points import YOUDEN, Rule
 from reproduce import ROOT
 from reproduce.rescore import experts, leaderboard, released
 from reproduce.rescore.score import text_width
 from reproduce.tables import authors, details
+from reproduce.tables.details import of_predictions
 from reproduce.tables.radiologists import BELOW
-from reproduce.tables.sample import Sample, of_predictions
 
 PAGE = ROOT / "docs" / "evidence.md"
 FIGURES = ROOT / "docs" / "evidence"
@@ -40,11 +41,8 @@ WHO = {  # who, network, images, as their files and papers state them
     ),
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
-AGREES = {
-    "within": "agrees",
-    "above": "printed is higher",
-    "below": "printed is lower",
-}
+PARTS = (*WHO, "leaderboard")  # whose files can be downloaded
+AGREES = {"within": "agrees", "above": "printed is higher", "below": "printed is lower"}
 BEATEN = "of 3 radiologists, how many the network beats"
 CLAIM_IN_WORDS = {
     "holds": "true for these models",
@@ -61,8 +59,13 @@ class Evidence:
     leaderboard: dict[str, Any] | None = None  # for the page
     missing: list[str] = field(default_factory=list)
 
-    def lacks(self, name: str, error: EvaluationError) -> None:
-        self.missing.append(f"{name}: {str(error).splitlines()[0]}")
+    @contextlib.contextmanager
+    def unless_missing(self, name: str) -> Iterator[None]:
+        """Name a part of the page that cannot be computed, and why."""
+        try:
+            yield
+        except EvaluationError as error:
+            self.missing.append(f"{name}: {str(error).splitlines()[0]}")
 
 
 def rescored_rows(paper: str, side: pd.DataFrame) -> list[dict]:
@@ -85,30 +88,33 @@ def gather(options: argparse.Namespace) -> Evidence:
     evidence, rows, zech = Evidence(), [], None
     sampling = options.resamples, options.seed
     for paper in WHO:
-        try:
+        with evidence.unless_missing(paper):
             label_file = options.truth if paper == "zech2018" else None
             of_paper = authors.read(paper, options.released, label_file)
-        except EvaluationError as error:
-            evidence.lacks(paper, error)
-            continue
-        side, _ = released.rescore_paper(paper, of_paper, *sampling)
-        rows += rescored_rows(paper, side)
-        if paper == "zech2018":
-            zech = of_predictions(of_paper.predictions, of_paper.about)
+            side, _ = released.rescore_paper(paper, of_paper, *sampling)
+            rows += rescored_rows(paper, side)
+            if paper == "zech2018":
+                zech = of_predictions(of_paper.predictions, of_paper.about)
     evidence.frames["rescored"] = pd.DataFrame(rows)
-    try:
+    with evidence.unless_missing("leaderboard"):
         truth, models, remarks = leaderboard.read(options.released)
         scored, gaps = leaderboard.compare(truth, models, *sampling)
         evidence.leaderboard = _leaderboard_part(scored, gaps, remarks)
         evidence.frames["leaderboard"] = gaps
-    except EvaluationError as error:
-        evidence.lacks("leaderboard", error)
     if zech is not None:
-        try:
+        with evidence.unless_missing("experts"):
             evidence.frames |= experts.analyse(zech, options.experts, *sampling)[0]
-        except EvaluationError as error:
-            evidence.lacks("experts", error)
-        evidence.frames |= _details(zech, *sampling)
+        frames, _, _ = details.analyse(
+            zech,
+            None,
+            rule=None,
+            by=tuple(subgroups.ATTRIBUTES),
+            calibrate=True,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+        del frames["operating-points"]  # the page shows no thresholds
+        evidence.frames |= frames
     if not rows:
         raise EvaluationError(
             f"{options.released} holds none of the released files; add --download, or see "
@@ -130,20 +136,6 @@ def _leaderboard_part(
         "apart": int((means["p_holm"] < leaderboard.SURE).sum()),
         "others": len(means),
         "table": tables.to_markdown(shown),
-    }
-
-
-def _details(zech: Sample, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
-    """Return subgroups, gaps and calibration of Zech's network as frames for CSVs."""
-    chosen, _ = details.thresholds(zech, Rule(YOUDEN), None)
-    by = tuple(subgroups.ATTRIBUTES)
-    values, gaps = details.by_subgroup(zech, by, chosen, resamples, seed)
-    calibration, reliability, _ = details.calibration(zech, None)
-    return {
-        "subgroups": values,
-        "gaps": gaps,
-        "calibration": calibration,
-        "reliability": reliability,
     }
 
 
@@ -227,9 +219,6 @@ def page(evidence: Evidence) -> str:
 
 def write(options: argparse.Namespace, results: Path) -> None:
     """Write the page, its CSVs and its figures below `results`, and with --write-docs to docs/."""
-    if options.download:
-        for paper in (*WHO, "leaderboard"):
-            authors.download(paper, options.released, options.base_url)
     evidence = gather(options)
     out = results / "evidence" / "released"
     for name, frame in evidence.frames.items():

@@ -16,7 +16,7 @@ import pandas as pd
 from data import labels
 from evaluation import EvaluationError, agreement, bootstrap, metrics
 from reproduce.tables import authors, details
-from reproduce.tables.sample import Sample
+from reproduce.tables.details import Sample
 
 YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, becomes NaN
 TRUTHS = ("nih", "expert")

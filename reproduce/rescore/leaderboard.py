@@ -34,7 +34,7 @@ SURE = 0.05  # of a p-value after Holm's correction
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], list[str]]:
     """Return the truth by study, the probabilities by model, and remarks on the files."""
-    truth_path = authors.find_file("leaderboard", "groundtruth.csv", folder)
+    truth_path = authors.find("leaderboard", folder, "groundtruth.csv")[0]
     truth = pd.read_csv(truth_path, index_col="Study")
     models: dict[str, np.ndarray] = {}
     remarks = []
@@ -149,8 +149,6 @@ def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
 
 def write(options: argparse.Namespace, results: Path) -> None:
     """Print the leaderboard and write its tables below `results`."""
-    if options.download:
-        authors.download("leaderboard", options.released, options.base_url)
     truth, models, remarks = read(options.released)
     scored, gaps = compare(truth, models, options.resamples, options.seed)
     word, sentence = verdict(scored, gaps)

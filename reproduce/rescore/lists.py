@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data import chestxray14, public_lists
+from data import public_lists
 
-PATIENTS = 30_805
 IMAGE = re.compile(r"0*(\d{1,8})_\d{3}(?:\.\w+)?")
-CHEXNET_SIZES = {"test": 22_433, "val": 11_219, "train": 78_468}
+LISTS = (  # column of the public lists, name of the split, name of the list; test lists first
+    ("official", "official", "test"),
+    ("official", "official", "train_val"),
+    ("chexnet", "CheXNet", "test"),
+    ("chexnet", "CheXNet", "val"),
+    ("chexnet", "CheXNet", "train"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,29 +38,24 @@ class ImageList:
 
 @functools.cache
 def known_lists() -> list[ImageList]:
-    """Return the official lists and the CheXNet lists, test lists first."""
-    chexnet, testing = public_lists.chexnet_sets(), public_lists.official_test_patients()
-    official = {patient: "test" if patient in testing else "train_val" for patient in chexnet}
-    sizes = chestxray14.COMPLETE
-    return [
-        _list("official", official, "test", sizes["test"]),
-        _list("official", official, "train_val", sizes["train_val"]),
-        *(_list("CheXNet", chexnet, name, size) for name, size in CHEXNET_SIZES.items()),
-    ]
-
-
-def _list(split: str, set_of: dict[str, str], name: str, images: int) -> ImageList:
-    patients = frozenset(patient for patient in set_of if set_of[patient] == name)
-    return ImageList(f"the {split} {name} list", images, patients, name == "test")
+    """Return the official lists and the CheXNet lists."""
+    everyone = public_lists.patients()
+    images = everyone["findings"].str.split().str.len()  # one word per image
+    lists = []
+    for column, split, name in LISTS:
+        inside = everyone[column] == name
+        patients_inside = frozenset(everyone["patient"][inside])
+        title = f"the {split} {name} list"
+        lists.append(ImageList(title, int(images[inside].sum()), patients_inside, name == "test"))
+    return lists
 
 
 def patients(ids: Sequence[str]) -> list[str] | None:
     """Return the patient in each image's name, or None if a name is not of ChestX-ray14."""
     matches = [IMAGE.fullmatch(str(name).rsplit("/", 1)[-1]) for name in ids]
-    numbers = [int(match[1]) for match in matches if match]
-    if len(numbers) < len(matches) or not all(0 < number <= PATIENTS for number in numbers):
-        return None
-    return [str(number) for number in numbers]
+    numbers = [str(int(match[1])) for match in matches if match]
+    everyone = {*public_lists.patients()["patient"]}
+    return numbers if len(numbers) == len(matches) and everyone.issuperset(numbers) else None
 
 
 def describe(ids: Sequence[str]) -> str:

@@ -11,13 +11,13 @@ from data import labels
 from evaluation import bootstrap, metrics, published, tables
 from evaluation.metrics import Group
 from reproduce import ROOT
-from reproduce.rescore import analyses, lists
-from reproduce.rescore.score import notes, print_parts, text_width
+from reproduce.rescore import lists
+from reproduce.rescore.score import further_analyses, notes, print_parts, text_width
 from reproduce.tables import authors, details, radiologists
+from reproduce.tables.details import of_predictions
 from reproduce.tables.radiologists import one_line_each
-from reproduce.tables.sample import of_predictions
 
-RESULTS, DOCS, README = ROOT / "results", ROOT / "docs" / "papers", ROOT / "README.md"
+DOCS, README = ROOT / "docs" / "papers", ROOT / "README.md"
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
 MOST_LINES = 5  # on the front page
 VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
@@ -148,18 +148,16 @@ def _fill(path: Path, start: str, end: str, text: str) -> None:
     safefiles.write(path, f"{before}{start}\n{text}{end}{after}")
 
 
-def released_command(options: argparse.Namespace) -> None:
+def write(options: argparse.Namespace, results: Path) -> None:
     """Score a paper's released predictions; print and write its tables and figures."""
     paper, title = options.paper, PAPERS[options.paper].title
-    if options.download:
-        authors.download(paper, options.released, options.base_url)
     released = authors.read(paper, options.released, options.truth)
     side, ours = rescore_paper(paper, released, options.resamples, options.seed)
     sample = of_predictions(released.predictions, released.about)
-    frames, parts, remarks = analyses.further(sample, options, None)
+    frames, parts, remarks = further_analyses(sample, options, None)
     about_files = about(paper, released)
     text = page(paper, side, ours, about_files)
-    out = (options.results_dir or RESULTS) / paper / "released"
+    out = results / paper / "released"
     tables.to_csv(side, out / "table.csv")
     safefiles.write(out / "table.md", text)
     if options.write_docs:

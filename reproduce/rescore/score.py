@@ -24,10 +24,10 @@ from evaluation import (
 from evaluation.metrics import Group
 from evaluation.predictions import VALIDATION
 from reproduce.engine import attributes
-from reproduce.rescore import analyses, lists, matching, reading
-from reproduce.tables import details
+from reproduce.rescore import experts, lists, matching, reading
+from reproduce.tables import authors, details
+from reproduce.tables.details import Sample
 from reproduce.tables.radiologists import one_line_each
-from reproduce.tables.sample import Sample
 
 SCORED_FROM = "scored-from.txt"  # the paths of the files whose numbers a folder holds
 
@@ -149,7 +149,7 @@ def own_command(options: argparse.Namespace) -> None:
     sample, validation = _sample(data), _validation(options, data.labels)
     if sentence := lists.describe(data.ids):
         print(sentence)
-    more, shown, remarks = analyses.further(sample, options, validation)
+    more, shown, remarks = further_analyses(sample, options, validation)
     frames |= violations | more
     parts |= shown
     if violations:
@@ -160,6 +160,57 @@ def own_command(options: argparse.Namespace) -> None:
         print(remark)
     if options.results_dir:
         write_own(options, data, frames, parts)
+
+
+def further_analyses(
+    sample: Sample, options: argparse.Namespace, validation: Sample | None
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
+    """Run the analyses of `details` and, with --truth experts, compare with experts' labels.
+
+    Return frames for CSVs, tables for people by title, and remarks.
+    """
+    if validation is not None:
+        _check_validation(sample, validation)
+    frames, parts, remarks = details.analyse(
+        sample,
+        validation,
+        rule=options.operating_point,
+        by=options.by or (),
+        calibrate=options.calibrate,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    if validation is None and remarks and options.predictions:
+        remarks.append(
+            "To choose them on other images, give the model's predictions there: --validation FILE."
+        )
+    if options.second_truth:
+        more, shown = experts.analyse(sample, options.experts, options.resamples, options.seed)
+        frames, parts = frames | more, parts | shown
+        licence = authors.SOURCES["experts"].licence
+        remarks += [f"Experts' labels: {licence}.", experts.READERS_NOTE]
+    return frames, parts, remarks
+
+
+def _check_validation(sample: Sample, validation: Sample) -> None:
+    """Refuse validation predictions of other labels, or of images or patients that are scored."""
+    if list(validation.labels) != list(sample.labels):
+        raise EvaluationError(
+            "The --validation predictions have other labels than the scored ones; name those that "
+            "both have with --labels."
+        )
+    if shared := len({*validation.ids} & {*sample.ids}):
+        raise EvaluationError(
+            f"{shared:,} images are both in --validation and among the scored ones; thresholds and "
+            "temperature must come from other images."
+        )
+    if sample.patients is None or validation.patients is None:
+        return
+    if both := len({*map(str, sample.patients)} & {*map(str, validation.patients)}):
+        raise EvaluationError(
+            f"{both:,} patients have images both in --validation and among the scored ones; leave "
+            "them out of one of the files."
+        )
 
 
 def print_parts(parts: dict[str, pd.DataFrame]) -> None:

@@ -170,25 +170,21 @@ def _predictions(
     return Predictions(*arrays, meta={})
 
 
-def find(paper: str, folder: Path) -> list[Path]:
-    """Return the paths of the paper's files below `folder`, in the order of released.toml."""
-    return _find(paper, SOURCES[paper].files, folder)
+def find(paper: str, folder: Path, name: str = "") -> list[Path]:
+    """Return the paths of the paper's files below `folder`, in the order of released.toml.
 
-
-def find_file(paper: str, name: str, folder: Path) -> Path:
-    """Return the path of the paper's file of this name below `folder`."""
-    files = SOURCES[paper].files
-    return _find(paper, {path: files[path] for path in files if Path(path).name == name}, folder)[0]
-
-
-def _find(paper: str, files: dict[str, str], folder: Path) -> list[Path]:
+    Only the files called `name` are searched, if it is given.
+    """
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}. {_how_to_get(paper, folder)}")
     csvs = sorted(path for path in folder.rglob("*.csv") if path.is_file())
     paths, missing, changed = [], [], []
-    for file, expected in files.items():
-        name = Path(file).name
-        digests = {path: safefiles.sha256(path) for path in csvs if path.name.endswith(name)}
+    for file, expected in SOURCES[paper].files.items():
+        released_as = Path(file).name
+        if name not in ("", released_as):
+            continue
+        named = [path for path in csvs if path.name.endswith(released_as)]
+        digests = {path: safefiles.sha256(path) for path in named}
         matches = [path for path, digest in digests.items() if digest == expected]
         if matches:
             paths.append(matches[0])
@@ -196,7 +192,7 @@ def _find(paper: str, files: dict[str, str], folder: Path) -> list[Path]:
             path, digest = next(iter(digests.items()))
             changed.append(f"{path} (SHA-256 {digest[:12]}…)")
         else:
-            missing.append(name)
+            missing.append(released_as)
     if changed:
         raise EvaluationError(
             f"Not the file that was released: {', '.join(changed)}. It may be another version, a "

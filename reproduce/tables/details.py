@@ -10,7 +10,7 @@ import pandas as pd
 import safefiles
 from evaluation import EvaluationError, operating_points, subgroups, tables, uncertainty
 from evaluation.operating_points import Rule
-from reproduce.tables.sample import Sample
+from evaluation.predictions import Predictions
 
 ON_TEST = (
     "Thresholds were chosen on the scored images themselves, so sensitivity and specificity look "
@@ -23,14 +23,22 @@ CSVS = (
 MOST_GAPS = 12  # shown; gaps.csv has all
 
 
-class Wanted(NamedTuple):
-    """The analyses to run, and their settings."""
+class Sample(NamedTuple):
+    """The predictions of one model, from a CSV, a run or the authors' own files."""
 
-    rule: Rule | None = None  # None: no operating points
-    by: tuple[str, ...] = ()
-    calibrate: bool = False
-    resamples: int = 1000
-    seed: int = 0
+    labels: Sequence[str]
+    targets: np.ndarray  # (images, labels), NaN where unknown
+    probabilities: np.ndarray  # (images, labels), the mean over members
+    patients: np.ndarray | None  # None: every image counts as another patient
+    ids: Sequence[str]
+    about: dict[str, list[str]]  # sex, age, view of each image, if known
+
+
+def of_predictions(scored: Predictions, about: dict[str, list[str]]) -> Sample:
+    """Return the sample of a predictions file."""
+    names = [str(name) for name in scored.labels]
+    ids = [str(each) for each in scored.ids]
+    return Sample(names, scored.targets, scored.mean, scored.patients, ids, about)
 
 
 def with_intervals(
@@ -49,21 +57,6 @@ def thresholds(sample: Sample, rule: Rule, validation: Sample | None) -> tuple[n
     return chosen, ON_VALIDATION
 
 
-def at_operating_points(
-    sample: Sample, chosen: np.ndarray, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Return each label's measures at its threshold, with intervals."""
-    return operating_points.table(
-        sample.targets,
-        sample.probabilities,
-        sample.labels,
-        chosen,
-        sample.patients,
-        resamples=resamples,
-        seed=seed,
-    )
-
-
 def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
     """Return one row per label: threshold, then each measure with its interval."""
     cells = points.assign(cell=with_intervals(points))
@@ -74,29 +67,6 @@ def points_for_people(points: pd.DataFrame) -> pd.DataFrame:
     threshold = [tables.number(value, 4) for value in first["threshold"]]
     cells.insert(0, "threshold", threshold)
     return cells.join(first[list(operating_points.COUNTS)]).rename_axis(index=None, columns=None)
-
-
-def by_subgroup(
-    sample: Sample, wanted: Sequence[str], chosen: np.ndarray, resamples: int, seed: int
-) -> subgroups.Subgroups:
-    """Return the values of every group of the wanted attributes, and the gaps between groups."""
-    if missing := [name for name in wanted if name not in sample.about]:
-        raise EvaluationError(
-            f"Nothing says the {', '.join(missing)} of these images. --by reads Patient Gender or "
-            "Sex, Patient Age or Age, and View Position or AP/PA from the file of --truth; for a "
-            "run it reads images.csv.gz, which the paper's script wrote beside its tables."
-        )
-    by = {name: subgroups.ATTRIBUTES[name](sample.about[name]) for name in wanted}
-    return subgroups.compare(
-        sample.targets,
-        sample.probabilities,
-        sample.labels,
-        chosen,
-        by,
-        sample.patients,
-        resamples=resamples,
-        seed=seed,
-    )
 
 
 def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
@@ -125,10 +95,8 @@ def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
     return frame.set_index("groups").rename_axis(index=None)
 
 
-def calibration(
-    sample: Sample, validation: Sample | None
-) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray | None]:
-    """Return Brier score and ECE per label, reliability bins, and the scaled probabilities.
+def calibration(sample: Sample, validation: Sample | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return Brier score and ECE per label, and reliability bins.
 
     The temperature is fitted on validation images; without them nothing is scaled.
     """
@@ -136,7 +104,7 @@ def calibration(
         raise EvaluationError(
             "Calibration needs probabilities in [0, 1]; apply the sigmoid to logits first."
         )
-    variants, cooled = {"as predicted": sample.probabilities}, None
+    variants = {"as predicted": sample.probabilities}
     if validation is not None:
         temperature = uncertainty.temperature(validation.targets, validation.probabilities)
         cooled = uncertainty.cooled(sample.probabilities, temperature)
@@ -150,7 +118,7 @@ def calibration(
             frame = pd.DataFrame(dict(zip(("observed", "predicted", "images"), curve, strict=True)))
             bins.append(frame.assign(group=label, variant=variant))
     table = pd.DataFrame(errors, index=pd.Index(sample.labels, name="group"))
-    return table.reset_index(), pd.concat(bins, ignore_index=True), cooled
+    return table.reset_index(), pd.concat(bins, ignore_index=True)
 
 
 def calibration_for_people(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,34 +128,61 @@ def calibration_for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def analyse(
-    sample: Sample, wanted: Wanted, validation: Sample | None
+    sample: Sample,
+    validation: Sample | None,
+    *,
+    rule: Rule | None,
+    by: Sequence[str],
+    calibrate: bool,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
-    """Run the wanted analyses; return frames for CSVs, tables for people by title, and remarks."""
+    """Run the wanted analyses; return frames for CSVs, tables for people by title, and remarks.
+
+    Operating points are computed if there is a `rule` or `by` names subgroups (then by Youden's).
+    """
     frames: dict[str, pd.DataFrame] = {}
     parts: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
-    resamples, seed = wanted.resamples, wanted.seed
-    if wanted.rule or wanted.by:
-        rule = wanted.rule or Rule(operating_points.YOUDEN)
+    arrays = sample.targets, sample.probabilities, sample.labels
+    if rule or by:
+        rule = rule or Rule(operating_points.YOUDEN)
         chosen, where = thresholds(sample, rule, validation)
-        frames["operating-points"] = at_operating_points(sample, chosen, resamples, seed)
-        parts[f"Operating points: {rule}"] = points_for_people(frames["operating-points"])
+        points = operating_points.table(
+            *arrays, chosen, sample.patients, resamples=resamples, seed=seed
+        )
+        frames["operating-points"] = points
+        parts[f"Operating points: {rule}"] = points_for_people(points)
         notes.append(where)
         if np.isnan(chosen).any():
             names = [str(name) for name in np.asarray(sample.labels)[np.isnan(chosen)]]
             notes.append(f"No threshold, because one class is missing: {', '.join(names)}.")
-        if wanted.by:
-            made = by_subgroup(sample, wanted.by, chosen, resamples, seed)
-            frames["subgroups"], frames["gaps"] = made
-            parts["Subgroups: mean over labels"] = groups_for_people(made.values)
-            parts["Largest gaps between subgroups"] = gaps_for_people(made.gaps)
-            notes.append(subgroups.multiplicity(made.gaps))
-    if wanted.calibrate:
-        frames["calibration"], frames["reliability"], _ = calibration(sample, validation)
+    if by:
+        groups = _groups(sample, by)
+        values, gaps = subgroups.compare(
+            *arrays, chosen, groups, sample.patients, resamples=resamples, seed=seed
+        )
+        frames["subgroups"], frames["gaps"] = values, gaps
+        parts["Subgroups: mean over labels"] = groups_for_people(values)
+        parts["Largest gaps between subgroups"] = gaps_for_people(gaps)
+        notes.append(subgroups.multiplicity(gaps))
+    if calibrate:
+        frames["calibration"], frames["reliability"] = calibration(sample, validation)
         parts["Calibration"] = calibration_for_people(frames["calibration"])
         if validation is None:
             notes.append("No temperature was fitted: that needs validation images.")
     return frames, parts, notes
+
+
+def _groups(sample: Sample, by: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the subgroup of every image for each attribute of --by."""
+    if missing := [name for name in by if name not in sample.about]:
+        raise EvaluationError(
+            f"Nothing says the {', '.join(missing)} of these images. --by reads Patient Gender or "
+            "Sex, Patient Age or Age, and View Position or AP/PA from the file of --truth; for a "
+            "run it reads images.csv.gz, which the paper's script wrote beside its tables."
+        )
+    return {name: subgroups.ATTRIBUTES[name](sample.about[name]) for name in by}
 
 
 def write(

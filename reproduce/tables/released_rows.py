@@ -40,7 +40,7 @@ def add(
         return scored, {}
     folder = options.released or FOLDER
     try:
-        theirs = _zech(ours, authors.find_file("zech2018", "preds.csv", folder))
+        theirs = _zech(ours, authors.find("zech2018", folder, "preds.csv")[0])
     except EvaluationError:
         missing = (
             f"{ZECH} has predictions of these test images, but its file is not in {folder}; get it "

@@ -22,7 +22,7 @@ from reproduce.engine.options import Options
 from reproduce.engine.rows import PHANTOMS, Data, Run
 from reproduce.engine.runs import VALIDATION, load_predictions
 from reproduce.tables import details
-from reproduce.tables.sample import Sample, of_predictions
+from reproduce.tables.details import Sample, of_predictions
 
 WIDTH = 150  # of the printed table, which has few columns
 
@@ -55,16 +55,20 @@ def samples(folder: Path, digest: str = "") -> tuple[Sample, Sample | None]:
 
 def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) -> None:
     """Write the tables of all finished rows; print the subgroups and where the tables are."""
-    wanted = details.Wanted(
-        options.operating_point, options.by, options.calibrate, options.resamples
-    )
     by_page: dict[str, list[pd.DataFrame]] = {}
     notes: dict[str, list[str]] = {}  # sentence -> runs
     for run in runs:
         if not run.finished or not run.digest:  # released by others: none of the images is here
             continue
         sample, validation = samples(run.folder, run.digest)
-        frames, parts, remarks = details.analyse(sample, wanted, validation)
+        frames, parts, remarks = details.analyse(
+            sample,
+            validation,
+            rule=options.operating_point,
+            by=options.by,
+            calibrate=options.calibrate,
+            resamples=options.resamples,
+        )
         title = f"{folder.parent.name} {run.name}"
         details.write(frames, parts, remarks, run.folder, title=title, phantom=data.phantom)
         for remark in remarks:
@@ -83,7 +87,7 @@ def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) 
     for stem in stems:
         table = pd.concat(by_page[stem], ignore_index=True)
         tables.to_csv(table, folder / f"{stem}.csv")
-        lines = [f"# {PAGES[stem].title.format(rule=wanted.rule)}\n"]
+        lines = [f"# {PAGES[stem].title.format(rule=options.operating_point)}\n"]
         if data.phantom:
             lines.append(f"**{PHANTOMS}: these numbers say nothing about patients**\n")
         lines += [tables.to_markdown(table), *listed]
