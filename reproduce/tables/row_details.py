@@ -9,9 +9,9 @@ Thresholds and the temperature come from validation.npz. Runs of earlier version
 thresholds are chosen on the test set, and the tables say so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -27,19 +27,11 @@ from reproduce.tables.details import Sample, of_predictions
 WIDTH = 150  # of the printed table, which has few columns
 
 
-class Page(NamedTuple):
-    """How one analysis is shown to people."""
-
-    title: str
-    first: str  # heading of the first column
-    table: Callable[[pd.DataFrame], pd.DataFrame]
-
-
-PAGES = {
-    "operating-points": Page("Operating points: {rule}", "label", details.points_for_people),
-    "subgroups": Page("Subgroups: mean over labels", "subgroup", details.groups_for_people),
-    "gaps": Page("Largest gaps between subgroups", "groups", details.gaps_for_people),
-    "calibration": Page("Calibration", "label", details.calibration_for_people),
+PAGES = {  # file -> title, heading of the first column
+    "operating-points": ("Operating points: {rule}", "label"),
+    "subgroups": ("Subgroups: mean over labels", "subgroup"),
+    "gaps": ("Largest gaps between subgroups", "groups"),
+    "calibration": ("Calibration", "label"),
 }
 
 
@@ -55,6 +47,8 @@ def samples(folder: Path, digest: str = "") -> tuple[Sample, Sample | None]:
 
 def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) -> None:
     """Write the tables of all finished rows; print the subgroups and where the tables are."""
+    rule = options.operating_point
+    titles = {stem: heading.format(rule=rule) for stem, (heading, _) in PAGES.items()}
     by_page: dict[str, list[pd.DataFrame]] = {}
     notes: dict[str, list[str]] = {}  # sentence -> runs
     for run in runs:
@@ -64,7 +58,7 @@ def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) 
         frames, parts, remarks = details.analyse(
             sample,
             validation,
-            rule=options.operating_point,
+            rule=rule,
             by=options.by,
             calibrate=options.calibrate,
             resamples=options.resamples,
@@ -73,9 +67,10 @@ def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) 
         details.write(frames, parts, remarks, run.folder, title=title, phantom=data.phantom)
         for remark in remarks:
             notes.setdefault(remark, []).append(run.name)
-        for stem in PAGES.keys() & frames.keys():
-            table = PAGES[stem].table(frames[stem])
-            table = table.rename_axis(index=PAGES[stem].first).reset_index()
+        for stem, (_, first) in PAGES.items():
+            if titles[stem] not in parts:
+                continue
+            table = parts[titles[stem]].rename_axis(index=first).reset_index()
             table.insert(0, "row", run.row.name)
             table.insert(1, "seed", run.seed)
             by_page.setdefault(stem, []).append(table)
@@ -87,7 +82,7 @@ def write(folder: Path, runs: Sequence[Run[Any]], data: Data, options: Options) 
     for stem in stems:
         table = pd.concat(by_page[stem], ignore_index=True)
         tables.to_csv(table, folder / f"{stem}.csv")
-        lines = [f"# {PAGES[stem].title.format(rule=options.operating_point)}\n"]
+        lines = [f"# {titles[stem]}\n"]
         if data.phantom:
             lines.append(f"**{PHANTOMS}: these numbers say nothing about patients**\n")
         lines += [tables.to_markdown(table), *listed]
@@ -102,4 +97,4 @@ def print_subgroups(table: pd.DataFrame) -> None:
     """Print the subgroups of all rows, with a column for the seed if there are several."""
     seed = ["seed"] if table["seed"].nunique() > 1 else []
     named = table.set_index(["row", *seed, "subgroup"]).drop(columns="seed", errors="ignore")
-    print("\n" + tables.titled(PAGES["subgroups"].title, tables.to_text(named, WIDTH)))
+    print("\n" + tables.titled(PAGES["subgroups"][0], tables.to_text(named, WIDTH)))
