@@ -14,8 +14,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 import safefiles
 
 TIMEOUT = 30  # seconds without a byte
@@ -136,6 +134,8 @@ def _check_space(partial: Path, needed: int) -> None:
 
 def _copy(response, file, name: str, done: int, length: int) -> int:
     """Copy a response to a file, with a progress bar on a terminal; return the bytes received."""
+    from tqdm import tqdm  # commands that download nothing start without it
+
     received = 0
     with tqdm(
         desc=name.removesuffix(".part"),

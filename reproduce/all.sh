@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run every paper, then the report. Finished rows are kept: rerun the command to resume.
 #   bash reproduce/all.sh                                  demos on phantoms (synthetic radiographs)
-#   bash reproduce/all.sh --plco DIR --chexpert DIR --chestxray14 DIR    the papers' settings
+#   bash reproduce/all.sh --plco DIR --chexpert DIR --chestxray14 DIR --chestmnist DIR    the papers' settings
 #   bash reproduce/all.sh --on ray                         all papers at once on all GPUs
 # A paper without a folder for its dataset runs its demo. All other flags go to every script.
 set -euo pipefail
