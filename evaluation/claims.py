@@ -80,6 +80,7 @@ def check(
     *,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict] | None = None,
+    absent: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     """Judge each claimed comparison by the paper's own numbers and by ours.
 
@@ -90,6 +91,7 @@ def check(
         failed: Rows that ended without predictions, with the reason.
         judged: `ours`, `margin` and `our_note` per claim that a paper's own table judges (scope
             `tree`).
+        absent: Rows that cannot be run on this dataset, with the reason.
 
     Returns:
         The claims with verdicts. `published` is "holds", "does not hold" or "no numbers". `ours` is
@@ -107,6 +109,10 @@ def check(
         cells = _our_comparisons(line, tables, our_cells)
         ours = _not_judged(line, tables, our_cells, failed or {}, quoted)
         ours = ours or (judged or {}).get(line["claim"]) or _our_verdict(line, cells, intervals)
+        if ours["ours"] == NOT_RUN and not ours["our_note"]:
+            needed = [line["left_row"], *_rows_against(line, tables)]
+            reasons = [absent[row] for row in needed if row in absent] if absent else []
+            ours = ours | {"our_note": "".join(reasons[:1])}
         size = {"size": _our_size(line, cells, intervals, tables, our_cells)}
         printed_verdict = _published_verdict(line, comparisons(line, tables))
         checked.append(line | printed_verdict | size | ours)

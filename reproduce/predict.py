@@ -1,7 +1,7 @@
 """Apply a trained run to new X-rays: probabilities, uncertainty, heatmaps. For research only.
 
     python -m reproduce.predict --run results/chen2019/plco/HLCP X-RAY.png MORE.dcm
-    python -m reproduce.predict --run results/pham2019/chexpert/ensemble FOLDER --heatmaps
+    python -m reproduce.predict --run results/pham2019/chexpert/ensemble-repaired FOLDER --heatmaps
 
 IMAGE is a PNG, JPEG or DICOM file or a folder of them. Images are prepared exactly as the run's own
 images were. Every run of every paper can be used, ensembles and fusions included. A label is called

@@ -27,7 +27,7 @@ from reproduce.engine.rows import (
 
 SCRIPTS = {
     chen2019: ("plco", "chexpert", "chestxray14"),
-    pham2019: ("chexpert",),
+    pham2019: ("chexpert", "chestxray14", "chestmnist"),
     mo2019: ("chestxray14",),
     ge2018: ("chestxray14",),
     asadi2025: ("chexpert", "chestxray14", "chestmnist"),

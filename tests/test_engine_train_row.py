@@ -106,6 +106,17 @@ def test_a_stopped_run_ends_with_the_same_predictions(
     np.testing.assert_array_equal(resumed.probabilities, undisturbed[1].probabilities)
 
 
+def all_unknown(frame: pd.DataFrame) -> Targets:
+    targets = released(frame)
+    return targets._replace(learnt=np.full_like(targets.learnt, np.nan))
+
+
+def test_a_row_without_any_known_label_fails_alone(tmp_path, data, options):
+    row = dataclasses.replace(make_row(FLAT), task=Task(labels.PLCO, all_unknown))
+    with pytest.raises(runs.RowFailed, match="no training image has a known label"):
+        train.train_row(Run(row, 0, tmp_path, {}), None, data, options, TimeLeft(3))
+
+
 def test_a_nan_loss_stops_training_and_names_the_images(tmp_path, data, options):
     def rate(epoch, history):
         return 1e-3 if epoch == 0 else math.inf

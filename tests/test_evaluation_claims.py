@@ -359,3 +359,13 @@ def test_the_lines_of_a_paper_are_counted_from_0_and_have_the_columns_of_the_fil
     lines = claims.load_claims("pham2019")
     assert lines.index.tolist() == list(range(len(lines)))
     assert tuple(lines.columns) == tuple(claims.CLAIM_COLUMNS)
+
+
+def test_a_claim_on_a_row_that_cannot_be_run_says_why():
+    absent = {"U-Zeros": "no label is uncertain", "U-Ones [14]": "quoted"}
+    checked = claims.check("pham2019", absent=absent).set_index(["claim", "left_row"])
+    notes = checked["our_note"]
+    assert notes["ct-raises-mean", "U-Zeros+CT"] == "no label is uncertain"  # the right row
+    assert notes["policies-of-14-improve-on-ignore", "U-Ones [14]"] == "quoted"
+    assert notes["ct-raises-mean", "U-Ones+CT"] == ""
+    assert {*checked["ours"]} == {"not run"}

@@ -18,11 +18,24 @@ from evaluation.predictions import Predictions
 from reproduce import RunError, pham2019
 from reproduce.engine import options
 from reproduce.engine.rows import Row, describe
-from reproduce.pham2019 import BEST, CENTRE_CROP, CLOSED, ENSEMBLE, STEP_1, TABLE_1, TTA, Config
+from reproduce.pham2019 import (
+    AS_PRINTED,
+    CENTRE,
+    CLOSED,
+    ENSEMBLE,
+    REPAIRED,
+    STEP_1,
+    TABLE_1,
+    TTA,
+    Config,
+)
 
 ROOT = Path(__file__).parents[1]
 NAMES = labels.CHEXPERT
 NO = np.nan
+BY_CT = [name for name, (_, by_ct) in TABLE_1.items() if by_ct]
+BEST, PRINTED_BEST = pham2019.BEST + REPAIRED, pham2019.BEST + AS_PRINTED
+CENTRE_CROP = "U-Ones" + CENTRE
 
 
 def frame_of(released: dict[str, list[float]]) -> pd.DataFrame:
@@ -61,7 +74,13 @@ def column(row: Row, frame: pd.DataFrame, label: str) -> np.ndarray:
 def test_all_printed_rows_are_there():
     printed = published.load("pham2019")
     assert [*TABLE_1] == [*printed[printed["table"] == "Table 1"]["row"].unique()]
-    assert rows().keys() >= {*TABLE_1, ENSEMBLE, ENSEMBLE + TTA, BEST + TTA, CENTRE_CROP}
+    plan = rows()
+    assert plan.keys() >= {name for name in TABLE_1 if name not in BY_CT}
+    for reading in (AS_PRINTED, REPAIRED):
+        of_reading = {name + reading for name in (*BY_CT, ENSEMBLE)}
+        of_reading |= {name + reading + TTA for name in (pham2019.BEST, ENSEMBLE)}
+        assert plan.keys() >= of_reading
+    assert CENTRE_CROP in plan
 
 
 def test_policies_differ_in_uncertain_targets_alone(frame):
@@ -82,7 +101,9 @@ def test_policies_differ_in_uncertain_targets_alone(frame):
 def test_uncertain_parents_follow_the_policy(frame):
     """Image 1: Consolidation and Lung Opacity are uncertain; is Pneumonia learnt there?"""
     plan = rows()
-    known = {name: not np.isnan(column(plan[name], frame, "Pneumonia")[1]) for name in TABLE_1}
+    known = {
+        name: not np.isnan(column(plan[name + REPAIRED], frame, "Pneumonia")[1]) for name in BY_CT
+    }
     assert known["U-Ones+CT"]
     assert known["U-Ones+CT+LSR"]
     assert not known["U-Zeros+CT"]
@@ -95,27 +116,31 @@ PARENT = "Enlarged Cardiomediastinum"  # blank, then uncertain, where Cardiomega
 
 def test_a_positive_child_fills_its_blank_parent_under_ct_alone(frame):
     plan = rows()
+    zeros, ones, ignore = (plan[f"{name}+CT{REPAIRED}"] for name in ("U-Zeros", "U-Ones", "Ignore"))
     np.testing.assert_array_equal(column(plan["U-Zeros"], frame, PARENT), [0, 0, 0, 1])
-    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], frame, PARENT), [1, 0, 0, 1])
-    np.testing.assert_array_equal(column(plan["U-Zeros+CT"], frame, "Cardiomegaly"), [1, NO, NO, 0])
-    np.testing.assert_array_equal(column(plan["U-Ones+CT"], frame, PARENT), [1, 1, 0, 1])
-    np.testing.assert_array_equal(column(plan["Ignore+CT"], frame, PARENT), [1, NO, 0, 1])
-    for name in TABLE_1:  # step 2 learns the last layer again, from the same
-        if name + STEP_1 in plan:
-            np.testing.assert_array_equal(
-                learnt(plan[name], frame), learnt(plan[name + STEP_1], frame)
-            )
+    np.testing.assert_array_equal(column(zeros, frame, PARENT), [1, 0, 0, 1])
+    np.testing.assert_array_equal(column(zeros, frame, "Cardiomegaly"), [1, NO, NO, 0])
+    np.testing.assert_array_equal(column(ones, frame, PARENT), [1, 1, 0, 1])
+    np.testing.assert_array_equal(column(ignore, frame, PARENT), [1, NO, 0, 1])
+    for name in BY_CT:  # step 2 learns the last layer again, from the same
+        repaired = name + REPAIRED
+        np.testing.assert_array_equal(
+            learnt(plan[repaired], frame), learnt(plan[repaired + STEP_1], frame)
+        )
 
 
 def test_step_2_is_the_head_of_step_1():
     plan = rows()
-    for name, (_, by_ct) in TABLE_1.items():
-        assert plan[name].fit.head_only == by_ct
-        assert plan[name].start_from == (name + STEP_1) * by_ct
-    assert plan["Ignore+CT" + STEP_1].start_from == ""
     warm = rows(warm_start=True)
-    assert warm["U-Zeros+CT+LSR" + STEP_1].start_from == "U-Zeros+LSR"
-    assert warm["xception" + STEP_1].start_from == ""  # it has no flat network
+    for reading in (AS_PRINTED, REPAIRED):
+        for name in BY_CT:
+            row, step_1 = plan[name + reading], plan[name + reading + STEP_1]
+            assert (row.fit.head_only, row.start_from) == (True, step_1.name)
+            assert (step_1.fit.head_only, step_1.start_from) == (False, "")
+        assert warm["U-Zeros+CT+LSR" + reading + STEP_1].start_from == "U-Zeros+LSR"
+        assert warm["xception" + reading + STEP_1].start_from == ""  # it has no flat network
+    flat = [name for name in TABLE_1 if name not in BY_CT]
+    assert not any(plan[name].fit.head_only or plan[name].start_from for name in flat)
 
 
 def test_the_chain_rule_and_its_absence():
@@ -133,22 +158,55 @@ def test_the_chain_rule_and_its_absence():
     np.testing.assert_array_equal(rows(product=False)[BEST].readout.probabilities(logits), sigmoid)
 
 
-def test_literal_variants_change_their_targets_alone(frame):
-    usual = rows()
-    plain = rows(masked=False)
-    assert not np.isnan(learnt(plain["U-Ones+CT"], frame)).any()
-    np.testing.assert_array_equal(
-        learnt(plain["U-Ones+CT" + STEP_1], frame), learnt(usual["U-Ones+CT" + STEP_1], frame)
+@pytest.fixture
+def partial_set() -> pd.DataFrame:
+    """Images 0 and 3 have all three parents; 1 lacks two; 2 has a blank parent of Cardiomegaly."""
+    return frame_of(
+        {
+            "Enlarged Cardiomediastinum": [1, 0, NO, 1],
+            "Cardiomegaly": [1, 0, 1, 0],
+            "Lung Opacity": [1, 1, 1, 1],
+            "Edema": [0, 1, 1, 1],
+            "Consolidation": [1, 0, 1, 1],
+            "Pneumonia": [1, 0, 0, 0],
+            "Pneumothorax": [0, 1, 0, 1],
+        }
     )
-    literal = rows(own_parent=False)
-    taught = ~np.isnan(learnt(literal["U-Zeros+CT" + STEP_1], frame)).all(axis=1)
-    # all three parents are positive in image 0, where Cardiomegaly fills the blank one, and in 3
-    np.testing.assert_array_equal(taught, [True, False, False, True])
-    np.testing.assert_array_equal(
-        learnt(literal["U-Zeros+CT"], frame), learnt(usual["U-Zeros+CT"], frame)
-    )
+
+
+def test_step_1_as_printed_sees_images_with_all_parents_positive(partial_set):
+    """It learns the labels without children there, and parents nowhere; nothing is closed."""
+    step_1 = rows()["U-Zeros+CT" + AS_PRINTED + STEP_1]
+    np.testing.assert_array_equal(column(step_1, partial_set, "Edema"), [0, NO, NO, 1])
+    np.testing.assert_array_equal(column(step_1, partial_set, "Pneumonia"), [1, NO, NO, 0])
+    np.testing.assert_array_equal(column(step_1, partial_set, "Pneumothorax"), [0, NO, NO, 1])
+    for parent in (PARENT, "Lung Opacity", "Consolidation"):
+        assert np.isnan(column(step_1, partial_set, parent)).all()
+
+
+def test_step_1_with_own_parents_learns_child_labels_alone(partial_set):
+    step_1 = rows(parents="own")["U-Zeros+CT" + AS_PRINTED + STEP_1]
+    np.testing.assert_array_equal(column(step_1, partial_set, "Cardiomegaly"), [1, NO, NO, 0])
+    np.testing.assert_array_equal(column(step_1, partial_set, "Edema"), [0, 1, 1, 1])
+    np.testing.assert_array_equal(column(step_1, partial_set, "Consolidation"), [1, 0, 1, 1])
+    np.testing.assert_array_equal(column(step_1, partial_set, "Pneumonia"), [1, NO, 0, 0])
+    for root in (PARENT, "Lung Opacity", "Pneumothorax", "Support Devices"):
+        assert np.isnan(column(step_1, partial_set, root)).all()
+
+
+def test_step_2_as_printed_is_the_ordinary_loss_on_all_images(partial_set, frame):
+    """Its targets are those of the flat row of the same policy; the product is at inference."""
+    plan = rows()
+    for images in (partial_set, frame):
+        for name in BY_CT:
+            flat, step_2 = plan[name.replace("+CT", "")], plan[name + AS_PRINTED]
+            np.testing.assert_array_equal(learnt(step_2, images), learnt(flat, images))
+    assert step_2.readout == plan[name + REPAIRED].readout != flat.readout
+
+
+def test_the_centre_crop_is_there_with_a_template_alone():
     assert CENTRE_CROP not in rows(template=False)
-    assert [name for name, row in usual.items() if isinstance(row, Row) and row.centre] == [
+    assert [name for name, row in rows().items() if isinstance(row, Row) and row.centre] == [
         CENTRE_CROP
     ]
 
@@ -156,12 +214,19 @@ def test_literal_variants_change_their_targets_alone(frame):
 @pytest.mark.parametrize(
     ("setting", "changed", "same"),
     [
-        ({"own_parent": False}, {BEST + STEP_1}, {BEST, "U-Ones+LSR", "U-Ones" + CLOSED}),
-        ({"masked": False}, {BEST}, {BEST + STEP_1, "U-Ones+LSR"}),
-        ({"product": False}, {BEST}, {BEST + STEP_1, "U-Ones+LSR"}),
-        ({"warm_start": True}, {BEST + STEP_1}, {BEST, "U-Ones+LSR"}),
-        ({"close": "all"}, {BEST, BEST + STEP_1, "U-Ones" + CLOSED}, {"U-Ones+LSR"}),
-        ({"draws": 3}, {BEST + TTA}, {BEST, "U-Ones"}),
+        ({"parents": "own"}, {PRINTED_BEST + STEP_1}, {PRINTED_BEST, BEST, BEST + STEP_1}),
+        (
+            {"product": False},
+            {BEST, PRINTED_BEST},
+            {BEST + STEP_1, PRINTED_BEST + STEP_1, "U-Ones+LSR"},
+        ),
+        ({"warm_start": True}, {BEST + STEP_1, PRINTED_BEST + STEP_1}, {BEST, "U-Ones+LSR"}),
+        (
+            {"close": "all"},
+            {BEST, BEST + STEP_1, "U-Ones" + CLOSED},
+            {"U-Ones+LSR", PRINTED_BEST, PRINTED_BEST + STEP_1},
+        ),
+        ({"draws": 3}, {BEST + TTA, PRINTED_BEST + TTA}, {BEST, "U-Ones"}),
     ],
 )
 def test_flags_change_only_the_rows_that_they_are_about(setting, changed, same):
@@ -173,14 +238,16 @@ def test_flags_change_only_the_rows_that_they_are_about(setting, changed, same):
 
 def test_the_ensemble_averages_final_probabilities():
     plan = rows()
-    assert plan[ENSEMBLE].of == [BEST, *pham2019.MEMBERS.split(",")[1:]]
-    assert plan[ENSEMBLE + TTA].of == [name + TTA for name in plan[ENSEMBLE].of]
+    for reading in (AS_PRINTED, REPAIRED):
+        ensemble, names = ENSEMBLE + reading, ("U-Ones+CT+LSR", *pham2019.MEMBERS.split(",")[1:])
+        assert plan[ensemble].of == [name + reading for name in names]
+        assert plan[ensemble + TTA].of == [name + TTA for name in plan[ensemble].of]
     draws = np.random.default_rng(0).random((2, 10, 3, 14))
     parts = [Predictions(*[None] * 4, of_network, {}) for of_network in draws]
-    combined = plan[ENSEMBLE + TTA].combine(*parts)
+    combined = plan[ensemble + TTA].combine(*parts)
     np.testing.assert_allclose(combined.mean(axis=0), draws.mean(axis=(0, 1)))
-    of_one = plan["nasnetlarge" + TTA]
-    assert (of_one.fit.epochs, of_one.start_from) == (0, "nasnetlarge")
+    of_one = plan["nasnetlarge" + REPAIRED + TTA]
+    assert (of_one.fit.epochs, of_one.start_from) == (0, "nasnetlarge" + REPAIRED)
     assert of_one.network.backbone == "nasnetlarge"
 
 
@@ -201,7 +268,7 @@ def pneumonia() -> pd.DataFrame:
 def test_an_explicit_negative_stays_negative_above_an_uncertain_child(pneumonia):
     """U-Ones calls the uncertain Pneumonia positive; Consolidation was released as 0."""
     blanks, everything, nothing = (
-        rows(close=close)["U-Ones+CT"] for close in ("blanks", "all", "none")
+        rows(close=close)["U-Ones+CT" + REPAIRED] for close in ("blanks", "all", "none")
     )
     # a label is trained where its parent is positive, so it shows what its parent became
     np.testing.assert_array_equal(column(blanks, pneumonia, "Consolidation"), [0, 1, 0])
@@ -215,10 +282,9 @@ def test_an_explicit_negative_stays_negative_above_an_uncertain_child(pneumonia)
 
 def test_controls_are_flat_rows_with_the_labels_of_ct(frame):
     plan = rows()
-    conditional = [name for name, (_, by_ct) in TABLE_1.items() if by_ct]
-    for name in conditional:
+    for name in BY_CT:
         control = plan[name.replace("+CT", "") + CLOSED]
-        flat, ct = plan[name.replace("+CT", "")], plan[name]
+        flat, ct = plan[name.replace("+CT", "")], plan[name + REPAIRED]
         trained = ~np.isnan(learnt(ct, frame))
         np.testing.assert_array_equal(learnt(control, frame)[trained], learnt(ct, frame)[trained])
         assert describe(control.fit) == describe(flat.fit)
@@ -226,7 +292,69 @@ def test_controls_are_flat_rows_with_the_labels_of_ct(frame):
         assert control.start_from == ""
     closed = column(plan["U-Zeros" + CLOSED], frame, PARENT)
     np.testing.assert_array_equal(closed, [1, 0, 0, 1])  # U-Zeros has a 0 first
-    assert sum(name.endswith(CLOSED) for name in plan) == len(conditional) == 5
+    assert sum(name.endswith(CLOSED) for name in plan) == len(BY_CT) == 5
+
+
+# On ChestX-ray14: its 14 labels and the five above them, none of them uncertain
+
+
+def nih_frame(positive: list[tuple[str, ...]], sets: list[str]) -> pd.DataFrame:
+    """Images with these findings, of one patient each."""
+    table = pd.DataFrame(
+        [[float(name in names) for name in labels.CHESTXRAY14] for names in positive],
+        columns=list(labels.CHESTXRAY14),
+    )
+    ids = [str(number) for number in range(1, len(positive) + 1)]
+    frame = table.assign(split=sets, patient_id=ids, image_path=ids)
+    frame.attrs["dataset"] = "chestxray14"
+    return frame
+
+
+def nih_rows(**changes) -> dict:
+    config = dataclasses.replace(Config(), **changes)
+    return {row.name: row for row in pham2019.rows(config, "chestxray14")}
+
+
+def test_no_rows_of_other_policies_on_chestxray14():
+    plan = nih_rows()
+    trained = [row for row in plan.values() if isinstance(row, Row)]
+    assert all(list(row.task.labels) == list(labels.CHESTXRAY14_HIERARCHY) for row in trained)
+    assert not [name for name in plan if "U-" in name or "LSR" in name or CLOSED in name]
+    assert plan[ENSEMBLE + REPAIRED].of[0] == "Ignore+CT" + REPAIRED
+    assert [row.name for row in trained if row.centre] == ["Ignore" + CENTRE]
+    five = plan["Ignore"].fit.select.keywords["columns"]
+    chosen = [labels.CHESTXRAY14_HIERARCHY[column] for column in five]
+    assert chosen == ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion"]
+
+
+def test_conditional_training_on_chestxray14_by_hand():
+    """Image 0 has a finding below each of the parents, 1 none, 2 a mass."""
+    frame = nih_frame([("Mass", "Edema", "Effusion"), (), ("Mass",)], ["train"] * 3)
+    names, plan = labels.CHESTXRAY14_HIERARCHY, nih_rows()
+
+    def of(row: str, label: str) -> np.ndarray:
+        return learnt(plan[row], frame)[:, names.index(label)]
+
+    step_1 = "Ignore+CT" + AS_PRINTED + STEP_1
+    np.testing.assert_array_equal(of(step_1, "Edema"), [1, NO, NO])
+    assert np.isnan(of(step_1, "Opacity")).all()
+    repaired = "Ignore+CT" + REPAIRED
+    np.testing.assert_array_equal(of(repaired, "Abnormal"), [1, 0, 1])  # the root, everywhere
+    np.testing.assert_array_equal(of(repaired, "Nodule"), [0, NO, 0])
+    np.testing.assert_array_equal(of(repaired, "Edema"), [1, NO, NO])
+    np.testing.assert_array_equal(of("Ignore", "Nodule"), [0, 0, 0])
+    logits = np.zeros((1, len(names)))
+    probabilities_of = plan[repaired].readout.probabilities(logits)[0]
+    assert probabilities_of[names.index("Edema")] == pytest.approx(0.5**4)
+
+
+def test_splits_of_chestxray14_are_never_comparable():
+    frame = nih_frame([()] * 40, ["train_val"] * 32 + ["test"] * 8)
+    official, reason = pham2019.split(frame, Config())
+    assert official["split"].value_counts().to_dict() == {"train": 28, "val": 4, "test": 8}
+    assert reason == "chestxray14 (official split), not CheXpert"
+    _, reason = pham2019.split(frame, Config(split="chexnet"))
+    assert reason == "chestxray14 (chexnet split), not CheXpert"
 
 
 def test_all_networks_normalise_as_the_text_says_or_as_their_weights_ask():
@@ -256,7 +384,7 @@ def run_script(drawn: Path, folder: Path, *words: str) -> str:
 
 def test_the_script(drawn, tmp_path):
     """Members, ensemble, TTA, centre crop and readers; run again, nothing is trained."""
-    wanted = ["--rows", ENSEMBLE + TTA, CENTRE_CROP]
+    wanted = ["--rows", ENSEMBLE + AS_PRINTED + TTA, CENTRE_CROP]
     out = run_script(drawn, tmp_path, *wanted)
     folder = tmp_path / "results" / "pham2019" / "chexpert-phantoms"
     assert "drawn phantoms, not comparable with the published values" in out
@@ -270,7 +398,7 @@ def test_the_script(drawn, tmp_path):
     assert table[table["verdict"] == "quoted"]["row"].nunique() == 9
     assert STEP_1 not in " ".join(table["row"])
     assert "radiologists below the curve" in (folder / "public.md").read_text()
-    assert "ensemble (TTA), seed 0" in (folder / "studies.md").read_text()
+    assert "ensemble (as printed) (TTA), seed 0" in (folder / "studies.md").read_text()
 
     def of_run(row: str, name: str) -> Path:
         (path,) = (folder / row).glob(f"seed-0-*/{name}")
@@ -284,14 +412,14 @@ def test_the_script(drawn, tmp_path):
             )
         return {name: value for name, value in arrays.items() if name.startswith("layers")}
 
-    before, after = weights("tiny_residual-step-1"), weights("tiny_residual")
+    before, after = weights("tiny_residual-as-printed-step-1"), weights("tiny_residual-as-printed")
     changed = [name for name in before if not np.array_equal(before[name], after[name])]
     assert changed
     assert all(name.startswith("layers/dense") for name in changed)
 
     parts = [
-        predictions.load(of_run(row, "predictions.npz"))
-        for row in ("tiny_residual-TTA", "U-Ones+CT+LSR-TTA", "ensemble-TTA")
+        predictions.load(of_run(f"{row}-as-printed-TTA", "predictions.npz"))
+        for row in ("tiny_residual", "U-Ones+CT+LSR", "ensemble")
     ]
     assert [len(part.probabilities) for part in parts] == [2, 2, 2]
     np.testing.assert_allclose(parts[2].mean, (parts[0].mean + parts[1].mean) / 2, atol=1e-6)
@@ -299,9 +427,32 @@ def test_the_script(drawn, tmp_path):
 
     record = json.loads(of_run("U-Ones-centre-crop", "config.json").read_text())
     assert record["settings"]["data"]["template"] is None
-    of_run("tiny_residual-TTA", "predictions.npz").unlink()  # as if killed before it
+    of_run("tiny_residual-as-printed-TTA", "predictions.npz").unlink()  # as if killed before it
     again = run_script(drawn, tmp_path, *wanted)
     assert "7 of 8 runs are finished and stay" in again
     assert "epoch 1/1" not in again
-    redone = predictions.load(of_run("tiny_residual-TTA", "predictions.npz"))
+    redone = predictions.load(of_run("tiny_residual-as-printed-TTA", "predictions.npz"))
     np.testing.assert_array_equal(redone.probabilities, parts[0].probabilities)
+
+
+def test_the_script_on_chestxray14(tmp_path):
+    command = [sys.executable, "-m", "reproduce.pham2019", "--dataset", "chestxray14"]
+    command += ["--phantoms", "200", "--size", "32", "--epochs", "1", "--draws", "2"]
+    command += ["--resamples", "20", "--backbone", "tiny_plain", "--members", "tiny_plain"]
+    command += ["--rows", ENSEMBLE + REPAIRED + TTA, "Ignore"]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "pham2019" / "chestxray14-phantoms"
+    text = " ".join((folder / "table.md").read_text().split())
+    assert (
+        "no label is uncertain in ChestX-ray14, so the rows of other policies are left out" in text
+    )
+    assert "ChestX-ray14, official split" in text
+    table = pd.read_csv(folder / "table.csv").set_index(["row", "column"])
+    assert not np.isnan(table["ours"]["Ignore", "Pleural Effusion"])  # its Effusion
+    judged = pd.read_csv(folder / "claims-ours.csv", keep_default_na=False)
+    not_run = judged[judged["ours"] == "not run"]
+    assert (not_run["our_note"] != "").all()
+    assert {"ct-raises-mean", "ensemble-helps"} <= {*judged[judged["ours"] != "not run"]["claim"]}
+    assert (folder / "figure-5.svg").exists()

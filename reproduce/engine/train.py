@@ -223,6 +223,9 @@ def train_row(
     targets = data.targets(row.task)
     # training images without any known target are dropped
     train_set = np.flatnonzero(data.of_set("train") & ~np.isnan(targets.learnt).all(axis=1))
+    if not len(train_set):
+        advice = "Give more images, or leave this row out with --rows."
+        raise runs.RowFailed("no training image has a known label", advice)
     val_set = data.of_set("val")
 
     keras.utils.set_random_seed(seed)

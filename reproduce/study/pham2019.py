@@ -36,7 +36,7 @@ UNCERTAIN = 0.6  # uncertain images of a label per positive image of it
 PLAIN = ("U-Ones", "U-Zeros")
 POLICIES = ("U-Ones", "U-Ones+LSR", "U-Zeros", "U-Zeros+LSR")
 SMOOTHING = "gain by label smoothing, mean AUC of five labels"
-CENTRE, TTA = script.CENTRE_CROP, "U-Ones" + script.TTA
+CENTRE, TTA = "U-Ones" + script.CENTRE, "U-Ones" + script.TTA
 
 
 def make_uncertain(frame: pd.DataFrame, true_share: float) -> None:
@@ -58,7 +58,10 @@ def make_uncertain(frame: pd.DataFrame, true_share: float) -> None:
 def rows_with_tta(config: script.Config, dataset: str) -> list[Row | Combined]:
     """Return the script's rows, and U-Ones averaged over augmented views."""
     table = script.rows(config, dataset)
-    flat, views = row_named(table, "U-Ones"), row_named(table, script.BEST + script.TTA)
+    flat, views = (
+        row_named(table, "U-Ones"),
+        row_named(table, script.BEST + script.REPAIRED + script.TTA),
+    )
     averaged = Readout(passes=views.readout.passes)
     return [*table, replace(flat, name=TTA, start_from="U-Ones", fit=views.fit, readout=averaged)]
 

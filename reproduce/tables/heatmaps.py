@@ -61,7 +61,8 @@ def examples(path: Path, run: Run[Any], data: Data, labels: Sequence[str], title
     decoded = data.pixels.images(data.pixels.indices(predicted.ids[images]))
     networks = rebuild.networks(rebuilt)
     heat = rebuild.heatmaps(rebuilt, networks, dict.fromkeys(networks, decoded), columns)
-    pixels = augment.apply(decoded, rebuilt.row.network.size)[..., 0]  # (examples, size, size)
+    size = rebuilt.networks[0].row.network.size
+    pixels = augment.apply(decoded, size)[..., 0]  # (examples, size, size)
     figures.examples(
         path,
         list(pixels),

@@ -187,6 +187,7 @@ def write(
     failed: dict[str, str] | None = None,
     judged: dict[str, dict[str, str]] | None = None,
     released: dict[str, Scored] | None = None,
+    absent: dict[str, str] | None = None,
 ) -> None:
     """Write and print the paper's tables and claims.
 
@@ -194,6 +195,7 @@ def write(
     `failed`: row without predictions -> reason ("NaN in epoch 2", "needs HLCP").
     `judged`: verdicts that the paper's own tables give on claims (see `claims.check`).
     `released`: rows of other authors (see `released_rows`), shown in the tables, not in claims.
+    `absent`: printed row that cannot be run on this dataset -> reason.
     """
     printed, aliases = published.load(paper), aliases or {}
     failed, released = failed or {}, released or {}
@@ -223,7 +225,9 @@ def write(
     own["runs"] = [runs.get(row, "") for row in own["row"]]
     tables.to_csv(own, folder / "values.csv")
     print("\n" + tables.to_text(side))
-    claimed = write_claims(paper, folder, named, data, failed=named_missing, judged=judged)
+    claimed = write_claims(
+        paper, folder, named, data, failed=named_missing, judged=judged, absent=absent
+    )
     pages = "table.md, values.csv" + ", claims.md" * claimed
     print(f"Written to {folder}: {pages} and, for each run, metrics.csv.")
 
@@ -266,12 +270,14 @@ def write_claims(
     left_row: str | None = None,
     failed: dict[str, str] | None = None,
     judged: dict[str, dict[str, str]] | None = None,
+    absent: dict[str, str] | None = None,
 ) -> bool:
     """Write and print the paper's claims, or those on one row; return False if there are none.
 
     The rows in `scored` and `failed` have their printed names.
     """
-    checked = claims.check(paper, values(scored), differences(scored), failed=failed, judged=judged)
+    ours = values(scored), differences(scored)
+    checked = claims.check(paper, *ours, failed=failed, judged=judged, absent=absent)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
     if checked.empty:
         return False
