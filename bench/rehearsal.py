@@ -142,13 +142,13 @@ def draw(stage: Stage) -> Callable:
 
 def read(stage: Stage) -> Callable:
     config, options = stage.settings()
-    return lambda: dataset.read(options, PIXELS, 0, **stage.reader_options(config))
+    return lambda: dataset.read(options, PIXELS, 0, PIXELS, **stage.reader_options(config))
 
 
 def prepare(stage: Stage) -> Callable:
     config, options = stage.settings()
     shutil.rmtree(stage.folder / "cache", ignore_errors=True)  # from an earlier turn
-    released = dataset.read(options, PIXELS, 0, **stage.reader_options(config))
+    released = dataset.read(options, PIXELS, 0, PIXELS, **stage.reader_options(config))
     frame, reason = stage.rehearsed.paper.split(released, config)
     return lambda: dataset.decode(options, frame, released.attrs, reason, PIXELS, None)
 

@@ -84,7 +84,7 @@ def made(tmp_path_factory):
         cache_dir=folder / "cache",
         results_dir=folder / "results",
     )
-    frame = dataset.read(options, Config().size, 0)
+    frame = dataset.read(options, Config().size, 0, 38)
     frame = frame.assign(split=np.resize(["train", "test", "val", "train"], len(frame)))
     cut = dataset.decode(options, frame, frame.attrs, "", 38, 32)
     table = rows(Config(), "chestxray14")
