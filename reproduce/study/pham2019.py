@@ -149,5 +149,6 @@ CLAIMS = {
     "best-single-model": SMOOTHED_ONES,
     "gain-over-u-ones": SMOOTHED_ONES,
     "lsr-improves-the-policies-of-14": SMOOTHED,
-    "ensemble-helps": Why("pham2019-misaligned", "TTA"),
+    "ensemble-with-tta-helps": Why("pham2019-misaligned", "TTA"),
+    "tta-helps": Why("pham2019-misaligned", "TTA"),
 }

@@ -78,6 +78,7 @@ def write(
         aliases[single] = "Ignore+CT"
         no_policies = NO_POLICIES.format(title)
         absent |= {row: no_policies for row in printed_rows() if not row.startswith("Ignore")}
+        absent[single + TTA] = no_policies
         absent["Ours (test)"] = "of CheXpert's test set alone"
         left_out = "so the rows of other policies are left out, and"
         notes = [f"{no_policies}, {left_out} {single} is Ignore+CT"]
