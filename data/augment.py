@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_DRAWS = 11  # numbers per image; add new kinds of draws at the end to keep the others unchanged
+_DRAWS = 12  # numbers per image; add new kinds of draws at the end to keep the others unchanged
 _STEP, _MIX_1, _MIX_2 = np.array(
     [0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64
 )
@@ -30,10 +30,12 @@ class Augment:
     upside_down: bool = False  # top to bottom, p = 0.5
     brightness: float = 0.0  # added, uniform in ±brightness of the range from black to white
     contrast: float = 0.0  # factor of the distance from the mean, uniform in 1 ± contrast
+    one_of: bool = False  # per image one of flip (then certain), rotation, scale and shear
 
     @property
     def is_affine(self) -> bool:
-        return bool(self.degrees or self.scale or self.shear or self.shift or self.upside_down)
+        affine = self.degrees or self.scale or self.shear or self.shift or self.upside_down
+        return bool(affine or self.one_of)
 
 
 AS_STORED = Augment()
@@ -148,6 +150,13 @@ def _warp_into(
     degrees, scale, shear, right, down = (2 * draws[:, 3:8].T - 1) * np.reshape(
         [augment.degrees, augment.scale, augment.shear, *[augment.shift * crop] * 2], (5, 1)
     )
+    if augment.one_of:
+        chosen = (4 * draws[:, 11]).astype(int)  # 0 flip, 1 rotation, 2 scale, 3 shear
+        flip = (chosen == 0) & augment.flip
+        degrees, scale, shear = (
+            np.where(chosen == kind, amount, 0.0)
+            for kind, amount in enumerate((degrees, scale, shear), 1)
+        )
     matrices = affine(
         crop,
         flip,

@@ -95,6 +95,7 @@ class Readings:
     product: bool = True  # eqs. 3 and 4; otherwise step 2's probabilities as they are
     close: Literal["blanks", "all", "none"] = "blanks"  # ours: parents that a positive child fills
     warm_start: bool = False  # §4.3, "on top of them": step 1 starts from the flat network
+    transforms: Literal["all", "one"] = "all"  # §4.4, "amongst" four: at once, or one at a time
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,13 @@ def rows(config: Config, dataset: str) -> list[Row | Combined]:
             note = "" if name == printed else f"{name} takes the place of {printed}"
             table += by_ct(name, table_1[best][0], backbone=name, note=note)
 
-    augment = Augment(flip=True, degrees=7, scale=0.02, shear=5 / config.size)  # §4.4
+    augment = Augment(  # §4.4
+        flip=True,
+        degrees=7,
+        scale=0.02,
+        shear=5 / config.size,
+        one_of=config.transforms == "one",
+    )
     views = replace(chained, passes=inference.AugmentedPasses(augment, config.draws))
     averaged = [best if name == config.backbone else name for name in members]
     for reading in (AS_PRINTED, REPAIRED):

@@ -167,6 +167,26 @@ def test_read_only_and_float_images_work():
     assert apply(image, 8, Augment(flip=True, degrees=3)).dtype == np.float32
 
 
+def test_one_of_four_at_a_time_is_that_one_alone():
+    """Each image is mirrored, turned, magnified or sheared by its own draw, and nothing else."""
+    one = Augment(flip=True, degrees=7, scale=0.02, shear=0.05, one_of=True)
+    count = 400
+    drawn = apply([PICTURE] * count, SIZE, one)[..., 0]
+    draws = uniforms(0, 0, np.arange(count), 12)
+    amounts = (2 * draws[:, 3:6] - 1) * [7, 0.02, 0.05]
+    kinds = (4 * draws[:, 11]).astype(int)
+    for image, kind, (degrees, scale, shear) in zip(drawn, kinds, amounts, strict=True):
+        alone = (
+            {"flip": True},
+            {"degrees": degrees},
+            {"scale": 1 + scale},
+            {"shear": shear},
+        )[kind]
+        np.testing.assert_array_equal(image, warp(PICTURE, affine(SIZE, **alone), SIZE))
+    shares = np.bincount(kinds, minlength=4) / count
+    assert (np.abs(shares - 0.25) < 4 * (0.25 * 0.75 / count) ** 0.5).all()
+
+
 def test_brightness_and_contrast_by_hand():
     image = np.array([[10, 90], [100, 200]], np.uint8)  # mean 100
     assert shade(image, 0.1, 1.0).tolist() == [[36, 116], [126, 226]]  # 25.5 more, ties to even

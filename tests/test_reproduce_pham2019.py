@@ -227,6 +227,7 @@ def test_the_centre_crop_is_there_with_a_template_alone():
             {"U-Ones+LSR", PRINTED_BEST, PRINTED_BEST + STEP_1},
         ),
         ({"draws": 3}, {BEST + TTA, PRINTED_BEST + TTA}, {BEST, "U-Ones"}),
+        ({"transforms": "one"}, {BEST + TTA, PRINTED_BEST + TTA}, {BEST, "U-Ones"}),
     ],
 )
 def test_flags_change_only_the_rows_that_they_are_about(setting, changed, same):
