@@ -26,6 +26,7 @@ from reproduce.engine.rows import (
     Targets,
     Task,
     bce,
+    lowest_loss,
 )
 from reproduce.engine.time_left import TimeLeft
 
@@ -111,6 +112,12 @@ def all_unknown(frame: pd.DataFrame) -> Targets:
     return targets._replace(learnt=np.full_like(targets.learnt, np.nan))
 
 
+def unknown_in_validation(frame: pd.DataFrame) -> Targets:
+    targets = released(frame)
+    known = (frame["split"] != "val").to_numpy()[:, None]
+    return targets._replace(learnt=np.where(known, targets.learnt, np.float32(np.nan)))
+
+
 def test_a_row_without_any_known_label_fails_alone(tmp_path, data, options):
     row = dataclasses.replace(make_row(FLAT), task=Task(labels.PLCO, all_unknown))
     with pytest.raises(runs.RowFailed, match="no training image has a known label"):
@@ -163,6 +170,26 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, data, options):
     two_epochs = train_in(tmp_path, data, options, select=first_is_best, epochs=2)
     one_epoch = train_in(tmp_path / "one", data, options, epochs=1)
     np.testing.assert_array_equal(two_epochs.probabilities, one_epoch.probabilities)
+
+
+def test_the_last_epoch_is_kept_where_no_validation_label_is_known(tmp_path, data, options):
+    """The loss of unknown labels is 0 in every epoch, which would keep the first."""
+
+    def last_is_best(truth, probabilities, loss):
+        calls.append(loss)
+        return len(calls)
+
+    calls: list[float] = []
+    last = train_in(tmp_path, data, options, select=last_is_best, epochs=2)
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    row = make_row(FLAT, select=lowest_loss, epochs=2)
+    row = dataclasses.replace(row, task=Task(labels.PLCO, unknown_in_validation))
+    run = Run(row, 0, folder, {}, digest="of-the-settings")
+    runs.begin(run, data, "cpu", script={})
+    train.train_row(run, None, data, options, TimeLeft(2))
+    kept = predictions.load(folder / "predictions.npz")
+    np.testing.assert_array_equal(kept.probabilities, last.probabilities)
 
 
 def test_the_same_weights_read_in_several_draws(undisturbed, tmp_path, data, options):

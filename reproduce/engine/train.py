@@ -269,6 +269,8 @@ def train_row(
         if not np.isfinite(logits).all():  # after the last step, whose loss was still finite
             raise callbacks.not_finite(run, "NaN", epoch, rate, images_of(len(batches) - 1))
         val_loss = float(keras.ops.mean(model.loss(targets.learnt[val_set], logits)))
+        if np.isnan(targets.learnt[val_set]).all():
+            val_loss = math.nan  # nothing to choose an epoch by: the last one is kept
         probabilities = row.readout.probabilities(logits)
         score = float(fit.select(targets.truth[val_set], probabilities, val_loss))
         seconds = time.perf_counter() - started
