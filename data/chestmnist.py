@@ -30,7 +30,7 @@ FILES = {  # pixels -> name, MD5
     224: ("chestmnist_224.npz", "45bd33e6f06c3e8cdb481c74a89152aa"),
 }
 _NAME = re.compile(r"chestmnist(?:_(\d+))?\.npz")
-INDEX = "chestmnist*.csv"  # MedMNIST's table of split, index, image_id
+INDEX, INDEX_COLUMNS = "chestmnist*.csv", ("split", "index", "image_id")  # MedMNIST's own table
 
 
 def download(folder: Path, size: int, base_url: str | None = None) -> Path:
@@ -103,6 +103,15 @@ def present(path: str | Path) -> list[int]:
     names = [path.name] if path.is_file() else os.listdir(reading.open_folder(path))
     matches = [match for name in sorted(names) if (match := _NAME.fullmatch(name))]
     return sorted(int(match[1] or 28) for match in matches)
+
+
+def holds(path: Path) -> bool:
+    """Return True if a file is an .npz with the labels of ChestMNIST."""
+    try:
+        with np.load(path) as arrays:
+            return "test_labels" in arrays.files
+    except safefiles.DAMAGED_ARCHIVE:
+        return False
 
 
 def _find(path: str | Path, size: int) -> Path:
@@ -178,16 +187,22 @@ def _names(frame: pd.DataFrame, findings: np.ndarray, file: Path) -> tuple[pd.Se
 
 def _index(folder: Path) -> pd.DataFrame | None:
     """Return split, row and image of MedMNIST's table, if it lies in the folder."""
-    paths = sorted(folder.glob(INDEX))
+    paths = [path for path in sorted(folder.glob(INDEX)) if _has_columns(path)]
     if not paths:
         return None
-    table = reading.read_table(paths[0], ("split", "index", "image_id"))
+    table = reading.read_table(paths[0], INDEX_COLUMNS)
     images = table["image_id"].str.extract(r"(\d{8}_\d{3})", expand=False) + ".png"
     split = table["split"].str.lower().replace({"validation": "val"})
     rows = pd.to_numeric(table["index"], errors="coerce")
     return pd.DataFrame({"split": split, "row": rows, "image": images}).drop_duplicates(
         ["split", "row"]
     )
+
+
+def _has_columns(path: Path) -> bool:
+    """Return False for another CSV, such as predictions in MedMNIST's form."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return {*INDEX_COLUMNS} <= {*file.readline().strip().split(",")}
 
 
 def _attributes(names: pd.Series, folder: Path) -> dict[str, np.ndarray]:

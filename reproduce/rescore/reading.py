@@ -2,7 +2,9 @@
 
 A CSV (or .csv.gz) has an id column, the first unless one is named, and one column per label. In the
 official label file of ChestX-ray14 the column `Finding Labels` lists all findings of an image. A
-predictions.npz of a run holds ids, patients, truth and probabilities.
+predictions.npz of a run holds ids, patients, truth and probabilities. The truth may also be an .npz
+of ChestMNIST, whose test images have their row as id, and predictions may be in MedMNIST's form: no
+header, `row,p0,…,p13` in each line.
 """
 
 import re
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data import labels, reading
+from data import chestmnist, labels, reading
 from evaluation import EvaluationError
 from evaluation.predictions import load
 
@@ -88,7 +90,10 @@ def read(path: Path, id_column: str | None = None, *, truth: bool = False) -> Sh
     if not path.is_file():
         what = "; it is a folder" if path.is_dir() else ""
         raise EvaluationError(f"There is no file {path}{what}: check the path.")
-    sheet = _read_run(path) if path.suffix == ".npz" else _read_csv(path, id_column)
+    if path.suffix != ".npz":
+        sheet = _read_csv(path, id_column)
+    else:
+        sheet = _read_chestmnist(path) if truth and chestmnist.holds(path) else _read_run(path)
     repeated = sheet.ids[sheet.ids.duplicated()].unique()
     if len(repeated):
         raise EvaluationError(
@@ -109,8 +114,23 @@ def _read_run(path: Path) -> Sheet:
     return Sheet(path, table, dict(zip(keys, written, strict=True)), members)
 
 
+def _read_chestmnist(path: Path) -> Sheet:
+    """Return the labels of ChestMNIST's test images, and their patients if they are known."""
+    frame = chestmnist.read(path)
+    frame = frame[frame["split"] == "test"].reset_index(drop=True)
+    keys = {key(name): name for name in labels.CHESTXRAY14}
+    table = frame[[*keys.values()]].astype(float).set_axis([*keys], axis=1)
+    table[PATIENTS] = frame["patient_id"]
+    unknown = frame.attrs.get("patients_unknown")
+    warnings = (f"{path}: patients unknown ({unknown}); intervals are over images",) * bool(unknown)
+    return Sheet(path, table.set_axis(frame.index.astype(str)), keys, warnings=warnings)
+
+
 def _read_csv(path: Path, id_column: str | None) -> Sheet:
     (_, header), *rows = reading.read_rows(path)
+    if len(header) == 1 + len(labels.CHESTXRAY14) and all(map(_is_number, header)):
+        rows = [(1, header), *rows]  # MedMNIST's form has no header
+        header = ["row", *labels.CHESTXRAY14]
     if len(header) < 2:
         raise EvaluationError(
             f"{path} needs an id column and label columns, separated by commas; its first line is "
@@ -137,6 +157,14 @@ def _read_csv(path: Path, id_column: str | None) -> Sheet:
         raise EvaluationError(f"{path}: line {blank.idxmax()} has no id.")
     names = {key(name): name.strip() for name in header if key(name) not in ("", ids)}
     return Sheet(path, table.set_index(ids)[[*names]], names)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_distinct(path: Path, names: list[str]) -> None:
