@@ -62,7 +62,10 @@ def of_patients(frame: pd.DataFrame, wanted: str) -> pd.DataFrame:
 
 def _check_patients_known(frame: pd.DataFrame) -> None:
     if reason := frame.attrs.get("patients_unknown"):
-        raise PatientsUnknown(f"The patients of these images are unknown ({reason}).")
+        raise PatientsUnknown(
+            f"The patients of these images are unknown ({reason}): put MedMNIST's table of indices "
+            "beside the file, or use the released split and all images."
+        )
 
 
 def as_released(frame: pd.DataFrame) -> pd.DataFrame:
