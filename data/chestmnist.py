@@ -9,7 +9,7 @@ rows taken to be the lists' images.
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,10 @@ def download(folder: Path, size: int, base_url: str | None = None) -> Path:
     return downloads.fetch(url, folder / name, expected, by_hand)
 
 
-def pixels_for(size: int, available: Sequence[int] | dict[int, object]) -> int:
+def pixels_for(size: int, available: Iterable[int]) -> int:
     """Return the smallest available number of pixels that is not below `size`, or the largest."""
-    return min((each for each in available if each >= size), default=max(available))
+    pixels = sorted(available)
+    return next((each for each in pixels if each >= size), pixels[-1])
 
 
 def read(

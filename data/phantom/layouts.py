@@ -3,11 +3,11 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
+from data import images as image_files
 from data import label_tree, labels
 from data.datasets import DATASETS
 from data.phantom import labels as drawn_labels
@@ -131,9 +131,10 @@ def chestmnist(
     released = drawn_labels.noisy("chestmnist", visits.truth, wanted, rng, knobs.label_noise)
     views = np.where(rng.random(images) < 0.6, "PA", "AP")
     findings = _findings("chestmnist", visits)
-    shots, arrays = [], {}
+    shots: list[Shot] = []
+    arrays: dict[str, Any] = {}
     for split, name in enumerate(DATASETS["chestmnist"].complete):
-        rows = np.flatnonzero(visits.split == split)
+        rows = np.flatnonzero(visits.split == split).tolist()
         arrays[f"{name}_labels"] = released[rows, : len(labels.CHESTXRAY14)].astype(np.uint8)
         for row, i in enumerate(rows):
             path = f"drawn/{name}/{row:06d}.png"
@@ -152,7 +153,7 @@ def pack_chestmnist(folder: Path, size: int) -> dict[str, str]:
     file, packed = f"chestmnist_{size}.npz", {}
     for split in DATASETS["chestmnist"].complete:
         paths = sorted((folder / "drawn" / split).iterdir())
-        arrays[f"{split}_images"] = np.stack([cv2.imread(str(path), 0) for path in paths])
+        arrays[f"{split}_images"] = np.stack([image_files.read_gray(path, size) for path in paths])
         for row, path in enumerate(paths):
             packed[path.relative_to(folder).as_posix()] = f"{file}/{split}/{row}"
     np.savez_compressed(folder / file, **arrays)

@@ -83,8 +83,8 @@ def compute(run: Run[Row], trunk: keras.Model, data: Data, options: Options) -> 
         for start, values in zip(missing, shown, strict=True):
             with safefiles.whole(parts[start]) as partial, partial.open("wb") as file:
                 np.save(file, values)
-        loaded = [_load(path) for path in parts.values()]
-    if any(values is None for values in loaded):
+        loaded = [values for path in parts.values() if (values := _load(path)) is not None]
+    if len(loaded) < len(parts):
         raise RunError(f"Files of {folder} were deleted meanwhile; run the same command again.")
     return np.concatenate(loaded)
 
@@ -98,7 +98,8 @@ def _compute(run: Run[Row], trunk: keras.Model, data: Data, indices: np.ndarray)
 def _load(path: Path) -> np.ndarray | None:
     """Return the saved array; None if there is none or it is damaged."""
     try:
-        return np.load(path)
+        saved: np.ndarray = np.load(path)
+        return saved
     except FileNotFoundError:
         return None
     except safefiles.DAMAGED_ARCHIVE:
