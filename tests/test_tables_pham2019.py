@@ -74,7 +74,7 @@ def test_claims_are_judged_again_with_flat_rows_on_the_closed_labels(tmp_path, c
     }
     data = Data(pd.DataFrame(), None, {"dataset": "chexpert"}, not_comparable=PHANTOMS)
     failed = {"U-Zeros (closed labels)": "NaN in epoch 1"}
-    tables.claims_with_closed_labels(tmp_path, scored, data, failed, {})
+    tables.claims_with_closed_labels(tmp_path, scored, data, failed, {}, {})
     judged = pd.read_csv(tmp_path / "claims-closed.csv", keep_default_na=False)
     judged = judged[judged["claim"] == "ct-raises-mean"].set_index("left_row")
     assert judged["ours"]["U-Ones+CT"] == "does not hold"  # .75 against .80, not .70
@@ -90,7 +90,7 @@ def test_claims_are_judged_again_with_flat_rows_on_the_closed_labels(tmp_path, c
 
 def test_without_controls_there_is_nothing_to_judge_again(tmp_path):
     data = Data(pd.DataFrame(), None, {"dataset": "chexpert"})
-    tables.claims_with_closed_labels(tmp_path, {"U-Ones": scores_of(0.7, CELLS)}, data, {}, {})
+    tables.claims_with_closed_labels(tmp_path, {"U-Ones": scores_of(0.7, CELLS)}, data, {}, {}, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -107,7 +107,7 @@ def write(
     row_details.write(folder, finals, data, options)
     if not of_images:
         write_closing(folder, data)
-        claims_with_closed_labels(folder, scored, data, failed, aliases)
+        claims_with_closed_labels(folder, scored, data, failed, aliases, absent)
         views(folder, [run for run in finals if run.finished], study_of)
     predicted = only_five(scored[best].predictions[0])
     figures.roc_curves(
@@ -184,6 +184,7 @@ def claims_with_closed_labels(
     data: Data,
     failed: Mapping[str, str],
     aliases: Mapping[str, str],
+    absent: dict[str, str],
 ) -> None:
     """Judge the repaired rows against flat rows on the closed labels that the repair sees.
 
@@ -198,6 +199,7 @@ def claims_with_closed_labels(
             "claims-closed",
             "Claims of our repair, with flat rows trained on the labels that it sees",
             failed=with_controls(of_reading(failed, REPAIRED)),
+            absent=absent,
         )
 
 
