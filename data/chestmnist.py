@@ -33,7 +33,12 @@ _NAME = re.compile(r"chestmnist(?:_(\d+))?\.npz")
 INDEX, INDEX_COLUMNS = "chestmnist*.csv", ("split", "index", "image_id")  # MedMNIST's own table
 
 
-def download(folder: Path, size: int, base_url: str | None = None) -> Path:
+def download(
+    folder: Path,
+    size: int,
+    base_url: str | None = None,
+    keep_archives: bool = False,  # noqa: ARG001  the file is the dataset
+) -> Path:
     """Download the file for images of `size` pixels into `folder`; return its path."""
     name, expected = FILES[pixels_for(size, FILES)]
     url = f"{(base_url or ADDRESS).rstrip('/')}/{name}?download=1"

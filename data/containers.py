@@ -1,26 +1,31 @@
-"""Read images that lie inside one large file: members of a ZIP archive, rows of an .npz.
+"""Read images that lie inside one large file: a ZIP archive, an .npz or a Parquet file.
 
 The path of such an image goes on behind the file's name:
     images_001.zip/images/00000001_000.png          a member of a ZIP archive
     chestmnist_64.npz/train/17/00000001_000.png     row 17 of the array train_images; its name, if
                                                     there is one, follows
-ZIP archives are read at random. The arrays of an .npz are compressed as a whole, so they are read
-from the first row to the last without holding more than a few rows; reading backwards starts anew.
+    train-00000.parquet/17/00000001_000.png         row 17 of a Parquet file with images
+ZIP archives are read at random, Parquet files a row group at a time. The arrays of an .npz are
+compressed as a whole, so they are read from the first row to the last without holding more than a
+few rows; reading backwards starts anew.
 """
 
+import bisect
 import functools
+import itertools
 import re
 import threading
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import safefiles
 from data import BadImage, DataError
 
-_INSIDE = re.compile(r"(.+?\.(?:zip|npz))/(.+)", re.IGNORECASE)
+_INSIDE = re.compile(r"(.+?\.(?:zip|npz|parquet))/(.+)", re.IGNORECASE)
 _KEPT = 1 << 27  # bytes of rows that stay in memory, because threads ask slightly out of order
 
 
@@ -36,6 +41,8 @@ def read(container: Path, member: str) -> bytes | np.ndarray:
         changed = container.stat().st_mtime_ns
         if container.suffix.lower() == ".zip":
             return _archive(container, changed).read(member)
+        if container.suffix.lower() == ".parquet":
+            return _parquet_row(container, int(member.partition("/")[0]), changed)
         array, row = member.split("/")[:2]
         return _rows(container, f"{array}_images", changed).read(int(row))
     except KeyError as error:
@@ -47,6 +54,60 @@ def read(container: Path, member: str) -> bytes | np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _archive(path: Path, changed: int) -> zipfile.ZipFile:  # noqa: ARG001
     return zipfile.ZipFile(path)
+
+
+def names(container: Path) -> list[str]:
+    """Return the members of a ZIP archive or a Parquet file, as `read` takes them."""
+    try:
+        if container.suffix.lower() == ".zip":
+            return [info.filename for info in zipfile.ZipFile(container).infolist()]
+        column = _parquet(container).read(columns=["image.path"]).column("image")
+        paths = [each["path"] for each in column.to_pylist()]
+    except safefiles.DAMAGED_ARCHIVE as error:
+        raise DataError(
+            f"{container} cannot be read ({error}): get it again, or move it away."
+        ) from error
+    if not all(paths):
+        raise DataError(
+            f"{container} has no names of its images in image.path, so their patients are unknown; "
+            "use another copy of the dataset (docs/data.md)."
+        )
+    return [f"{row}/{Path(path).name}" for row, path in enumerate(paths)]
+
+
+def _parquet(path: Path) -> Any:
+    """Open a Parquet file; raise a DataError if pyarrow is not installed."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            f'{path} needs pyarrow: run "$PYTHON" -m pip install pyarrow, or use another copy of '
+            "the dataset (docs/data.md)."
+        ) from error
+    return pyarrow.parquet.ParquetFile(path)
+
+
+def _parquet_row(path: Path, row: int, changed: int) -> bytes:
+    ends = _ends_of_groups(path, changed)
+    group = bisect.bisect_right(ends, row)
+    first = ends[group - 1] if group else 0
+    content: bytes = _parquet_group(path, group, changed)[row - first]["bytes"]
+    return content
+
+
+@functools.lru_cache(maxsize=64)
+def _ends_of_groups(path: Path, changed: int) -> list[int]:  # noqa: ARG001
+    facts = _parquet(path).metadata
+    sizes = (facts.row_group(group).num_rows for group in range(facts.num_row_groups))
+    return [*itertools.accumulate(sizes)]
+
+
+@functools.lru_cache(maxsize=2)
+def _parquet_group(path: Path, group: int, changed: int) -> list[dict[str, Any]]:  # noqa: ARG001
+    images: list[dict[str, Any]] = (
+        _parquet(path).read_row_group(group, columns=["image.bytes"]).column("image").to_pylist()
+    )
+    return images
 
 
 @functools.lru_cache(maxsize=8)

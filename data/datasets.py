@@ -49,9 +49,9 @@ class Dataset:
         return reader
 
     @property
-    def get(self) -> "Callable[[Path, int, str | None], Path]":
-        """Return the function that downloads it: get(folder, pixels, base_url) -> where it is."""
-        get: Callable[[Path, int, str | None], Path] = pkgutil.resolve_name(self.download)
+    def get(self) -> "Callable[..., Path]":
+        """Return the function that downloads it: get(folder, pixels, base_url, keep_archives)."""
+        get: Callable[..., Path] = pkgutil.resolve_name(self.download)
         return get
 
     @property
@@ -97,6 +97,7 @@ DATASETS: dict[str, Dataset] = {
             images=112_120,
             training=86_524,
             prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
+            download="data.chestxray14:download",
         ),
         Dataset(
             name="chestmnist",

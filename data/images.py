@@ -39,6 +39,11 @@ def read_sized(path, size: int, radiograph: bool = False) -> tuple[np.ndarray, i
             return _to_8_bit(content, size), min(content.shape)
     else:
         content = _content(path)
+    return decode(path, content, size, radiograph)
+
+
+def decode(path, content: bytes, size: int, radiograph: bool = False) -> tuple[np.ndarray, int]:
+    """Return what `read_sized` returns for a file with this content."""
     gray = _decoded(path, content, cv2.IMREAD_ANYDEPTH)
     if radiograph and (reason := _unlike(path, content, gray)):
         raise BadImage(path, reason)

@@ -179,7 +179,7 @@ def _write(folder, missing: list[Shard], total: int, decode: Callable, workers, 
     workers = workers or len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(workers)
     try:
-        decoded = _in_order(pool, decode, paths, ahead=32 * workers)
+        decoded = in_order(pool, decode, paths, ahead=32 * workers)
         counted = with_progress(decoded, "prepare", total, done=total - len(paths), show=show)
         with contextlib.closing(counted):
             for shard in missing:
@@ -291,7 +291,7 @@ def _one_thread_each():
         cv2.setNumThreads(threads)
 
 
-def _in_order(pool, function: Callable, items: Iterable, ahead: int) -> Iterator:
+def in_order(pool, function: Callable, items: Iterable, ahead: int) -> Iterator:
     """Yield results in the order of the items, with at most `ahead` of them submitted."""
     waiting: deque = deque()
     for item in items:

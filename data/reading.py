@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from data import DataError
 
 _GZIP = b"\x1f\x8b"  # begins a gzip file
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+_EXTRACT = {  # how to extract all archives of a kind, where that is one command
+    ".tar.gz": 'for each in *.tar.gz; do tar -xzf "$each"; done',
+    ".zip": 'for each in *.zip; do unzip -q "$each"; done',
+}
 
 
 def open_folder(folder: str | Path) -> Path:
@@ -58,7 +63,7 @@ def layout_error(
     message = f"{folder} does not look like {dataset}: it has no {lacking}."
     archives = [entry.name for entry in entries if entry.name.lower().endswith(_ARCHIVES)]
     if archives:
-        message += f" Extract {_some(archives)} first."
+        message += _extract(folder, archives)
     for candidate in [*subfolders(folder), folder.absolute().parent]:
         if any((candidate / mark).exists() for mark in marks):
             message += f" Did you mean {candidate}?"
@@ -72,6 +77,13 @@ def layout_error(
     for left, right in table:
         message += f"\n  {left:<{width}}   {right}".rstrip()
     return DataError(message)
+
+
+def _extract(folder: Path, archives: Sequence[str]) -> str:
+    """Return the sentence that says how to extract archives."""
+    kinds = [kind for kind in _EXTRACT if all(name.lower().endswith(kind) for name in archives)]
+    command = f": cd {shlex.quote(str(folder))} && {_EXTRACT[kinds[0]]}" if kinds else "."
+    return f" Extract {_some(archives)} first{command}"
 
 
 def read_table(
@@ -366,7 +378,7 @@ def finish(
         report += f"links to missing files: {_some(missing)}."
         archives = [name for name in os.listdir(folder) if name.lower().endswith(_ARCHIVES)]
         if archives:
-            report += f" Extract {_some(sorted(archives))} first."
+            report += _extract(folder, sorted(archives))
         if len(missing) == len(frame):
             raise DataError(report + " No image is left to run on.")
         if not allow_missing:

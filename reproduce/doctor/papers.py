@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data.datasets import DATASETS
+from data.datasets import CHESTXRAY14_FORMS, DATASETS
 from evaluation import published
 from models import ModelError, backbones, weights
 from reproduce.doctor.dataset import duration
@@ -37,11 +37,12 @@ class Need(NamedTuple):
 def needs(frame: pd.DataFrame | None = None) -> list[Need]:
     """Return the needs of every paper, or of those that train on the dataset of a frame."""
     only = frame.attrs["dataset"] if frame is not None else None
+    same = CHESTXRAY14_FORMS if only in CHESTXRAY14_FORMS else (only,)
     datasets = {paper: published.dataset(paper) for paper in published.papers()}
     return [
-        need_of(paper, dataset, frame)
+        need_of(paper, only or dataset, frame)
         for paper, dataset in datasets.items()
-        if only in (None, dataset) and importlib.util.find_spec(f"reproduce.{paper}")
+        if (only is None or dataset in same) and importlib.util.find_spec(f"reproduce.{paper}")
     ]
 
 

@@ -72,7 +72,7 @@ def read(
         target = Path(options.data_dir or options.cache_dir / "downloads" / dataset.name)
         target = target.expanduser()
         options.data_dir = str(target.parent if target.suffix == ".npz" else target)
-        dataset.get(Path(options.data_dir), resize, options.base_url)
+        dataset.get(Path(options.data_dir), resize, options.base_url, options.keep_archives)
     if options.data_dir is not None:
         folder = Path(options.data_dir)
     else:

@@ -151,6 +151,7 @@ class Options:
     dataset: str = _flag(RUN, "", "which dataset --data-dir holds")
     download: bool = _flag(RUN, False, "get the dataset first, to --data-dir or .cache/downloads")
     base_url: str | None = _flag(RUN, None, "download from this mirror instead", metavar="URL")
+    keep_archives: bool = _flag(RUN, False, "keep ChestX-ray14's archives after --download")
     patients: str | None = _flag(
         RUN, None, "only their images: 1-3922, or a file of ids", metavar="IDS"
     )
@@ -347,6 +348,8 @@ def _refuse_contradictions(
         downloads.check_base_url(options.base_url)
         if not options.download:
             raise RunError("--base-url says where --download fetches from: give both.")
+    if options.keep_archives and not options.download:
+        raise RunError("--keep-archives is for --download: give both.")
     if options.download and not DATASETS[options.dataset].download:
         free = ", ".join(record.name for record in DATASETS.values() if record.download)
         raise RunError(
