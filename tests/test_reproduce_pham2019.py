@@ -457,3 +457,6 @@ def test_the_script_on_chestxray14(tmp_path):
     assert (not_run["our_note"] != "").all()
     assert {"ct-raises-mean", "ensemble-helps"} <= {*judged[judged["ours"] != "not run"]["claim"]}
     assert (folder / "figure-5.svg").exists()
+    above = pd.read_csv(folder / "consistency.csv").set_index("row")["child > parent / 100"]
+    assert above["ensemble (repaired)"] == 0  # a product along a path
+    assert above["Ignore"] > 0

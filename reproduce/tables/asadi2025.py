@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data import label_tree
 from data.datasets import DATASETS
-from evaluation import figures, hierarchy, metrics, tables, uncertainty
+from evaluation import figures, metrics, tables, uncertainty
 from evaluation.metrics import Group
 from evaluation.predictions import Predictions
 from reproduce import RunError
@@ -17,10 +16,9 @@ from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Run
 from reproduce.engine.runs import failed_rows, paper_folder
 from reproduce.tables import authors as released
-from reproduce.tables import heatmaps, pointing, row_details, scoring
+from reproduce.tables import consistency, heatmaps, pointing, row_details, scoring
 from reproduce.tables.scoring import Scored
 
-TREES = dict(label_tree.HIERARCHIES.values())  # all labels of a row -> the hierarchy over them
 SEVERAL = 3  # labels, of "several pathologies"
 
 
@@ -144,7 +142,7 @@ def write_penalty_tables(
     folder: Path, scored: Mapping[str, Scored], *, baseline: str, paper: str, dropped: str
 ) -> None:
     """Write and print consistency, what each penalty changed, and what uncertainty tells."""
-    violations = hierarchy_violations(scored)
+    violations = consistency.violations(scored)
     tables.to_csv(violations, folder / "violations.csv")
     title = "Every row, and how often it contradicts the hierarchy at 0.5"
     _show(title, summary(scored, violations), folder, "rows")
@@ -171,24 +169,8 @@ def _show(title: str, table: pd.DataFrame, folder: Path, stem: str) -> None:
 # The numbers, from predictions and histories
 
 
-def hierarchy_violations(scored: Mapping[str, Scored]) -> pd.DataFrame:
-    """Return the parent-child violations at 0.5 of every row that predicts all labels."""
-    frames = []
-    for row, row_scores in scored.items():
-        for seed, predicted in enumerate(row_scores.predictions):
-            names = tuple(map(str, predicted.labels))
-            if names in TREES:
-                parents = label_tree.parent_matrix(TREES[names])
-                violations = hierarchy.violations(predicted.mean, parents, names)
-                frames.append(violations.assign(row=row, run=seed))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def summary(scored: Mapping[str, Scored], violations: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per row: its mean AUCs, and its contradictions per 100 images.
-
-    In a contradiction, a child's probability is above .5 and its parent's is not.
-    """
+    """Return one line per row: its mean AUCs, and its contradictions of the hierarchy."""
     of_rows = [groups([*each.predictions[0].labels]) for each in scored.values()]
     means = [group.name for group in max(of_rows, key=len, default=())]
     lines = {}
@@ -200,9 +182,7 @@ def summary(scored: Mapping[str, Scored], violations: pd.DataFrame) -> pd.DataFr
                 cells[group] = tables.with_interval(*table.loc[group, ["value", "low", "high"]])
         own = violations[violations["row"] == row] if len(violations) else violations
         if len(own):
-            images = own.groupby("run")["images"].first().sum()
-            cells["contradictions / 100"] = f"{100 * own['contradictions'].sum() / images:.1f}"
-            cells["child > parent / 100"] = f"{100 * own['exceeding'].sum() / images:.0f}"
+            cells |= consistency.of_row(own)
         lines[row] = cells
     return pd.DataFrame.from_dict(lines, "index").fillna("").rename_axis("row").reset_index()
 

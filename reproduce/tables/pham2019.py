@@ -26,7 +26,7 @@ from evaluation.predictions import Predictions
 from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Run
 from reproduce.engine.runs import failed_rows, paper_folder
-from reproduce.tables import heatmaps, radiologists, row_details, scoring
+from reproduce.tables import consistency, heatmaps, radiologists, row_details, scoring
 from reproduce.tables.scoring import Scored
 
 TITLE = "Pham et al. 2019, Figure"
@@ -105,6 +105,7 @@ def write(
     )
     claims_of_repair(folder, scored, data, failed, aliases, absent)
     row_details.write(folder, finals, data, options)
+    consistency.write(folder, in_tables(scored))
     if not of_images:
         write_closing(folder, data)
         claims_with_closed_labels(folder, scored, data, failed, aliases, absent)
