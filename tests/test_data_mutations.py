@@ -38,13 +38,8 @@ def _chestxray14(shared: Path, folder: Path) -> list[Path]:
         with gzip.open(labels / f"{name}.gz", "rt") as file:
             (folder / name).write_text("".join(line for line in file if line.strip() in images))
     _touch(folder, [f"images/{name}" for name in images])
-    return [
-        folder / name
-        for name in (
-            "Data_Entry_2017_v2020.csv",
-            *(names[0] for names in chestxray14.LISTS.values()),
-        )
-    ]
+    lists = [names[0] for names in chestxray14.LISTS.values()]
+    return [folder / name for name in ("Data_Entry_2017_v2020.csv", *lists)]
 
 
 def _plco(shared: Path, folder: Path) -> list[Path]:
