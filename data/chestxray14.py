@@ -204,6 +204,9 @@ def _label_file(folder: Path) -> Path | None:
     present = [path for path in choices if path.is_file()]
     if present:
         return present[0]
+    inner = folder / "data"  # of the copy on Hugging Face
+    if any((inner / path.name).is_file() for path in choices):
+        raise DataError(f"{folder} has its label file in {inner}; pass that folder.")
     with contextlib.suppress(DataError):
         if any(map(_NAME.fullmatch, _images(folder))):
             return None

@@ -139,6 +139,13 @@ def test_every_layout_reads_as_nihs_own(kind, source, tmp_path, capsys):
     np.testing.assert_array_equal(ours.read(every), nihs.read(every))
 
 
+def test_the_folder_above_hugging_faces_is_named(source, tmp_path):
+    (tmp_path / "data").mkdir()
+    lay_out("ZIP archives of Hugging Face", source, tmp_path / "data")
+    with pytest.raises(DataError, match="has its label file in .*data; pass that folder"):
+        chestxray14.read(tmp_path)
+
+
 def test_images_alone_have_the_labels_of_2017(source, tmp_path):
     lay_out("images alone", source, tmp_path)
     frame = chestxray14.read(tmp_path)
