@@ -142,7 +142,7 @@ def test_every_layout_reads_as_nihs_own(kind, source, tmp_path, capsys):
 def test_the_folder_above_hugging_faces_is_named(source, tmp_path):
     (tmp_path / "data").mkdir()
     lay_out("ZIP archives of Hugging Face", source, tmp_path / "data")
-    with pytest.raises(DataError, match="has its label file in .*data; pass that folder"):
+    with pytest.raises(DataError, match="pass that folder"):
         chestxray14.read(tmp_path)
 
 
