@@ -63,6 +63,19 @@ def test_download_then_run(small_file, tmp_path, monkeypatch, to_folder):
     assert data.note.startswith("patients unknown (120 rows instead of")
 
 
+def test_a_complete_file_in_the_papers_split_and_size_is_comparable(
+    small_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(chestmnist, "COMPLETE", dict.fromkeys(mnist.SETS, 40))
+    words = ["--dataset", "chestmnist", "--download", "--base-url", small_file[0], "--size", 64]
+    for split, reason in (
+        ("chexnet", None),
+        ("official", "the dataset's own split, because its patients are unknown"),
+    ):
+        more = ["--split", split, "--cache-dir", tmp_path]
+        assert load(*parsed(monkeypatch, *words, *more)).not_comparable == reason
+
+
 def test_images_that_are_enlarged_are_not_comparable(small_file, tmp_path, monkeypatch):
     words = ["--dataset", "chestmnist", "--download", "--base-url", small_file[0]]
     config, options = parsed(monkeypatch, *words, "--size", 64, "--cache-dir", tmp_path)

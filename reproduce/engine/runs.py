@@ -269,6 +269,8 @@ def begin(
         **script,
         "resized": data.resized,
         "data_files": data.facts.get("label_files", {}),
+        "patients": data.facts.get("patients"),
+        "source": data.facts.get("source"),
         "chunk": chunk,
         **kept,
         "template": None if data.template is None else template_crop.digest(data.template),
