@@ -1,4 +1,4 @@
-"""Test the GPU benchmark: a small run on the processor, and what the table says without a GPU."""
+"""Test the GPU benchmark: a small run on the processor, and what happens without a GPU."""
 
 import importlib.util
 import os
@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
+import bench
 from bench import gpu
 from tests.conftest import REPOSITORY
 
@@ -22,16 +24,29 @@ def test_multiplications_by_hand():
     assert gpu.multiply_adds(model) == 16 * 108 + 16 * (36 + 20) + 10
 
 
-def test_without_a_gpu_the_table_says_not_measured(monkeypatch, capsys):
+def test_without_a_gpu_nothing_is_written(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "gpu", lambda: "")
-    monkeypatch.setattr(sys, "argv", ["bench.gpu"])
-    gpu.main()
-    table = capsys.readouterr().out
-    assert table.startswith("No GPU; ")
-    rows = [line for line in table.splitlines() if line.startswith("| ") and "measured |" in line]
-    measured = [line for line in rows if gpu.MISSING not in line and "goal" not in line]
-    assert not measured
-    assert len(rows) == 1 + 9 + 5  # a heading, three networks in three precisions, five checks
+    monkeypatch.setattr(sys, "argv", ["bench.gpu", "--write"])
+    page = bench.PERFORMANCE.read_text()
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main()
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith(
+        "No GPU is visible. Use a machine with one, or --quick for the processor.\n"
+    )
+    assert bench.PERFORMANCE.read_text() == page
+
+
+def test_the_gradient_of_hlup_by_hand():
+    """One parent with one child, both logits 0, the child absent: p = 1/4 and d/dy = 1/6 each.
+
+    The parent is present, which adds −1/2 to its own logit.
+    """
+    ancestors = np.array([[1, 0], [1, 1]])
+    gradient = gpu.hlup_gradient(np.array([[1.0, 0.0]]), np.zeros((1, 2)), ancestors)
+    np.testing.assert_allclose(gradient, [[1 / 6 - 1 / 2, 1 / 6]], rtol=1e-12)
 
 
 def test_a_failed_method_is_not_measured(capsys):
