@@ -74,24 +74,28 @@ def download(
     never needed at once. Archives that are finished stay; return the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    done = 0
     for number, (name, expected) in enumerate(ARCHIVES, start=1):
         shrunk = folder / f"images_{number:03d}-{size}px.zip"
         waiting = f"Another process is making {shrunk.name}; waiting for it."
         with safefiles.lock(folder / f".{shrunk.name}.lock", waiting):
-            if shrunk.is_file():
-                continue
-            archive = folder / f"images_{number:03d}.tar.gz"
-            by_hand = f"Or download {BOX}/{name} to {archive} yourself."
-            url = f"{(base_url or BOX).rstrip('/')}/{name}"
-            downloads.fetch(url, archive, expected, by_hand)
-            _shrink(archive, shrunk, size)
-            if not keep_archives:
-                archive.unlink()
+            if not shrunk.is_file():
+                archive = folder / f"images_{number:03d}.tar.gz"
+                by_hand = f"Or download {BOX}/{name} to {archive} yourself."
+                url = f"{(base_url or BOX).rstrip('/')}/{name}"
+                downloads.fetch(url, archive, expected, by_hand)
+                _shrink(archive, shrunk, size, done)
+                if not keep_archives:
+                    archive.unlink()
+        done += len(containers.names(shrunk))
     return folder
 
 
-def _shrink(archive: Path, target: Path, size: int) -> None:
-    """Write the radiographs of a tar archive, resized to 8-bit squares, into a ZIP archive."""
+def _shrink(archive: Path, target: Path, size: int, done: int) -> None:
+    """Write the radiographs of a tar archive, resized to 8-bit squares, into a ZIP archive.
+
+    `done` images of earlier archives are counted in the progress.
+    """
 
     def png(member: tuple[str, bytes]) -> tuple[str, bytes]:
         name, content = member
@@ -106,7 +110,7 @@ def _shrink(archive: Path, target: Path, size: int) -> None:
         ThreadPoolExecutor(workers) as pool,
     ):
         members = prepare.in_order(pool, png, _radiographs(stream), ahead=16 * workers)
-        for name, content in with_progress(members, archive.name, total=0):
+        for name, content in with_progress(members, "resize", DATASET.images, done=done):
             shrunk.writestr(f"images/{name}", content)
 
 
