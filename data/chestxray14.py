@@ -4,7 +4,6 @@ docs/data.md lists the layouts. A copy without NIH's lists is split by the offic
 suite ships; one without a label file gets the labels of 2017 from there.
 """
 
-import contextlib
 import os
 import re
 import sys
@@ -73,12 +72,12 @@ def download(
     Each archive becomes images_001-256px.zip and is deleted, unless `keep_archives`: 45 GB are
     never needed at once. Archives that are finished stay; return the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    waiting = f"Another process is downloading into {folder}; waiting for it."
     done = 0
-    for number, (name, expected) in enumerate(ARCHIVES, start=1):
-        shrunk = folder / f"images_{number:03d}-{size}px.zip"
-        waiting = f"Another process is making {shrunk.name}; waiting for it."
-        with safefiles.lock(folder / f".{shrunk.name}.lock", waiting):
+    with safefiles.lock(folder / ".download.lock", waiting):
+        safefiles.remove_parts(folder)
+        for number, (name, expected) in enumerate(ARCHIVES, start=1):
+            shrunk = folder / f"images_{number:03d}-{size}px.zip"
             if not shrunk.is_file():
                 archive = folder / f"images_{number:03d}.tar.gz"
                 by_hand = f"Or download {BOX}/{name} to {archive} yourself."
@@ -87,7 +86,7 @@ def download(
                 _shrink(archive, shrunk, size, done)
                 if not keep_archives:
                     archive.unlink()
-        done += len(containers.names(shrunk))
+            done += len(containers.names(shrunk))
     return folder
 
 
@@ -131,8 +130,8 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
     image that lies in several image folders is taken from the first: images/, images_001/, …
     """
     folder = reading.open_folder(folder)
-    label_file = _label_file(folder)
     found = _images(folder)
+    label_file = _label_file(folder, found)
     table = _of_public_lists(folder, found) if label_file is None else _table(label_file)
     where = label_file or public_lists.FILE
     names = reading.texts(table, "Image Index", where)
@@ -202,7 +201,7 @@ def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
     return patients.to_numpy()
 
 
-def _label_file(folder: Path) -> Path | None:
+def _label_file(folder: Path, found: dict[str, str]) -> Path | None:
     """Return the label file, or None if there are images without one; else raise a DataError."""
     choices = [folder / (name + ending) for name in LABEL_FILES for ending in ("", ".gz")]
     present = [path for path in choices if path.is_file()]
@@ -211,9 +210,8 @@ def _label_file(folder: Path) -> Path | None:
     inner = folder / "data"  # of the copy on Hugging Face
     if any((inner / path.name).is_file() for path in choices):
         raise DataError(f"{folder} has its label file in {inner}; pass that folder.")
-    with contextlib.suppress(DataError):
-        if any(map(_NAME.fullmatch, _images(folder))):
-            return None
+    if any(map(_NAME.fullmatch, found)):
+        return None
     marks = [path.name for path in choices]
     lacking = f"{' or '.join(LABEL_FILES[:2])}, and no images"
     raise reading.layout_error(folder, DATASET.title, lacking, _EXPECTED, marks)

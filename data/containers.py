@@ -26,6 +26,7 @@ import safefiles
 from data import BadImage, DataError
 
 _INSIDE = re.compile(r"(.+?\.(?:zip|npz|parquet))/(.+)", re.IGNORECASE)
+_ONE_GROUP = threading.Lock()  # threads that need one row group of a Parquet file read it once
 _KEPT = 1 << 27  # bytes of rows that stay in memory, because threads ask slightly out of order
 
 
@@ -91,7 +92,8 @@ def _parquet_row(path: Path, row: int, changed: int) -> bytes:
     ends = _ends_of_groups(path, changed)
     group = bisect.bisect_right(ends, row)
     first = ends[group - 1] if group else 0
-    content: bytes = _parquet_group(path, group, changed)[row - first]["bytes"]
+    with _ONE_GROUP:
+        content: bytes = _parquet_group(path, group, changed)[row - first]["bytes"]
     return content
 
 

@@ -1,21 +1,27 @@
 """ChestX-ray14 in every layout in which people have it, made of real radiographs; its download."""
 
+import errno
 import hashlib
 import io
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from data import DataError, chestxray14, labels, public_lists
+from data import DataError, chestxray14, containers, labels, public_lists
 from data.cache import Cache
 from data.images import read_gray
 from data.prepare import prepare
 from downloads import DownloadError
+from safefiles import PART, UserError
 from tests.file_server import file_server  # noqa: F401
 
 LABELS, KAGGLE = "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"
@@ -253,6 +259,106 @@ def test_an_interrupted_download_goes_on_with_the_next_archive(box, tmp_path):
     assert [path for path, _ in handler.asked] == ["/0.gz", "/1.gz", "/1.gz", "/2.gz"]
     kept = sorted(path.name for path in tmp_path.glob("*.tar.gz"))
     assert kept == ["images_002.tar.gz", "images_003.tar.gz"]
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_cut_archive_is_resumed(box, tmp_path):
+    handler, address = box
+    size = len(handler.files["/0.gz"])
+    handler.stop_after[:] = [size // 2, 0]
+    with pytest.raises(DownloadError, match=r"connection was cut.*run this again to resume"):
+        chestxray14.download(tmp_path, 32, address)
+    chestxray14.download(tmp_path, 32, address)
+    assert handler.asked[2] == ("/0.gz", f"bytes={size // 2}-")
+    assert visible(tmp_path) == [f"images_{number:03d}-32px.zip" for number in (1, 2, 3)]
+
+
+def test_another_archive_is_not_kept(box, tmp_path):
+    handler, address = box
+    handler.files["/1.gz"] = handler.files["/2.gz"]
+    with pytest.raises(DownloadError, match=r"MD5 .* instead of .* nothing was kept\. Or"):
+        chestxray14.download(tmp_path, 32, address)
+    assert visible(tmp_path) == ["images_001-32px.zip"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), UserError, "cannot be written .* free some space"),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+    ],
+)
+def test_an_archive_that_is_not_whole_is_made_again(
+    failure, raised, message, box, tmp_path, monkeypatch
+):
+    handler, address = box
+    write, written = zipfile.ZipFile.writestr, []
+
+    def fail_once(archive, name, content):
+        written.append(name)
+        if len(written) == 50:
+            raise failure
+        write(archive, name, content)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", fail_once)
+    with pytest.raises(raised, match=message):
+        chestxray14.download(tmp_path, 32, address)
+    assert visible(tmp_path) == ["images_001.tar.gz"]
+    chestxray14.download(tmp_path, 32, address)
+    assert [path for path, _ in handler.asked] == ["/0.gz", "/1.gz", "/2.gz"]
+    assert len(chestxray14.read(tmp_path)) == 300
+
+
+def test_a_killed_process_leaves_no_part(box, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / f"{PART}{ended.pid}-images_001-32px.zip").write_bytes(b"half")
+    chestxray14.download(tmp_path, 32, box[1])
+    assert visible(tmp_path) == [f"images_{number:03d}-32px.zip" for number in (1, 2, 3)]
+
+
+def test_two_processes_download_each_archive_once(box, tmp_path):
+    handler, address = box
+    command = (
+        "import sys; from pathlib import Path; from data import chestxray14;"
+        "chestxray14.ARCHIVES = eval(sys.argv[3]);"
+        "chestxray14.download(Path(sys.argv[1]), int(sys.argv[4]), sys.argv[2])"
+    )
+    common = [sys.executable, "-c", command, str(tmp_path), address, repr(chestxray14.ARCHIVES)]
+    pair = [subprocess.Popen([*common, "32"]) for _ in range(2)]
+    assert [process.wait() for process in pair] == [0, 0]
+    assert sorted(path for path, _ in handler.asked) == ["/0.gz", "/1.gz", "/2.gz"]
+    assert visible(tmp_path) == [f"images_{number:03d}-32px.zip" for number in (1, 2, 3)]
+
+
+def test_a_damaged_download_is_named_without_a_label_file(box, tmp_path):
+    chestxray14.download(tmp_path, 32, box[1])
+    path = tmp_path / "images_002-32px.zip"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"images_002-32px.zip cannot be read .* get it again"):
+        chestxray14.read(tmp_path)
+
+
+def test_threads_read_a_row_group_once(source, tmp_path, monkeypatch):
+    write_parquet(source, tmp_path)
+    path = tmp_path / "data" / "train-00000-of-00001.parquet"
+    members = containers.names(path)[:8]
+    containers.read(path, containers.names(path)[-1])  # the ends of the groups are known now
+    opened, parquet = [], containers._parquet
+
+    def slow(path):
+        opened.append(path)
+        time.sleep(0.1)
+        return parquet(path)
+
+    monkeypatch.setattr(containers, "_parquet", slow)
+    with ThreadPoolExecutor(8) as pool:
+        contents = [*pool.map(lambda member: containers.read(path, member), members)]
+    assert contents == [(source / "images" / name).read_bytes() for name in names_of(source)[:8]]
+    assert len(opened) == 1
 
 
 def test_the_largest_images_are_read(box, tmp_path):
