@@ -7,8 +7,8 @@ To add a metric, add one entry to METRICS: its form for one scoring and its form
 bootstrap resamples. `score`, `bootstrap.scores` and every table read it from there.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -241,12 +241,9 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.divide(summed, total, out=np.full(np.shape(total), np.nan), where=total > 0)
 
 
-def prevalence_sum(values: np.ndarray, positives: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return Ge's W-AUC as printed: the sum of (n_c / N) AUC_c, not divided by the sum of n_c / N.
-
-    It is NaN if any label has no value: leaving a label out of a sum would lower it.
-    """
-    return (values * positives).sum(axis=-1) / images
+def shares(targets: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return n_c / N of each label: its share of positive images, of all images."""
+    return dict(zip(names, (np.asarray(targets) == 1).mean(axis=0).tolist(), strict=True))
 
 
 def given(targets: np.ndarray, label: int | slice) -> np.ndarray:
@@ -293,19 +290,28 @@ class Group:
 
     name: str
     labels: Sequence[str] | None = None  # None: all of them
-    mean: Literal["macro", "positives", "prevalence sum"] = "macro"
+    mean: Literal["macro", "positives", "shares", "sum of shares"] = "macro"
     negatives: Literal["all", "diseased", "normal"] = "all"
     given: str | None = None  # only images in which this label, or ANY, is positive
     conditional: bool = False  # score by P(label | given) instead of P(label)
     metrics: Sequence[str] = tuple(METRICS)
+    shares: Mapping[str, float] = field(default_factory=dict)  # constant weights of the labels
 
     def value(self, scores: Scores, names: Sequence[str], metric: str) -> np.ndarray:
-        """Return the group's average of a metric: a scalar, or one value per resample."""
+        """Return the group's average of a metric: a scalar, or one value per resample.
+
+        A sum is NaN if any label has no value: leaving a label out would lower it.
+        """
         columns = self.columns(names)
-        values, positives = scores.values[metric][..., columns], scores.positives[..., columns]
-        if self.mean == "prevalence sum":
-            return prevalence_sum(values, positives, scores.images)
-        return macro_mean(values) if self.mean == "macro" else weighted_mean(values, positives)
+        values = scores.values[metric][..., columns]
+        if self.mean == "macro":
+            return macro_mean(values)
+        if self.mean == "positives":
+            return weighted_mean(values, scores.positives[..., columns])
+        weights = np.array([self.shares[names[column]] for column in columns])
+        if self.mean == "shares":
+            return weighted_mean(values, weights)
+        return (values * weights).sum(axis=-1)
 
     def columns(self, names: Sequence[str]) -> list[int]:
         """Return the indices of the group's labels, without the label it is conditioned on."""
@@ -346,13 +352,21 @@ def conditioned(probabilities: np.ndarray, label: int) -> np.ndarray:
 # The groups that the five papers report; the caller names leaf and high-level labels.
 MEAN = (Group("mean"),)
 ASADI = (Group("mean"), Group("weighted mean", mean="positives"))
-GE = (
-    Group("mean", metrics=("AUC",)),
-    Group("W", mean="prevalence sum", metrics=("AUC",)),
-    Group("W normalised", mean="positives", metrics=("AUC",)),
-    Group("D", negatives="diseased", metrics=("AUC",)),
-    Group("N", negatives="normal", metrics=("AUC",)),
-)
+
+
+def ge(shares: Mapping[str, float]) -> tuple[Group, ...]:
+    """Return Ge's groups. W is the sum of (n_c / N) AUC_c, not divided by the sum of n_c / N.
+
+    `shares` are n_c / N in the whole dataset, of which the scored images are a part.
+    """
+    auc = ("AUC",)
+    return (
+        Group("mean", metrics=auc),
+        Group("W", mean="sum of shares", metrics=auc, shares=shares),
+        Group("W normalised", mean="shares", metrics=auc, shares=shares),
+        Group("D", negatives="diseased", metrics=auc),
+        Group("N", negatives="normal", metrics=auc),
+    )
 
 
 def chen(leaves: Sequence[str], inner: Sequence[str], root: str = "Abnormal") -> tuple[Group, ...]:

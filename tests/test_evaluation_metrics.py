@@ -1,3 +1,4 @@
+import gzip
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from data import labels
+from data import labels, splits
 from evaluation import EvaluationError, metrics
 
 
@@ -60,7 +61,9 @@ def test_one_class_is_nan_left_out_of_means_and_counted():
     assert scores.positives[2] == 0
     assert metrics.macro_mean(scores.auc) == pytest.approx(np.nanmean(scores.auc))
     assert np.isnan(metrics.macro_mean(np.full(3, np.nan)))
-    assert np.isnan(metrics.prevalence_sum(scores.auc, scores.positives, scores.images))
+    names = [*"abcde"]
+    w = metrics.ge(metrics.shares(targets, names))[1]
+    assert np.isnan(w.value(scores, names, "AUC"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -85,13 +88,48 @@ def test_weighted_and_macro_means():
     assert metrics.weighted_mean(auc, positives) == pytest.approx(0.825)
 
 
-def test_prevalence_sum_is_not_normalised_and_gives_the_value_of_ge():
-    # W-AUC of a .8427 model, with the label counts of ChestX-ray14: at most .724.
-    counts = np.array(
-        [11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227]
-    )
-    assert metrics.prevalence_sum(np.ones(14), counts, 112_120) == pytest.approx(0.724, abs=5e-4)
-    assert metrics.prevalence_sum(np.array([0.5, 1.0]), np.array([2, 4]), 10) == pytest.approx(0.5)
+def auc_only(values):
+    return metrics.Scores({"AUC": np.array(values)}, np.array([7, 1]), np.array([1, 7]), 8)
+
+
+def test_w_auc_by_hand():
+    # 2 and 4 positives among 10 images of the dataset; the counts of the scored images do not count
+    dataset = np.zeros((10, 2))
+    dataset[:2, 0] = dataset[:4, 1] = 1
+    shares = metrics.shares(dataset, ["a", "b"])
+    assert shares == {"a": 0.2, "b": 0.4}
+    _, w, normalised, *_ = metrics.ge(shares)
+    scored = auc_only([0.5, 1.0])
+    assert w.value(scored, ["a", "b"], "AUC") == pytest.approx(0.2 * 0.5 + 0.4 * 1)
+    assert w.value(scored, ["b", "a"], "AUC") == pytest.approx(0.4 * 0.5 + 0.2 * 1)
+    assert normalised.value(scored, ["a", "b"], "AUC") == pytest.approx(0.5 / 0.6)
+
+
+@pytest.fixture(scope="module")
+def released_labels(shared_data):
+    """ChestX-ray14's label file, with lists of its official split."""
+    folder = shared_data / "chestxray14-labels"
+    table = pd.read_csv(folder / "Data_Entry_2017_v2020.csv.gz")
+    findings = table["Finding Labels"].str.get_dummies("|")[list(labels.CHESTXRAY14)]
+    official = (folder / "test_list.txt.gz", folder / "chexnet-split/test.txt.gz")
+    listed = [gzip.decompress(path.read_bytes()).decode().split() for path in official]
+    frame = findings.assign(patient_id=table["Patient ID"].astype(str))
+    return frame, *(table["Image Index"].isin(names).to_numpy() for names in listed)
+
+
+def test_weights_of_w_auc_are_those_of_the_dataset_and_not_of_a_test_set(released_labels):
+    """Ge: "w_c with respect to its proportions across the dataset"."""
+    frame, official, chexnet = released_labels
+    random = (splits.by_patient(frame, seed=0)["split"] == "test").to_numpy()
+    findings = frame[list(labels.CHESTXRAY14)].to_numpy()
+    sums = [
+        sum(metrics.shares(findings[of], labels.CHESTXRAY14).values())
+        for of in (slice(None), random, chexnet, official)
+    ]
+    np.testing.assert_allclose(sums, [0.7240, 0.7494, 0.7376, 1.0629], atol=5e-5)
+    w = metrics.ge(metrics.shares(findings, labels.CHESTXRAY14))[1]
+    perfect = metrics.Scores({"AUC": np.ones(14)}, np.ones(14), np.ones(14), 9)
+    assert w.value(perfect, labels.CHESTXRAY14, "AUC") == pytest.approx(0.7240, abs=5e-5)
 
 
 def test_diseased_and_normal_negatives_by_hand():

@@ -3,15 +3,17 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from data import chestxray14
+from data import chestxray14, labels
 from evaluation import predictions, probabilities, published
 from evaluation.predictions import Predictions
-from reproduce import ge2018
+from reproduce import RunError, ge2018
+from reproduce.engine.options import Options
 from reproduce.engine.rows import Row, describe, parents
 from reproduce.tables import ge2018 as tables
 from tests.conftest import REPOSITORY
@@ -47,6 +49,56 @@ def test_f_msml_is_read_at_fce_alone_and_with_its_own_ce():
     assert (own.fit.epochs, own.start_from) == (0, "R18-F-MSML")
     np.testing.assert_allclose(own.readout.probabilities(outputs), (ce + fce) / 2)
     np.testing.assert_allclose(ours["R18-F-MSML Local stage 1"].readout.probabilities(outputs), ce)
+
+
+def test_the_own_ce_head_is_a_row_without_training():
+    """Each head stands alone in the table: logits 0, 1, 2 of CE, MSML, FCE of one label."""
+    ours = rows()
+    outputs = np.repeat([[0.0, 1.0, 2.0]], 14, axis=1)
+    for name in ("R18-F-MSML", "D121-F-MSML"):
+        head = ours[f"{name} CE head"]
+        assert (head.fit.epochs, head.start_from) == (0, name)
+        assert describe(head.network) == describe(ours[name].network)
+        np.testing.assert_allclose(head.readout.probabilities(outputs), 0.5)
+
+
+def options(**changes) -> Options:
+    return Options(**changes)
+
+
+def test_each_split_seed_is_a_config_of_its_own():
+    several = replace(ge2018.Config(), split_seeds="0,3")
+    assert [each.split_seeds for each in ge2018.of_each_split(several, options())] == ["0", "3"]
+    assert ge2018.of_each_split(ge2018.Config(), options(on="ray")) == [ge2018.Config()]
+
+
+def test_split_seeds_draw_different_patients(shared_data):
+    released = chestxray14.read(shared_data / "chestxray14-64px", allow_missing=True)
+    sets = [
+        ge2018.split(released, replace(ge2018.Config(), split_seeds=seed))[0]["split"]
+        for seed in ("0", "0", "1")
+    ]
+    assert sets[0].equals(sets[1])
+    assert not sets[0].equals(sets[2])
+
+
+@pytest.mark.parametrize(
+    ("config", "how", "message"),
+    [
+        ({"split": "official", "split_seeds": "1"}, {}, "draws random splits"),
+        ({"split_seeds": "0,1"}, {"split_file": Path("split.csv.gz")}, "draws random splits"),
+        ({"split_seeds": "0,1"}, {"on": "ray"}, "one of the --split-seeds at a time"),
+    ],
+)
+def test_split_seeds_that_would_have_no_effect_are_refused(config, how, message):
+    with pytest.raises(RunError, match=message):
+        ge2018.of_each_split(replace(ge2018.Config(), **config), options(**how))
+
+
+def test_split_seeds_that_are_no_numbers_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ge2018", "--split-seeds", "0,x"])
+    with pytest.raises(RunError, match="--split-seeds 0,x: give whole numbers"):
+        ge2018.main()
 
 
 def test_strategies_train_first_the_streams_then_what_pools_them():
@@ -162,6 +214,35 @@ def test_the_script_runs_on_phantoms(tmp_path):
     np.testing.assert_allclose(both.mean, (parts[0].mean + parts[1].mean) / 2, atol=1e-6)
     shares = pd.read_csv(folder / "normal-share.csv", index_col="row")
     assert shares["counted"].between(0, 1).all()
+
+
+def test_results_over_two_random_splits_are_means_over_their_test_sets(tmp_path):
+    command = [
+        *(sys.executable, "-m", "reproduce.ge2018", "--rows", "R18", "--phantoms", "200"),
+        *("--epochs", "1", "--size", "32", "--resize", "36", "--resamples", "20"),
+        *("--split-seeds", "0,1", "--device", "cpu"),
+        *("--cache-dir", tmp_path / "c", "--results-dir", tmp_path / "r"),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "r" / "ge2018" / "chestxray14-phantoms"
+    values = pd.read_csv(folder / "values.csv").query("metric == 'AUC'").set_index("group")
+    assert "mean of 2 splits" in values["note"]["mean"]
+    runs = sorted((folder / "R18").glob("seed-0-*"))
+    of_runs = [pd.read_csv(run / "metrics.csv").query("metric == 'AUC'") for run in runs]
+    each = pd.concat([table.set_index("group")["value"] for table in of_runs], axis=1)
+    assert each.shape[1] == 2
+    np.testing.assert_allclose(values["value"][each.index], each.mean(axis=1, skipna=False))
+    assert each.loc["mean"].nunique() == 2
+    tests = [predictions.load(run / "predictions.npz").patients for run in runs]
+    assert {*tests[0]} != {*tests[1]}
+    # W-AUC has the same weights on both: n_c / N of all 200 phantoms
+    images = [pd.read_csv(path, dtype=str) for path in folder.glob("split*.csv.gz")]
+    assert [len(split) for split in images] == [200, 200]
+    auc = each.loc[list(labels.CHESTXRAY14)]
+    ratio = each.loc["W normalised"] / each.loc["W"]
+    if not auc.isna().any(axis=None):
+        assert ratio.nunique() == 1
 
 
 @pytest.mark.parametrize("flag", ["--split", "--msml", "--over-labels"])

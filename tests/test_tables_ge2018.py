@@ -19,7 +19,7 @@ def test_the_implied_share_of_normal_images_is_the_counted_one():
     of_one_row = Predictions(None, None, None, targets, probabilities[None], {})
     names = list(labels.CHESTXRAY14)
     values = {}
-    for group in metrics.GE:
+    for group in metrics.ge(metrics.shares(targets, names)):
         view = group.arrays(targets, probabilities, names)
         values[group.name] = float(group.value(metrics.score(*view), names, "AUC"))
     table = pd.DataFrame({"group": values.keys(), "metric": "AUC", "value": values.values()})

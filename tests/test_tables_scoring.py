@@ -99,6 +99,19 @@ def test_the_interval_of_several_seeds_is_wider_than_that_of_patients_alone(tmp_
         assert len(alone) == 2 * (len(LABELS) + 1)
 
 
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        (["a", "a", "a"], "3 seeds"),
+        (["a", "b", "c"], "3 splits"),
+        (["a", "a", "b", "b"], "4 runs (2 splits)"),
+    ],
+)
+def test_the_note_says_what_a_mean_is_over(splits, words):
+    made = [Run(Combined("R", ()), 0, None, {"data": {"split": name}}) for name in splits]
+    assert scoring.counted(made) == words
+
+
 def test_one_seed_keeps_the_patients_interval_and_says_so(tmp_path):
     run = finished(tmp_path, "HLCP", 0, 1.5, note="our reading")
     table = score([run])["HLCP"].table

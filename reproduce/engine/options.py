@@ -64,6 +64,18 @@ class Networks(NamedTuple):
         return "give each network once" if len({*names}) < len(names) else ""
 
 
+class SeedList(NamedTuple):
+    """One seed, or several separated by commas."""
+
+    def problem(self, value: object) -> str:
+        """Return what is wrong with a value; empty if nothing is."""
+        try:
+            seeds(str(value))
+        except argparse.ArgumentTypeError:
+            return "give whole numbers from 0 to 2147483647, such as 0,1,2"
+        return ""
+
+
 Pixels = Annotated[int, Range(16, 4096, "a whole number of pixels from 16 to 4096")]
 Count = Annotated[int, Range(1, 100_000, "a whole number from 1 to 100,000")]
 Levels = Annotated[int, Range(1, 4, "a whole number from 1 to 4")]
@@ -77,6 +89,7 @@ Dimensions = Annotated[int, Range(0, 1_000_000, "a whole number from 0 to 1,000,
 Precision = Literal["float32", "bfloat16", "float16"]
 Backbone = Annotated[str, Networks()]
 Members = Annotated[str, Networks(several=True)]
+Seeds = Annotated[str, SeedList()]
 
 
 def check(config: Any) -> None:
@@ -85,7 +98,9 @@ def check(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for allowed in get_args(hints[field.name])[1:]:
-            if isinstance(allowed, (Range, Networks)) and (problem := allowed.problem(value)):
+            if isinstance(allowed, (Range, Networks, SeedList)) and (
+                problem := allowed.problem(value)
+            ):
                 shown = f"{value:g}" if isinstance(value, float) else value
                 raise RunError(f"{_flag_of(field.name)} {shown}: {problem}.")
     resize = getattr(config, "resize", None)

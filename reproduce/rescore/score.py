@@ -125,7 +125,8 @@ def own_command(options: argparse.Namespace) -> None:
     data = _match(options, options.predictions, options.truth, options.labels, options.compare)
     groups: tuple[Group, ...] = metrics.ASADI
     if options.ge:
-        groups += metrics.GE[1:]  # the first, the mean, is in metrics.ASADI as well
+        # the first group, the mean, is in metrics.ASADI as well
+        groups += metrics.ge(metrics.shares(data.targets, data.labels))[1:]
     violations = {}
     if options.tree:
         tree_means, parents, names = tree_groups(options.tree, data.labels)

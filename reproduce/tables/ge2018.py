@@ -1,10 +1,13 @@
 """Ge 2018's numbers from finished runs: Tables 1 to 3, the claims, and which split was scored."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from data import labels
 from evaluation import metrics, published, tables
 from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Run
@@ -18,26 +21,41 @@ PRINTED_NAMES = {  # Table 2
 }
 
 
-def groups(_: Sequence[str]) -> Sequence[metrics.Group]:
-    """Return Table 1's columns, which are the same for all labels."""
-    return metrics.GE
+def columns(_: Sequence[str], shares: Mapping[str, float]) -> Sequence[metrics.Group]:
+    """Return Table 1's columns, which are the same for all rows."""
+    return metrics.ge(shares)
 
 
 def write(runs: Sequence[Run[Any]], data: Data, options: Options) -> None:
-    """Write every table."""
+    """Write every table. W-AUC's weights are the labels' shares of the whole dataset."""
+    names = list(labels.CHESTXRAY14)
+    groups = functools.partial(columns, shares=metrics.shares(data.frame[names], names))
+    runs = sorted(runs, key=row_order(runs))
     scored = scoring.score(runs, groups, options.resamples)
     scored, released = released_rows.add(scored, data, options, groups)
     folder, failed = paper_folder("ge2018", options, data), failed_rows(runs)
     scoring.write("ge2018", folder, scored, data, PRINTED_NAMES, failed=failed, released=released)
     if not scored:
         return
-    row_details.write(folder, runs, data, options)
+    row_details.write(folder, of_first_split(runs), data, options)
     shares = normal_shares(scored)
     tables.write(shares.reset_index(), folder, "normal-share")
     heading = (
         "Share of normal images among a label's negatives: (AUC - D) / (N - D), and counted here"
     )
     print(tables.titled(heading, tables.to_text(shares)))
+
+
+def row_order(runs: Sequence[Run[Any]]) -> Callable[[Run[Any]], int]:
+    """Return the key that sorts runs by row, in the order of the table, whatever their split."""
+    rows = {name: rank for rank, name in enumerate(dict.fromkeys(run.row.name for run in runs))}
+    return lambda run: rows[run.row.name]
+
+
+def of_first_split(runs: Sequence[Run[Any]]) -> list[Run[Any]]:
+    """Return the runs on the first of several splits."""
+    first = runs[0].settings["data"]["split"]
+    return [run for run in runs if run.settings["data"]["split"] == first]
 
 
 def normal_shares(scored: Mapping[str, scoring.Scored]) -> pd.DataFrame:
@@ -56,5 +74,8 @@ def normal_shares(scored: Mapping[str, scoring.Scored]) -> pd.DataFrame:
     for name, auc in by_source.items():
         auc = auc.reindex(rows)
         table[name] = metrics.normal_share(auc["mean"], auc["D"], auc["N"])
-    targets = next(iter(scored.values())).predictions[0].targets
-    return table.assign(counted=metrics.macro_mean(metrics.actual_normal_share(targets)))
+    counted = [
+        metrics.macro_mean(metrics.actual_normal_share(predicted.targets))
+        for predicted in next(iter(scored.values())).predictions
+    ]
+    return table.assign(counted=np.mean(counted))

@@ -86,7 +86,7 @@ def _score_row(
         tables_by_seed.append(table)
         draws_by_seed.append(draws)
     draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in runs])
-    table = bootstrap.with_intervals(_mean_table(tables_by_seed), draws)
+    table = bootstrap.with_intervals(_mean_table(tables_by_seed, counted(runs)), draws)
     bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
     table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
     chosen = [(readable_record(run.folder) or {}).get("chosen", "") for run in runs]
@@ -113,6 +113,8 @@ def by_key(draws: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     """Return resampled means over seeds: (seeds, lines, resamples) -> (lines, resamples).
 
+    A run on another random split counts as another seed.
+
     With every resample of the patients, the S seeds are resampled too: S of them are drawn with
     replacement, and the value is the mean of their values on these patients. S seeds drawn from S
     have only (S - 1) / S of the variance of S new seeds, so the deviation from the mean over all
@@ -131,14 +133,24 @@ def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     return widened
 
 
-def _mean_table(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average each value over seeds; note how many seeds there are and how they differ."""
+def counted(runs: Sequence[Run[Any]]) -> str:
+    """Say how many runs of a row there are, such as "3 seeds", "3 splits", "6 runs (2 splits)"."""
+    splits = {run.settings.get("data", {}).get("split") for run in runs}
+    if len(splits) == 1:
+        return f"{len(runs)} seeds"
+    if len(splits) == len(runs):
+        return f"{len(runs)} splits"
+    return f"{len(runs)} runs ({len(splits)} splits)"
+
+
+def _mean_table(by_seed: Sequence[pd.DataFrame], counted: str) -> pd.DataFrame:
+    """Average each value over runs; note how many there are and how they differ."""
     values = np.array([table["value"] for table in by_seed])
     mean = by_seed[0].assign(value=values.mean(axis=0))
     notes = [ONE_SEED] * len(mean)
     if len(by_seed) > 1:
         spread = values.std(axis=0, ddof=1)
-        notes = [f"mean of {len(values)} seeds, deviation {each:.4f}" for each in spread]
+        notes = [f"mean of {counted}, deviation {each:.4f}" for each in spread]
     return mean.assign(note=[*map(_joined, mean["note"], notes)])
 
 
