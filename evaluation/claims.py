@@ -29,6 +29,7 @@ CLAIM_COLUMNS = [
 CHECKED = ["published", "published_margin", "ours", "margin", "size", "our_note"]
 NOT_RUN = "not run"
 NO_INTERVAL = "no interval: by sign only"
+NO_INTERVAL_OF_RANK = "no interval: by rank only"
 SCOPES = ("", "count", "most", "tree")
 RELATIONS = (">", ">=", "=", "<=", "<")
 
@@ -96,8 +97,10 @@ def check(
     Returns:
         The claims with verdicts. `published` is "holds", "does not hold" or "no numbers". `ours` is
         "holds" if the relation is true in the whole interval, "does not hold" if it is true nowhere
-        in it, else "within noise"; or "not run", or "failed: REASON". `size` judges in the same way
-        whether our gain is at least the printed one ("by 2 %"). Margins are left minus right.
+        in it, else "within noise"; or "not run", or "failed: REASON". A claim over all rows (`*`)
+        of which some are quoted from other papers is "not run" unless the others contradict it.
+        `size` judges in the same way whether our gain is at least the printed one ("by 2 %").
+        Margins are left minus right.
     """
     printed = load(paper, folder)
     tables, quoted = by_table(printed), _quoted_rows(printed)
@@ -109,6 +112,8 @@ def check(
         cells = _our_comparisons(line, tables, our_cells)
         ours = _not_judged(line, tables, our_cells, failed or {}, quoted)
         ours = ours or (judged or {}).get(line["claim"]) or _our_verdict(line, cells, intervals)
+        if line["right_row"] == "*":
+            ours = _with_quoted(ours, [row for row in _rows_against(line, tables) if row in quoted])
         if ours["ours"] == NOT_RUN and not ours["our_note"]:
             needed = [line["left_row"], *_rows_against(line, tables)]
             reasons = [absent[row] for row in needed if row in absent] if absent else []
@@ -141,6 +146,15 @@ def _not_judged(
         note = f"no interval: quoted from another paper, not run here ({names})"
         return {"ours": NOT_RUN, "margin": "", "our_note": note}
     return None
+
+
+def _with_quoted(ours: dict, quoted: list[str]) -> dict:
+    """Return the verdict on all rows, of which those quoted from other papers were not run."""
+    if not quoted or ours["ours"] not in ("holds", "within noise"):
+        return ours
+    note = f"{ours['ours']} against the rows that ran; quoted from other papers, not run here"
+    notes = [ours["our_note"], f"{note}: {', '.join(quoted)}"]
+    return ours | {"ours": NOT_RUN, "our_note": "; ".join(filter(None, notes))}
 
 
 def by_table(printed: pd.DataFrame) -> dict[str, Cells]:
@@ -195,6 +209,8 @@ def _compare_cells(line: dict, cells: Cells, against: list[str]) -> list[Claimed
     if columns == ["*"] or line["scope"] == "most":
         labels = (column for row, column, _ in cells if row == left)
         columns = [column for column in dict.fromkeys(labels) if not is_average(column)]
+        if line["scope"] == "most" and line["column"] not in columns:
+            return []
     differences = [
         ClaimedDifference(
             column,
@@ -232,33 +248,56 @@ def _meets(line: dict, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
     raise EvaluationError(f"claims.csv: {line['claim']} has the unknown relation {relation!r}.")
 
 
-def _rank(line: dict, cells: list[ClaimedDifference]) -> int:
-    """Return the rank of the named column by gain among all labels; 1 is the largest."""
-    gains = {cell.column: cell.margin for cell in cells}
-    return 1 + sum(gain > gains.get(line["column"], np.nan) for gain in gains.values())
+def _holds(
+    line: dict, cells: list[ClaimedDifference], low: np.ndarray, high: np.ndarray
+) -> tuple[bool, bool]:
+    """Return whether a claim holds for all margins between low and high, and whether for any.
+
+    `count` asks for at least `amount` comparisons. `most` asks that no label gains more than the
+    named one. The rule is the same for printed numbers, of which low and high are the margins.
+    """
+    if line["scope"] == "most":
+        best, worst = _ranks(line, cells, low, high)
+        return worst == 1, best == 1
+    sure, possible = _meets(line, low, high)
+    need = int(line["amount"]) if line["scope"] == "count" else len(cells)
+    return bool(sure.sum() >= need), bool(possible.sum() >= need)
+
+
+def _ranks(
+    line: dict, cells: list[ClaimedDifference], low: np.ndarray, high: np.ndarray
+) -> tuple[int, int]:
+    """Return the best and the worst rank of the named label by gain; 1 is the largest."""
+    named = np.array([cell.column == line["column"] for cell in cells])
+    own_low, own_high = low[named].min(), high[named].max()
+    return 1 + int((low[~named] > own_high).sum()), 1 + int((high[~named] > own_low).sum())
 
 
 def _published_verdict(line: dict, cells: list[ClaimedDifference]) -> dict:
     margins = _margins(cells)
     if not cells or np.isnan(margins).any():
         return {"published": "no numbers", "published_margin": ""}
-    meets = _meets(line, margins, margins)[0]
-    holds = bool(meets.all())
-    if line["scope"] == "most":
-        holds = _rank(line, cells) == 1
-    elif line["scope"] == "count":
-        holds = meets.sum() == int(line["amount"])
+    holds, _ = _holds(line, cells, margins, margins)
     words = "holds" if holds else "does not hold"
-    return {"published": words, "published_margin": _margin_text(line, cells, meets)}
+    return {"published": words, "published_margin": _margin_text(line, cells)}
 
 
-def _margin_text(line: dict, cells: list[ClaimedDifference], meets: np.ndarray) -> str:
-    if line["scope"] == "most":
-        return f"gain {_rank(line, cells)} of {len(cells)}"
-    if line["scope"] == "count":
-        return f"{meets.sum()} of {len(cells)}"
+def _margin_text(
+    line: dict,
+    cells: list[ClaimedDifference],
+    interval: tuple[np.ndarray, np.ndarray] | None = None,
+) -> str:
+    """Return the margins in words; of counts and ranks also the range within the intervals."""
     margins = _margins(cells)
-    return " to ".join(dict.fromkeys(f"{end:+.4f}" for end in (margins.min(), margins.max())))
+    if line["scope"] not in ("count", "most"):
+        return " to ".join(dict.fromkeys(f"{end:+.4f}" for end in (margins.min(), margins.max())))
+    if line["scope"] == "most":
+        text = f"gain {_ranks(line, cells, margins, margins)[0]} of {len(cells)}"
+        ends = _ranks(line, cells, *interval) if interval else (0, 0)
+    else:
+        text = f"{_meets(line, margins, margins)[0].sum()} of {len(cells)}"
+        ends = tuple(each.sum() for each in _meets(line, *interval)) if interval else (0, 0)
+    return f"{text} ({ends[0]} to {ends[1]} within the intervals)" if interval else text
 
 
 def _intervals(differences: pd.DataFrame | None) -> dict[tuple, tuple[float, float]]:
@@ -279,19 +318,13 @@ def _our_verdict(line: dict, cells: list[ClaimedDifference], intervals: dict) ->
     margins = _margins(cells)
     if not cells or np.isnan(margins).any() or line["scope"] == "tree":
         return {"ours": NOT_RUN, "margin": "", "our_note": ""}
-    low, high = _interval_ends(line, cells, intervals)
-    no_interval = line["scope"] == "most" or bool(np.isnan(low).any())
-    if no_interval:
-        low = high = margins
-    sure, possible = _meets(line, low, high)
-    need = int(line["amount"]) if line["scope"] == "count" else len(cells)
-    holds, may_hold = sure.sum() >= need, possible.sum() >= need
-    if line["scope"] == "most":
-        holds = may_hold = _rank(line, cells) == 1
+    interval = _interval_ends(line, cells, intervals)
+    known = not np.isnan(interval).any()
+    by_point = NO_INTERVAL_OF_RANK if line["scope"] == "most" else NO_INTERVAL
     return {
-        "ours": _word(holds, may_hold),
-        "margin": _margin_text(line, cells, _meets(line, margins, margins)[0]),
-        "our_note": NO_INTERVAL if no_interval else "",
+        "ours": _word(*_holds(line, cells, *(interval if known else (margins, margins)))),
+        "margin": _margin_text(line, cells, interval if known else None),
+        "our_note": "" if known else by_point,
     }
 
 
@@ -299,11 +332,14 @@ def _word(holds: bool, may_hold: bool) -> str:
     return "holds" if holds else "within noise" if may_hold else "does not hold"
 
 
-def _interval_ends(line: dict, cells: list[ClaimedDifference], intervals: dict) -> np.ndarray:
-    """Return low and high of each comparison, (2, cells); NaN where there is no interval."""
+def _interval_ends(
+    line: dict, cells: list[ClaimedDifference], intervals: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return low and high of each comparison; NaN where there is no interval."""
     unknown = (np.nan, np.nan)
     keys = [(line["left_row"], cell.right_row, cell.column, cell.metric) for cell in cells]
-    return np.array([intervals.get(key, unknown) for key in keys]).reshape(-1, 2).T
+    low, high = np.array([intervals.get(key, unknown) for key in keys]).reshape(-1, 2).T
+    return low, high
 
 
 # Printed gains: "by 2 %"

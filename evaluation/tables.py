@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 import safefiles
-from evaluation.published import FAILED, RELEASED, decimals, verdict_kind
+from evaluation.published import FAILED, RELEASED, decimals, reading, verdict_kind
 
 WIDTH = 100  # characters of a terminal line
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is transposed
@@ -21,7 +21,8 @@ NOT_COMPARABLE = "not comparable ("
 HOW_CLAIMS_ARE_JUDGED = (
     "Ours: a claim *holds* where it is true in the whole 95 % interval of the difference between "
     "our rows, *does not hold* where it is true nowhere in it, and is *within noise* where it is "
-    "true in a part of it. Their numbers are judged as they are printed."
+    "true in a part of it. Their numbers are judged as they are printed. *No interval* says that "
+    "ours were judged by point values too."
 )
 
 
@@ -42,6 +43,12 @@ def with_interval(value: float, low: float, high: float, digits: int = DECIMALS)
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
+def as_read(printed: str, note: str) -> str:
+    """Return a published number as the papers print it; of a misprint also what it stands for."""
+    texts = filter(None, [printed, reading(note)])
+    return " read as ".join(map(without_leading_zero, texts))
+
+
 def as_printed(side_by_side: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return each table in the paper's shape: a published row, then our row and the verdicts."""
     tables = side_by_side.groupby("table", sort=False)
@@ -58,7 +65,7 @@ def _printed(cells: pd.DataFrame) -> pd.DataFrame:
     digits = DECIMALS if pd.isna(digits) else digits  # for our cells without a published number
     cells = cells.assign(
         heading=cells["column"] + (" " + cells["metric"] if cells["metric"].nunique() > 1 else ""),
-        printed=cells["printed"].fillna("").map(without_leading_zero),
+        printed=[*map(as_read, cells["printed"].fillna(""), cells["note"])],
         ours=[_our_cell(cell, digits) for cell in cells.to_dict("records")],
         verdict=cells["verdict"].map(verdict_kind),  # the reason is printed above the table
         failed=cells["verdict"].where(cells["verdict"].str.startswith(FAILED), ""),
@@ -187,7 +194,8 @@ def claim_in_words(line: dict) -> tuple[str, str]:
     columns = "every label" if line["column"] == "*" else line["column"].replace("|", ", ")
     amount = ""
     if line["scope"] == "count":
-        columns = f"{line['amount']} of the labels" if line["column"] == "*" else columns
+        among = "the labels" if line["column"] == "*" else columns
+        columns = f"at least {line['amount']} of {among}"
     elif line["amount"]:
         amount = f" {'by' if line['relation'] in '<>' else 'to within'} {line['amount']}"
     gain = ", more than for any other label" if line["scope"] == "most" else ""

@@ -127,6 +127,29 @@ def test_compare_gives_every_cell_its_verdict():
     assert ("text", "Ours", "mean", "AUC") not in cells.index  # Table 2 has it
 
 
+def test_a_misprint_gets_no_verdict_and_its_reading_is_shown():
+    """Ge's Table 3 prints 8.8537, a misprint of Table 1's .8537."""
+    ours = pd.DataFrame([our_row("D121 + VGG-F-MSML", value=0.86, low=0.85, high=0.87)])
+    side = compare(load("ge2018"), ours).set_index(["table", "row"])
+    cell = side.loc["Table 3", "D121 + VGG-F-MSML"]
+    assert (cell["verdict"], cell["printed"], cell["ours"]) == ("misprint", "8.8537", 0.86)
+    assert np.isnan(cell["difference"])
+    assert published.reading(cell["note"]) == "0.8537"
+    table_1 = side.loc["Table 1", "D121 + VGG-F-MSML"].query("column == 'mean'").iloc[0]
+    assert table_1["verdict"] == "within"
+    not_run = compare(load("ge2018"), ours.iloc[:0]).set_index(["table", "row"])
+    assert not_run["verdict"]["Table 3", "D121 + VGG-F-MSML"] == "not run"
+    drawn = compare(load("ge2018"), ours, "drawn phantoms").set_index(["table", "row"])
+    assert drawn["verdict"]["Table 3", "D121 + VGG-F-MSML"] == "misprint"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_misprint_names_its_reading(paper):
+    notes = load(paper)["note"]
+    for note in notes[notes.str.contains("misprint")]:
+        assert float(published.reading(note)) < 1
+
+
 def test_failed_rows_say_why_and_rows_that_were_not_run_do_not():
     failed = {"HLCP": "NaN in epoch 2", "HLCP, same budget": "needs HLCP", "HLUP": "seed 1"}
     ours = pd.DataFrame([our_row("HLUP", "leaf", low=0.8, high=0.95)])

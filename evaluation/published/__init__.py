@@ -6,6 +6,7 @@ name and its dataset are defined by these files: see `papers` and `dataset`.
 """
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ FAILED = "failed: "  # prefix of the verdict of a row that ended without predict
 RELEASED = "released"  # verdict of a row whose predictions were released by its authors
 QUOTED = "quoted"  # prefix of the note of a number that the paper took from another paper
 T_THREE = 4.303  # 97.5 % quantile of Student's t for three runs, whose deviation `sd` is printed
+MISPRINT = "misprint"  # verdict of a number whose note says "misprint of READING"
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}
 RESTORE = "restore the suite's own files with git checkout -- results/published"
@@ -61,6 +63,12 @@ def claim_files(folder: Path) -> list[Path]:
 def is_average(column: str) -> bool:
     """Return True if a column is an average over labels, and False if it is a single label."""
     return column in AVERAGES or column.startswith(("leaf given", "mean of", "weighted mean of"))
+
+
+def reading(note: str) -> str:
+    """Return the number that a misprint stands for by its note, or an empty text."""
+    named = re.search(rf"\b{MISPRINT} of (\d*\.?\d+)", note)
+    return named[1] if named else ""
 
 
 def decimals(printed: str) -> int:
@@ -153,8 +161,8 @@ def compare(
     side = pd.concat([side, extra, _empty_cells(unlisted, theirs)])
     order = {name: rank for rank, name in enumerate([*theirs["table"].unique(), "ours"])}
     side = side.sort_values("table", key=lambda table: table.map(order), kind="stable")
-    side["difference"] = side["ours"] - side["published"]
     side[["note", "our note"]] = side[["note", "our note"]].fillna("")
+    side["difference"] = (side["ours"] - side["published"]).where(side["note"].map(reading) == "")
     side["verdict"] = [
         _cell_verdict(cell, not_comparable, failed) for cell in side.to_dict("records")
     ]
@@ -208,6 +216,8 @@ def _cell_verdict(cell: dict, not_comparable: str | None, failed: dict[str, str]
         return "not run"
     if np.isnan(cell["ours"]):
         return "undefined"
+    if reading(cell["note"]):
+        return MISPRINT
     return verdict(
         cell["published"], cell["low"], cell["high"], not_comparable, cell.get("margin", 0.0)
     )

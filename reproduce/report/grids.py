@@ -14,6 +14,7 @@ VERDICTS = {
     "below": ("▼", "below"),
     "above": ("▲", "above"),
     "not comparable": ("◇", "not comparable"),
+    "misprint": ("≠", "misprint"),
     "no interval": ("○", "no interval"),
     "undefined": ("∅", "undefined"),
     "not published": ("", "ours only"),
@@ -24,7 +25,7 @@ VERDICTS = {
 }
 WITHOUT_NUMBER = ("quoted", "not run", "failed")  # cells that have no number of ours
 AGAINST_PRINTED = ("within", "below", "above", "not comparable")
-COUNTED = (*AGAINST_PRINTED, "no interval", "undefined", "failed")
+COUNTED = (*AGAINST_PRINTED, published.MISPRINT, "no interval", "undefined", "failed")
 
 
 def verdict_counts(table: pd.DataFrame | None) -> list[tuple[str, int]]:
@@ -48,10 +49,13 @@ def printed_tables(
     side_by_side: pd.DataFrame, numbers: itertools.count, links: dict | None = None
 ) -> list[dict]:
     """Return each printed table with our numbers in its cells."""
+    misprint = side_by_side["verdict"] == published.MISPRINT
+    theirs = side_by_side["published"].mask(misprint)
     side_by_side = side_by_side.assign(
         note=side_by_side.get("note", ""),
         runs=side_by_side.get("runs", ""),
-        difference=side_by_side["ours"] - side_by_side["published"],
+        published=theirs,
+        difference=side_by_side["ours"] - theirs,
     )
     grids = []
     for name, cells in side_by_side.groupby("table", sort=False):
@@ -154,7 +158,7 @@ def _cell(cell: dict, decimals: int, scale: tuple[float, float], links: dict) ->
     shown = {
         "verdict": verdict,
         "full": cell["verdict"],
-        "printed": tables.without_leading_zero(printed),
+        "printed": tables.as_read(printed, cell["note"]),
         "data": [printed, *(_exact(value) for value in (ours, low, high))],
         "ours": "" if verdict in WITHOUT_NUMBER else tables.number(ours, decimals),
         "interval": "",

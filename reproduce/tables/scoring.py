@@ -304,6 +304,10 @@ def write_claims(
         if shown["size"].any():
             columns.append("size")  # only its verdict; claims.md has all of it
             shown = shown.assign(size=shown["size"].str.partition(" (")[0])
+        no_interval = shown["our_note"].str.startswith("no interval")
+        shown = shown.assign(
+            ours=shown["ours"] + no_interval.map({True: " (no interval)", False: ""})
+        )
         text = tables.to_text(shown.set_index("claim")[columns], width=165)
         warning = f"*** {tables.warning(reason)} ***\n" if reason else ""
         print(tables.titled(heading, warning + text))
