@@ -11,7 +11,7 @@ import pytest
 from data import chestxray14, labels
 from evaluation import published
 from reproduce import mo2019
-from reproduce.engine.rows import describe
+from reproduce.engine.rows import describe, plain
 from tests.conftest import REPOSITORY
 
 
@@ -36,6 +36,7 @@ def test_rows_are_the_published_ones_and_our_readings():
     names = rows()
     assert set(own["row"]) < set(names)
     assert [row.note for row in names.values()].count("") == 3
+    assert names[mo2019.PLAIN].note == "ours: eq. (1) without factors"
     assert names["DenseNet121 proposed loss after CE"].start_from == mo2019.BASELINE
 
 
@@ -78,6 +79,31 @@ def test_losses_are_the_readings_and_weigh_by_the_training_images_alone(frame):
     printed, repaired = by_name[mo2019.PROPOSED], by_name[mo2019.OURS]
     target, start = np.eye(15, dtype=np.float32)[:1], np.zeros((1, 15), np.float32)
     assert float(printed(target, start)) == pytest.approx(float(repaired(target, start)))
+
+
+def test_plain_cross_entropy_is_eq_1_without_factors():
+    """Two classes of 15 at logits 0: both terms are log 2 whatever the share of positives."""
+    train = np.zeros((10, 15), np.float32)
+    train[0, 0] = 1
+    row = rows()[mo2019.PLAIN]
+    target, start = train[:1], np.zeros((1, 15), np.float32)
+    assert float(row.loss(train)(target, start)) == pytest.approx(15 * np.log(2))
+    # with the factors .9 and .1 of a class with one positive of ten, and 1 and 0 of the others
+    weighted = rows()[mo2019.BASELINE].loss(train)
+    assert float(weighted(target, start)) == pytest.approx(0.9 * np.log(2), rel=1e-4)
+    assert row.readout == rows()[mo2019.BASELINE].readout
+
+
+def test_every_network_gets_the_same_mean_and_deviation():
+    """§IV-B: one mean and deviation. DenseNet's own are ImageNet's, so its runs stay the same."""
+    for normalise in ("imagenet", "network"):
+        built = {name: row.network.build for name, row in rows(normalise=normalise).items()}
+        changed = {name for name, build in built.items() if build is not plain}
+        others = {"VGGNet-16 weighted CE", "ResNet-50 weighted CE"}
+        assert changed == (others if normalise == "imagenet" else set())
+    assert mo2019.Config().normalise == "imagenet"
+    build = mo2019.normalised("vgg16", "imagenet")
+    assert build.keywords == {"normalise": "imagenet"}
 
 
 def test_the_rate_stays_or_falls_at_every_plateau_as_in_chexnet():

@@ -142,8 +142,8 @@ def test_knobs_and_settings_take_the_value():
 
 
 def test_plain_cross_entropy_differs_from_the_baseline_in_its_loss():
-    rows = mo2019.rows(mo2019.CONFIG, "chestxray14")
-    plain = contrasts.row_named(rows, mo2019.PLAIN)
+    rows = mo2019.script.rows(mo2019.CONFIG, "chestxray14")
+    plain = contrasts.row_named(rows, mo2019.script.PLAIN)
     weighted = contrasts.row_named(rows, mo2019.script.BASELINE)
     assert plain.loss is not weighted.loss
     assert (plain.fit, plain.readout, plain.task) == (weighted.fit, weighted.readout, weighted.task)
