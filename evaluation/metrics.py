@@ -16,7 +16,6 @@ import numpy as np
 from evaluation import EvaluationError
 
 COLLAPSED = 0.01  # of the logit: odds that differ by less than 1 % from image to image
-ANY = "any label"  # as a group's condition: images in which at least one label is positive
 
 
 class Ranking(NamedTuple):
@@ -246,10 +245,11 @@ def shares(targets: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, (np.asarray(targets) == 1).mean(axis=0).tolist(), strict=True))
 
 
-def given(targets: np.ndarray, label: int | slice) -> np.ndarray:
-    """Return the targets with NaN for images in which none of the given labels is positive."""
-    positive = (targets[:, np.atleast_1d(np.arange(targets.shape[1])[label])] == 1).any(axis=1)
-    return np.where(positive[:, None], targets, np.nan)
+def among(targets: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Return the targets with NaN for all but some images, given as (images,) bool."""
+    if len(images) != len(targets):
+        raise EvaluationError(f"a choice among {len(images)} images was given for {len(targets)}")
+    return np.where(np.asarray(images)[:, None], targets, np.nan)
 
 
 def diseased_negatives(targets: np.ndarray) -> np.ndarray:
@@ -292,10 +292,11 @@ class Group:
     labels: Sequence[str] | None = None  # None: all of them
     mean: Literal["macro", "positives", "shares", "sum of shares"] = "macro"
     negatives: Literal["all", "diseased", "normal"] = "all"
-    given: str | None = None  # only images in which this label, or ANY, is positive
+    given: str | None = None  # only images in which this label is positive
+    images: np.ndarray | None = field(default=None, compare=False)  # (images,) bool: only these
     conditional: bool = False  # score by P(label | given) instead of P(label)
     metrics: Sequence[str] = tuple(METRICS)
-    shares: Mapping[str, float] = field(default_factory=dict)  # constant weights of the labels
+    shares: Mapping[str, float] = field(default_factory=dict, hash=False)  # constant weights
 
     def value(self, scores: Scores, names: Sequence[str], metric: str) -> np.ndarray:
         """Return the group's average of a metric: a scalar, or one value per resample.
@@ -316,7 +317,7 @@ class Group:
     def columns(self, names: Sequence[str]) -> list[int]:
         """Return the indices of the group's labels, without the label it is conditioned on."""
         wanted = tuple(names) if self.labels is None else tuple(self.labels)
-        condition = [self.given] if self.given not in (None, ANY) else []
+        condition = [] if self.given is None else [self.given]
         missing = sorted({*wanted, *condition} - {*names})
         if missing:
             raise EvaluationError(f"group {self.name!r} needs {missing}, which are not predicted")
@@ -325,18 +326,21 @@ class Group:
     @property
     def view(self) -> tuple:
         """Return the key of what is scored; groups with equal keys share one scoring."""
-        return self.given, self.conditional, self.negatives
+        images = None if self.images is None else self.images.tobytes()
+        return self.given, images, self.conditional, self.negatives
 
     def arrays(self, targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> tuple:
         """Return targets and scores restricted to the group's images and negatives."""
         restrict = {"diseased": diseased_negatives, "normal": normal_negatives}
         if self.negatives != "all":
             targets = restrict[self.negatives](targets)
+        if self.images is not None:
+            targets = among(targets, self.images)
         if self.given is not None:
-            condition = slice(None) if self.given == ANY else names.index(self.given)
-            targets = given(targets, condition)
+            condition = names.index(self.given)
+            targets = among(targets, targets[:, condition] == 1)
             if self.conditional:
-                probabilities = conditioned(probabilities, names.index(self.given))
+                probabilities = conditioned(probabilities, condition)
         return targets, probabilities
 
 

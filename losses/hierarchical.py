@@ -19,6 +19,9 @@ exact     -log p_m = s_m = Σ softplus(-y_a), and -log(1 - p_m) = -log(1 - exp(-
 powerset  (5)-(7) as printed: Σ_a CE(z_m, σ(y_a)) + γ, γ a LogSumExp over all subsets of A(m).
 naive     the product of (3) in float32, clipped to [1e-7, 1 - 1e-7].
 rescale   naive with each factor rescaled to [0.02, 1]: 0.02^4 > 1e-7, for paths of four nodes.
+maximum   (23)-(24), an approximation of (7) for large hierarchies: the largest sum over a subset
+          instead of LSE. With it the term of a negative label is Σ softplus(-|y_a|) + max(0, min
+          y_a), at most log(2^n - 1) too large for a path of n nodes.
 """
 
 import functools
@@ -30,7 +33,7 @@ from keras import ops
 
 from losses.masking import cross_entropy, per_image, split_known
 
-FORMS = ("exact", "powerset", "naive", "rescale")
+FORMS = ("exact", "powerset", "naive", "rescale", "maximum")
 LARGEST_POWERSET = 16  # nodes on a path; 65,535 subsets per label
 _CLIP = 1e-7
 _FLOOR = 0.02
@@ -61,6 +64,8 @@ def hlup(targets, logits, ancestors, form="exact", labels="sum", sums=None):
         losses = _exact(targets, logits, ancestors, sums or _unrounded_sums(logits))
     elif form == "powerset":
         losses = _powerset(targets, logits, ancestors)
+    elif form == "maximum":
+        losses = _maximum(targets, logits, ancestors, sums or _unrounded_sums(logits))
     else:
         floor = _FLOOR if form == "rescale" else 0.0
         losses = _product(targets, logits, ancestors, floor)
@@ -166,12 +171,25 @@ def _powerset(targets, logits, ancestors):
     return ops.take(ops.concatenate(losses, axis=1), np.argsort(np.concatenate(order)), axis=1)
 
 
-def _product(targets, logits, ancestors, floor):
-    factors = floor + (1 - floor) * ops.sigmoid(logits)
-    padded = ops.concatenate([factors, ops.ones_like(factors[:, :1])], axis=1)
+def _along_paths(combine, values, ancestors, neutral):
+    """Combine the values of each label and its ancestors; shorter paths are filled up."""
+    padded = ops.concatenate([values, ops.full_like(values[:, :1], neutral)], axis=1)
     paths = np.argsort(~ancestors, axis=1, kind="stable")[:, : ancestors.sum(axis=1).max()]
     paths = np.where(np.take_along_axis(ancestors, paths, axis=1), paths, len(ancestors))
-    p = functools.reduce(ops.multiply, (ops.take(padded, step, axis=1) for step in paths.T))
+    return functools.reduce(combine, (ops.take(padded, step, axis=1) for step in paths.T))
+
+
+def _maximum(targets, logits, ancestors, sums):
+    over_ancestors, _ = _path_sums(ancestors, sums)
+    positive = over_ancestors(ops.softplus(-logits))
+    lowest = _along_paths(ops.minimum, logits, ancestors, 1e9)
+    near_zero = over_ancestors(ops.softplus(-logits) - ops.relu(-logits))
+    return targets * positive + (1 - targets) * (near_zero + ops.relu(lowest))
+
+
+def _product(targets, logits, ancestors, floor):
+    factors = floor + (1 - floor) * ops.sigmoid(logits)
+    p = _along_paths(ops.multiply, factors, ancestors, 1)
     p = ops.clip(p, _CLIP, 1 - _CLIP)
     return -targets * ops.log(p) - (1 - targets) * ops.log(1 - p)
 

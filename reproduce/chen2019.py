@@ -15,9 +15,11 @@ is stable in float32.
 
 Deviations, each explained in docs/papers/chen2019.md:
 1. The paper states no training settings: one recipe for all rows, marked "unstated" below.
-2. HLUP is computed in time linear in the path, equal to the paper's power set (--hlup powerset).
+2. HLUP is computed in time linear in the path, equal to the paper's power set (--hlup powerset);
+   Appendix A's approximation, which the paper does not use, is --hlup maximum.
 3. "Same budget" rows train one-stage rows as long as two-stage ones (claims-equal-budget.md).
-4. On ChestX-ray14 and CheXpert the hierarchies are ours, and no result is comparable.
+4. "Rescale" rows are read by the rescaled product, as trained, and again by the raw product.
+5. On ChestX-ray14 and CheXpert the hierarchies are ours, and no result is comparable.
 """
 
 from collections.abc import Sequence
@@ -53,6 +55,7 @@ from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
 HAS_TREE = ("plco", "chexpert", *CHESTXRAY14_FORMS)
+RAW = ", raw product"  # ends the names of rescaled rows that are read without rescaling
 ONLY_FOR = {"deleted": ("plco",), "uncertain": ("chexpert",)}  # settings of one dataset
 
 
@@ -60,7 +63,7 @@ ONLY_FOR = {"deleted": ("plco",), "uncertain": ("chexpert",)}  # settings of one
 class Readings:
     """The form of HLUP, and the labels."""
 
-    hlup: Literal["exact", "powerset"] = "exact"  # eqs. 5-7; "powerset" is their printed form
+    hlup: Literal["exact", "powerset", "maximum"] = "exact"  # eqs. 5-7; as printed; eqs. 23-24
     deleted: str = "0.0"  # §4: the share of deleted labels in the released PLCO lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ones"  # ours, only for CheXpert
     levels: Levels = 4  # §3; ours with fewer: a label's parent is its last ancestor above them
@@ -130,7 +133,7 @@ def chain_rule(logits: np.ndarray, tree: Tree, floor: float = 0.0) -> np.ndarray
 
 
 def rows(config: Config, dataset: str) -> list[Row]:
-    """Return Tables 1 and 2, and the controls of deviation 3."""
+    """Return Tables 1 and 2, the controls of deviation 3 and the readings of deviation 4."""
     hierarchy = DATASETS[dataset].hierarchy
     names, whole = label_tree.HIERARCHIES[hierarchy]
     tree = label_tree.cut(whole, config.levels)
@@ -170,9 +173,15 @@ def rows(config: Config, dataset: str) -> list[Row]:
         Row("HLUP-finetune (naive)", every, naive, finetune, network, chain, "HLCP"),
         Row("HLUP-finetune (rescale)", every, rescale, finetune, network, rescaled, "HLCP"),
     ]
-    for row in [row for row in table if not row.start_from]:
+    raw = [row for row in table if row.readout is rescaled]
+    one_stage = [row for row in table if not row.start_from]
+    for row in one_stage:
         longer = replace(finetune, select=row.fit.select)
         table.append(replace(row, name=row.name + TWIN, fit=longer, start_from=row.name))
+    for row in raw:
+        again = replace(row, name=row.name + RAW, readout=chain, start_from=row.name)
+        note = "the trained network, read by the product of its probabilities without rescaling"
+        table.append(replace(again, fit=first.without_training(), note=note))
     return table
 
 
@@ -182,7 +191,7 @@ def main() -> None:
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.resize, **lists)
     trained = train_table("chen2019", table, config, data, options)
-    tables.write(trained, data, DATASETS[data.dataset].hierarchy, options)
+    tables.write(trained, data, DATASETS[data.dataset].hierarchy, config.uncertain, options)
     runs.finish(trained)
 
 

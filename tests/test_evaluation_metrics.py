@@ -184,6 +184,18 @@ def test_chens_groups_and_both_readings_of_the_condition():
     assert abs(values[2] - values[3]) > 0.01  # the two readings differ
 
 
+def test_a_group_of_given_images_by_hand():
+    """Of four images the first three: one positive above one of two negatives."""
+    targets = np.array([[1.0], [0], [0], [0]])
+    probabilities = np.array([[0.5], [0.4], [0.6], [0.1]])
+    group = metrics.Group("some", images=np.array([True, True, True, False]))
+    view = group.arrays(targets, probabilities, ["a"])
+    assert group.value(metrics.score(*view), ["a"], "AUC") == 0.5
+    assert group.view != metrics.Group("all").view
+    with pytest.raises(EvaluationError, match="among 4 images was given for 3"):
+        group.arrays(targets[:3], probabilities[:3], ["a"])
+
+
 def test_conditioning_on_an_impossible_label_gives_zero():
     np.testing.assert_array_equal(
         metrics.conditioned(np.array([[0.2, 0.4], [0.0, 0.0]]), 1), [[0.5, 1], [0, 0]]

@@ -24,6 +24,7 @@ LOSSES = {
     "hlcp": lambda **k: HLCP(PARENTS, **k),
     "hlup exact": lambda **k: HLUP(ANCESTORS, **k),
     "hlup powerset": lambda **k: HLUP(ANCESTORS, "powerset", **k),
+    "hlup maximum": lambda **k: HLUP(ANCESTORS, "maximum", **k),
     "hlup naive": lambda **k: HLUP(ANCESTORS, "naive", **k),
     "hlup rescale": lambda **k: HLUP(ANCESTORS, "rescale", labels="mean", **k),
     "msml": lambda **k: MultilabelSoftmax(**k),

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import mpmath
 import numpy as np
@@ -79,7 +81,7 @@ def test_exact_form_matches_50_digits_in_float32(tree, logits, sums):
     assert np.all(values >= 0)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "maximum"])
 def test_hand_worked_chain(form):
     y, z = np.array([[1.0, -2.0, 0.5]]), np.array([[1.0, 1.0, 0.0]])
     sigma = 1 / (1 + np.exp(-y[0]))
@@ -89,6 +91,60 @@ def test_hand_worked_chain(form):
     expected = -np.log(p[0]) - np.log(p[1]) - np.log(1 - p[2])
     values, _ = values_and_gradients(lambda x: hlup(z, x, CHAIN, form), y)
     np.testing.assert_allclose(values, [expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("y", "z", "expected"),
+    [
+        # (24), first line, z = 0: softplus(1) + softplus(-2) - (1 - 2) - 2
+        ((1.0, -2.0), 0.0, softplus(1) + softplus(-2) - (1 - 2) - 2),
+        # (24), second line: no logit below 0, so the largest sum over a subset is -1
+        ((1.0, 3.0), 0.0, softplus(1) + softplus(3) - (1 + 3) + 1),
+        ((-1.0, -2.0), 0.0, softplus(-1) + softplus(-2) - (-1 - 2) - 3),
+        ((1.0, -2.0), 1.0, softplus(-1) + softplus(2)),  # exact
+    ],
+)
+def test_the_approximation_by_the_largest_subset_by_hand(y, z, expected):
+    """Two labels on a path; the lower one alone is known. (5), (6) and γ of (24)."""
+    values, _ = values_and_gradients(
+        lambda x: hlup(np.array([[np.nan, z]]), x, CHAIN[:2, :2], "maximum"), np.array([y])
+    )
+    np.testing.assert_allclose(values, [expected], rtol=1e-12)
+
+
+def test_the_approximation_exceeds_the_loss_by_at_most_the_log_of_the_subsets():
+    """γ of (23) over all subsets, enumerated; LSE is at most log(2^n - 1) above the maximum."""
+    generator = np.random.default_rng(0)
+    tree = label_tree.ancestor_matrix(label_tree.PLCO)
+    y = generator.normal(0, 4, (30, len(tree)))
+    z = (generator.random(y.shape) < 0.5).astype(float)
+    for sums in ("matrix", "gather"):
+        values, _ = values_and_gradients(
+            lambda x, sums=sums: hlup(one_known(z), x, tree, "maximum", sums=sums),
+            np.repeat(y, len(tree), axis=0),
+        )
+        values = values.reshape(y.shape)
+        for image, m in np.ndindex(y.shape):
+            path = y[image, np.flatnonzero(tree[m])]
+            subsets = [
+                -sum(subset)
+                for count in range(1, len(path) + 1)
+                for subset in itertools.combinations(path, count)
+            ]
+            gamma = -(1 - z[image, m]) * (path.sum() + max(subsets))
+            terms = softplus(-path) if z[image, m] else softplus(path)
+            assert values[image, m] == pytest.approx(terms.sum() + gamma, abs=1e-9)
+    exact, _ = values_and_gradients(
+        lambda x: hlup(one_known(z), x, tree), np.repeat(y, len(tree), axis=0)
+    )
+    above = values - exact.reshape(y.shape)
+    assert above.min() > -1e-9
+    assert (above <= np.log(2.0 ** tree.sum(axis=1) - 1) + 1e-9).all()
+    at_zero = np.array([[np.nan] * 3 + [0.0]]), np.zeros((1, 4))
+    chain = np.tril(np.ones((4, 4)))
+    largest, _ = values_and_gradients(lambda x: hlup(at_zero[0], x, chain, "maximum"), at_zero[1])
+    exact, _ = values_and_gradients(lambda x: hlup(at_zero[0], x, chain), at_zero[1])
+    np.testing.assert_allclose(largest - exact, np.log(15))
 
 
 def test_hand_worked_conditional_terms():
@@ -235,6 +291,7 @@ def test_flat_hierarchies_give_plain_cross_entropy(seed):
         lambda x: hlup(z, x, np.eye(6)),
         lambda x: hlup(z, x, np.eye(6), "powerset"),
         lambda x: hlup(z, x, np.eye(6), "naive"),
+        lambda x: hlup(z, x, np.eye(6), "maximum"),
     )
     for loss in flat:
         for ours, theirs in zip(values_and_gradients(loss, y), plain, strict=True):

@@ -88,7 +88,7 @@ def test_every_one_stage_row_has_a_twin_with_the_epochs_and_rates_of_two_stages(
         for part in ("task", "loss", "readout"):
             assert describe(getattr(twin, part)) == describe(getattr(made[name], part))
         assert describe(twin.fit.select) == describe(made[name].fit.select)  # BR-leaf: other labels
-    assert len(made) == 9 + 6
+    assert len(made) == 9 + 6 + 2  # and the two raw products
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,22 @@ def test_probabilities_follow_the_chain_rule():
     floored = made["HLUP (rescale)"].readout.probabilities(logits)[:, path[0]]
     np.testing.assert_allclose(floored, rescaled)
     np.testing.assert_allclose(made["BR-all"].readout.probabilities(logits), conditional)
+    for name in ("HLUP (rescale)", "HLUP-finetune (rescale)"):
+        raw = made[name + chen2019.RAW]
+        assert (raw.fit.epochs, raw.start_from) == (0, name)
+        np.testing.assert_allclose(raw.readout.probabilities(logits)[:, path[0]], expected)
+
+
+@pytest.mark.parametrize("form", ["powerset", "maximum"])
+def test_the_form_of_hlup_is_that_of_its_exact_rows_alone(form):
+    """Abnormal at logit 1 where it is absent, all else unknown to the loss: softplus(1)."""
+    before, after = rows(), rows(replace(CONFIG, hlup=form))
+    changed = {name for name in before if describe(before[name]) != describe(after[name])}
+    assert changed == {"HLUP", "HLUP-finetune", "HLUP, same budget"}
+    learnt = np.full((1, 19), np.nan, np.float32)
+    learnt[0, column("Abnormal")] = 0
+    value = float(after["HLUP"].loss(learnt)(learnt, np.ones((1, 19), np.float32)))
+    assert value == pytest.approx(np.log1p(np.e))
 
 
 def test_deleted_labels_are_unknown_in_training_and_known_in_scores():

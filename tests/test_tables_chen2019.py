@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data import label_tree, policies
+from data.labels import CHEXPERT
 from evaluation.claims import load_claims
+from evaluation.predictions import Predictions
 from reproduce.engine.rows import Data
-from reproduce.tables import chen2019
+from reproduce.tables import chen2019, consistency
 from tests.scored import scores_of
 
 CELLS = [("leaf", "AUC"), ("leaf", "AP")]
@@ -63,6 +66,64 @@ def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys
 
 def test_without_twins_there_is_nothing_to_judge_again(tmp_path):
     chen2019.claims_at_equal_budget(tmp_path, {"HLCP": scores_of(0.7, CELLS)}, NO_DATA, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_row_is_conditioned_on_the_same_images():
+    """CheXpert: Support Devices alone are not Abnormal, Lung Opacity alone is without any leaf."""
+    names, tree = label_tree.HIERARCHIES["chexpert-abnormal"]
+    leaves = [names[label] for label in label_tree.leaves(tree)]
+    inner = [names[label] for label in label_tree.inner(tree)]
+    found = [["Support Devices"], ["Lung Opacity"], ["Edema"], ["Fracture"], []]
+    released = pd.DataFrame(0.0, range(5), [name for name in CHEXPERT if name in names])
+    for image, present in enumerate(found):
+        released.loc[image, present] = 1
+    truth = policies.hierarchy_targets(released, "chexpert-abnormal")
+    abnormal = truth[:, names.index("Abnormal")] == 1
+    assert abnormal.tolist() == [False, True, True, True, False]
+    columns = [names.index(name) for name in leaves]
+    assert (truth[:, columns] == 1).any(axis=1).tolist() == [True, False, True, True, False]
+    scores = np.random.default_rng(0).random(truth.shape)
+    seen = []
+    for chosen in (list(names), leaves):
+        groups = chen2019.columns_of(chosen, leaves, inner, abnormal)
+        (group,) = (each for each in groups if each.name == "leaf given Abnormal")
+        own = [names.index(name) for name in chosen]
+        targets, _ = group.arrays(truth[:, own], scores[:, own], chosen)
+        seen.append(~np.isnan(targets).all(axis=1))
+    np.testing.assert_array_equal(seen, [abnormal, abnormal])
+
+
+def predicted(probabilities) -> Predictions:
+    """Return predictions of PLCO's labels, all 0.1 but those given by label and image."""
+    names = label_tree.HIERARCHIES["plco"][0]
+    table = np.full((4, len(names)), 0.1)
+    for name, column in probabilities.items():
+        table[:, names.index(name)] = column
+    return Predictions(None, None, np.array(names), None, table[None], {})
+
+
+def test_consistency_by_hand(tmp_path, capsys):
+    """Abnormal is above Pulmonary, and 4 images are shown; every other pair is level at .1."""
+    broken = predicted({"Abnormal": [0.4, 0.9, 0.9, 0.9], "Pulmonary": [0.6, 0.95, 0.7, 0.2]})
+    right = predicted({"Abnormal": [0.9] * 4, "Pulmonary": [0.6] * 4})
+    leaves_only = right._replace(labels=right.labels[:14], probabilities=np.zeros((1, 4, 14)))
+    scored = {
+        name: scores_of(0.7, CELLS)._replace(predictions=[each])
+        for name, each in (("BR-all", broken), ("HLCP", right), ("BR-leaf", leaves_only))
+    }
+    consistency.write(tmp_path, scored)
+    table = pd.read_csv(tmp_path / "consistency.csv", index_col=0, dtype=str)
+    assert list(table.index) == ["BR-all", "HLCP"]
+    assert table.loc["BR-all"].tolist() == ["25.0", "50.0", ".125", ".200"]
+    assert table.loc["HLCP", "child > parent / 100"] == "0.0"
+    pairs = pd.read_csv(tmp_path / "violations.csv").query("row == 'BR-all'")
+    assert pairs.set_index(["parent", "child"]).loc[("Abnormal", "Pulmonary"), "exceeding"] == 2
+    assert "children above parents" in capsys.readouterr().out
+
+
+def test_rows_without_a_hierarchy_have_no_consistency(tmp_path):
+    consistency.write(tmp_path, {})
     assert not list(tmp_path.iterdir())
 
 
