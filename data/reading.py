@@ -18,6 +18,8 @@ import pandas as pd
 import safefiles
 from data import DataError
 
+# With pyarrow, pandas would keep texts in it, which refuses file names that are not UTF-8.
+pd.set_option("mode.string_storage", "python")
 _GZIP = b"\x1f\x8b"  # begins a gzip file
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _EXTRACT = {  # how to extract all archives of a kind, where that is one command

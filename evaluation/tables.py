@@ -13,6 +13,7 @@ from evaluation.published import FAILED, RELEASED, decimals, reading, verdict_ki
 WIDTH = 100  # characters of a terminal line
 MANY_COLUMNS = 8  # a table with more (Mo's 14 labels) is transposed
 HEADING = 9  # the least width of a column, in characters
+pd.set_option("mode.string_storage", "python")  # pyarrow refuses names that are not UTF-8
 DECIMALS = 3  # decimals of numbers without a published counterpart
 MISSING = "n/a"
 NOT_RUN = ("not run", "quoted")

@@ -13,6 +13,12 @@ def test_age_bands_sexes_and_views():
     assert subgroups.views(["AP", " PA ", ""]).tolist() == ["AP", "PA", "unknown"]
 
 
+def test_attributes_are_parsed_once_each_and_unknown_ones_refused():
+    assert subgroups.parse("sex, age,sex") == ("sex", "age")
+    with pytest.raises(EvaluationError, match="--by 'height' is unknown; use sex, age, view"):
+        subgroups.parse("sex,height")
+
+
 def sample(images=400):
     generator = np.random.default_rng(0)
     targets = (generator.random((images, 2)) < 0.3).astype(float)
@@ -59,6 +65,8 @@ def test_each_group_is_scored_as_if_alone_and_gaps_are_paired():
     assert (gap["low"], gap["high"]) == (pytest.approx(low), pytest.approx(high))
     assert (made.gaps["p_holm"].dropna() >= made.gaps["p"].dropna()).all()
     tests = int(made.gaps["p"].notna().sum())
+    assert tests == len(made.gaps)  # 400 images have enough cases of both labels
+    assert made.gaps["p"].between(0, 1).all()
     assert subgroups.multiplicity(made.gaps).startswith(f"{tests} gaps were compared")
 
 

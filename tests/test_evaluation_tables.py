@@ -96,6 +96,15 @@ def test_ours_has_the_precision_of_the_printed_cell():
     ]
 
 
+def test_an_own_row_has_the_precision_of_the_table():
+    for paper, expected in (("mo2019", ".8123"), ("pham2019", ".812")):
+        printed = published.load(paper)
+        column = printed.loc[printed["table"].str.startswith("Table"), "column"].iloc[0]
+        ours = pd.DataFrame([{"row": "own", "column": column, "metric": "AUC", "value": 0.81234}])
+        shown = tables.to_markdown(published.compare(printed, ours))
+        assert f" {expected} " in shown
+
+
 def test_an_undefined_value_is_na_and_an_own_row_is_not_published():
     ours = pd.DataFrame(
         [
