@@ -317,7 +317,9 @@ def _intervals(differences: pd.DataFrame | None) -> dict[tuple, tuple[float, flo
 def _our_verdict(line: dict, cells: list[ClaimedDifference], intervals: dict) -> dict:
     margins = _margins(cells)
     if not cells or np.isnan(margins).any() or line["scope"] == "tree":
-        return {"ours": NOT_RUN, "margin": "", "our_note": ""}
+        undefined = [f"{each.column} {each.metric}" for each in cells if np.isnan(each.margin)]
+        note = f"undefined here: {', '.join(dict.fromkeys(undefined))}" if undefined else ""
+        return {"ours": NOT_RUN, "margin": "", "our_note": note}
     interval = _interval_ends(line, cells, intervals)
     known = not np.isnan(interval).any()
     by_point = NO_INTERVAL_OF_RANK if line["scope"] == "most" else NO_INTERVAL

@@ -1,5 +1,6 @@
 """Test the verdicts on the papers' claims, by their own numbers and by ours."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -250,6 +251,14 @@ def test_a_count_is_judged_by_the_intervals(tmp_path, ends, expected):
 )
 def test_the_largest_gain_is_judged_by_the_intervals(tmp_path, ends, expected):
     assert gains(tmp_path, "most", "", ends) == expected
+
+
+def test_a_claim_on_an_undefined_value_says_which():
+    values = [our_row(row, name, value) for row in ("R18 + R18-F-MSML", "R18")
+              for name, value in (("mean", 0.8), ("W", np.nan))]  # fmt: skip
+    line = check("ge2018", pd.DataFrame(values)).set_index(["claim", "left_row"])
+    line = line.loc[("f-msml-improves-the-baseline", "R18 + R18-F-MSML")]
+    assert (line["ours"], line["our_note"]) == ("not run", "undefined here: W AUC")
 
 
 def test_a_rank_without_an_interval_says_so():

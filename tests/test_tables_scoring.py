@@ -112,6 +112,12 @@ def test_the_note_says_what_a_mean_is_over(splits, words):
     assert scoring.counted(made) == words
 
 
+def test_an_undefined_mean_has_no_deviation():
+    tables = [pd.DataFrame({"value": [value, np.nan], "note": ""}) for value in (0.7, 0.9)]
+    made = scoring._mean_table(tables, "2 splits")
+    assert made["note"].tolist() == ["mean of 2 splits, deviation 0.1414", "mean of 2 splits"]
+
+
 def test_one_seed_keeps_the_patients_interval_and_says_so(tmp_path):
     run = finished(tmp_path, "HLCP", 0, 1.5, note="our reading")
     table = score([run])["HLCP"].table

@@ -150,7 +150,10 @@ def _mean_table(by_seed: Sequence[pd.DataFrame], counted: str) -> pd.DataFrame:
     notes = [ONE_SEED] * len(mean)
     if len(by_seed) > 1:
         spread = values.std(axis=0, ddof=1)
-        notes = [f"mean of {counted}, deviation {each:.4f}" for each in spread]
+        notes = [
+            f"mean of {counted}" + ("" if np.isnan(each) else f", deviation {each:.4f}")
+            for each in spread
+        ]
     return mean.assign(note=[*map(_joined, mean["note"], notes)])
 
 
