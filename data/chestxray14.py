@@ -14,15 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 import pandas as pd
 
 import downloads
 import safefiles
-from data import DataError, containers, images, labels, prepare, public_lists, reading
+from data import DataError, containers, labels, public_lists, reading
 from data.datasets import DATASETS
-from data.progress import with_progress
 
 DATASET = DATASETS["chestxray14"]
 COMPLETE = DATASET.complete  # images per split
@@ -95,6 +93,11 @@ def _shrink(archive: Path, target: Path, size: int, done: int) -> None:
 
     `done` images of earlier archives are counted in the progress.
     """
+
+    import cv2
+
+    from data import images, prepare
+    from data.progress import with_progress
 
     def png(member: tuple[str, bytes]) -> tuple[str, bytes]:
         name, content = member
