@@ -245,10 +245,12 @@ def test_verdicts_in_words():
     assert wording.verdict(effects_of(high, low)) == "higher at 0 and lower at 0.5"
     renamed = wording.verdict(effects_of(high, low, noise), "better", "worse")
     assert renamed == "better at 0 and worse at 0.5, within noise elsewhere"
-    assert wording.trend(effects_of(high, noise)) == (
-        "+.020 [+.010, +.030] at 0 to +.000 [-.100, +.100] at 1"
-    )
-    assert wording.trend(effects_of((0, np.nan, np.nan, np.nan))) == "unknown, because rows failed"
+    failed = (0.7, np.nan, np.nan, np.nan)
+    assert wording.verdict(effects_of(failed)) == "unknown, because rows failed"
+    assert [wording.interval(line) for _, line in effects_of(high, noise).iterrows()] == [
+        "+.020 [+.010, +.030]",
+        "+.000 [-.100, +.100]",
+    ]
 
 
 def all_effects(contrast) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from evaluation.metrics import Group
 from reproduce import asadi2025 as script
 from reproduce.study.contrasts import PIXELS, Contrast, Why
 from reproduce.study.measures import AUC, Effect, ErrorDetection, Panel, violations
-from reproduce.study.wording import select, summary, trend, verdict
+from reproduce.study.wording import select, verdict
 
 CONFIG = script.Config(
     backbone="tiny",
@@ -52,11 +52,10 @@ def conclude(effects: pd.DataFrame) -> str:
     released = select(effects, "as released", "violations")
     doubt = select(effects, "spread")
     return (
-        "A penalty with a gradient against plain cross-entropy: violations per image are "
-        f"{summary(broken)}; mean AUC is {summary(mean)}. As released, without a gradient: "
-        f"violations are {verdict(released)}. At finding errors, the spread of dropout passes "
-        "against the entropy of their mean: "
-        f"{verdict(doubt, 'better', 'worse')}, from {trend(doubt)}."
+        "A penalty with a gradient against plain cross-entropy: violations are "
+        f"{verdict(broken)}; mean AUC is {verdict(mean)}. Without a gradient, as released: "
+        f"violations are {verdict(released)}. The spread of dropout passes finds errors "
+        f"{verdict(doubt, 'better', 'worse')}, compared with the entropy of their mean."
     )
 
 

@@ -15,7 +15,7 @@ from evaluation.metrics import Group
 from reproduce import chen2019 as script
 from reproduce.study.contrasts import PIXELS, Contrast, Why
 from reproduce.study.measures import AUC, Effect, Panel
-from reproduce.study.wording import select, summary
+from reproduce.study.wording import select, verdict
 
 NAMES, TREE = label_tree.HIERARCHIES["plco"]
 CONFIG = script.Config(
@@ -63,19 +63,19 @@ def delete(frame: pd.DataFrame, share: float) -> None:
     frame[list(plco.PRESERVE)] = kept.astype(float)
 
 
-def conclude_two_stages(unit: str, effects: pd.DataFrame) -> str:
+def conclude_two_stages(note: str, effects: pd.DataFrame) -> str:
     both, first = (select(effects, name) for name in ("HLUP-finetune", "HLCP"))
     return (
-        "Training along the tree in two stages against flat training of the same budget: "
-        f"{summary(both, unit)}. Its first stage alone: {summary(first)}."
+        "Two stages along the tree against flat training of the same budget: "
+        f"{verdict(both)}{note}. The first stage alone: {verdict(first)}."
     )
 
 
 def conclude_losses(effects: pd.DataFrame) -> str:
     naive, rescaled = (select(effects, f"exact − {name}") for name in ("naive", "rescaled"))
     return (
-        f"Trained from the start, the exact product loss against the naive one: {summary(naive)}; "
-        f"against the rescaled one: {summary(rescaled)}."
+        f"The exact loss against the naive one, both without fine-tuning: {verdict(naive)}; "
+        f"against the rescaled one: {verdict(rescaled)}."
     )
 
 
@@ -91,7 +91,7 @@ CONTRASTS = [
         damage=delete,
         wanted=(TWO_STAGES, FLAT),
         panels=(TWO_STAGE_GAIN,),
-        conclude=functools.partial(conclude_two_stages, " of deleted labels"),
+        conclude=functools.partial(conclude_two_stages, ""),
     ),
     Contrast(
         name="chen2019-levels",
@@ -105,7 +105,7 @@ CONTRASTS = [
         wanted=(TWO_STAGES, FLAT),
         panels=(TWO_STAGE_GAIN,),
         conclude=functools.partial(
-            conclude_two_stages, " levels; with one level it is flat training in two stages"
+            conclude_two_stages, "; one level is flat training in two stages"
         ),
     ),
     Contrast(

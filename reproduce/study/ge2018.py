@@ -12,7 +12,7 @@ from evaluation.metrics import Group
 from reproduce import ge2018 as script
 from reproduce.study.contrasts import PIXELS, Contrast, Why
 from reproduce.study.measures import AUC, Effect, Panel
-from reproduce.study.wording import select, summary
+from reproduce.study.wording import select, verdict
 
 CONFIG = script.Config(
     resnet="tiny_residual",
@@ -49,9 +49,8 @@ PANELS = (
 def conclude(effects: pd.DataFrame) -> str:
     fused, alone, second = (select(effects, each.name, "D:") for each in EFFECTS)
     return (
-        "At distinguishing a finding from others (D), F-MSML and R18 together against two R18: "
-        f"{summary(fused)}. F-MSML alone against R18: {summary(alone)}. The gain of a second R18 "
-        f"over one: {summary(second)}."
+        f"By D, R18 with F-MSML against two R18: {verdict(fused)}. F-MSML alone against R18: "
+        f"{verdict(alone)}. Two R18 against one: {verdict(second)}."
     )
 
 

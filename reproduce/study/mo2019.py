@@ -11,7 +11,7 @@ from evaluation.metrics import Group
 from reproduce import mo2019 as script
 from reproduce.study.contrasts import PIXELS, Contrast, Why
 from reproduce.study.measures import AUC, Effect, Panel
-from reproduce.study.wording import interval, select, summary
+from reproduce.study.wording import interval, select, verdict
 
 CONFIG = script.Config(
     vgg="tiny_plain",
@@ -40,9 +40,9 @@ def conclude(effects: pd.DataFrame) -> str:
     rarest = effects[effects["knob"] == effects["knob"].max()]
     best = rarest.loc[rarest["value"].idxmax()]
     return (
-        f"Against weighted cross-entropy: equation (2) as printed (A) is {summary(printed)}; our "
-        f"repair (C) is {summary(repaired)}; plain cross-entropy is {summary(plain)}. Where "
-        f"findings are rarest, the highest is {best['effect']}: {interval(best)}."
+        f"Against weighted cross-entropy: equation (2) as printed (A) is {verdict(printed)}; our "
+        f"repair (C) is {verdict(repaired)}; plain cross-entropy is {verdict(plain)}. Where "
+        f"findings are rarest, {best['effect']} is highest: {interval(best)}."
     )
 
 

@@ -16,7 +16,7 @@ from reproduce import pham2019 as script
 from reproduce.engine.rows import Combined, Readout, Row
 from reproduce.study.contrasts import PIXELS, Contrast, Why, row_named
 from reproduce.study.measures import AUC, Effect, Panel
-from reproduce.study.wording import select, summary, verdict
+from reproduce.study.wording import select, verdict
 
 CONFIG = script.Config(
     backbone="tiny",
@@ -72,11 +72,9 @@ def conclude_policies(effects: pd.DataFrame) -> str:
     )
     gains = [select(effects, f"{name}+LSR − {name}") for name in PLAIN]
     return (
-        "Against leaving uncertain labels out (Ignore): U-Ones is "
-        f"{summary(ones, ' of truly positive ones')}; U-Zeros is {summary(zeros)}. With label "
-        f"smoothing, U-Ones is {verdict(smooth_ones)} and U-Zeros {verdict(smooth_zeros)}. Against "
-        f"the same policy without it, smoothing is, for U-Ones, {summary(gains[0])}, and for "
-        f"U-Zeros {summary(gains[1])}."
+        f"Against Ignore, U-Ones is {verdict(ones)}; U-Zeros is {verdict(zeros)}. With label "
+        f"smoothing, U-Ones is {verdict(smooth_ones)}; U-Zeros is {verdict(smooth_zeros)}. "
+        f"Smoothing itself, for U-Ones: {verdict(gains[0])}; for U-Zeros: {verdict(gains[1])}."
     )
 
 
@@ -84,9 +82,9 @@ def conclude_alignment(effects: pd.DataFrame) -> str:
     template, views = (select(effects, name) for name in ("template", "TTA"))
     shift = (CONFIG.resize - CONFIG.size) / 2 / CONFIG.resize
     return (
-        f"Template matching against a centre crop: {summary(template)}. TTA against one view: "
-        f"{summary(views)}. The template shifts by at most {shift:.1%} of the side in each "
-        "direction, like the paper's 224 of 256 pixels, and does not rotate."
+        f"Template matching against a centre crop: {verdict(template)}. TTA against one view: "
+        f"{verdict(views)}. As in the paper, the template shifts by at most {shift:.1%} of the "
+        "side in each direction and does not rotate."
     )
 
 
