@@ -20,7 +20,7 @@ Deviations, each explained in docs/papers/doerrich2025.md:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -112,25 +112,15 @@ def sizes_of(config: Config) -> list[int]:
 def rows(config: Config, dataset: str) -> list[Row]:
     """Return three networks, end to end and probed, at every size; and Yang's two at 28 px."""
     task, loss = Task(labels.CHESTXRAY14, targets), partial(bce, labels="mean")
-    rate = schedules.Cosine(config.learning_rate, config.epochs)
     fit = Fit(
         config.epochs,
-        rate,
+        schedules.Cosine(config.learning_rate, config.epochs),
         config.batch_size,
         select=lowest_loss,
         stop=schedules.Patience(config.patience),
         weight_decay=config.weight_decay,
     )
-    probing = Fit(
-        config.epochs,
-        rate,
-        config.batch_size,
-        select=lowest_loss,
-        stop=schedules.Patience(config.patience),
-        head_only=True,
-        features_once=True,
-        weight_decay=config.weight_decay,
-    )
+    probing = replace(fit, head_only=True, features_once=True)
     steps = schedules.Milestones(config.small_learning_rate, 0.1, after=(50, 75))
     small_fit = Fit(config.epochs, steps, config.small_batch_size)
     framed = partial(plain, frame=config.size)
