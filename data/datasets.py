@@ -6,6 +6,7 @@ synthetic chest radiograph. Readers and layouts are imported when they are first
 this module is cheap.
 """
 
+import dataclasses
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,37 +82,34 @@ _CHESTXRAY14_POSITIVES = (
     *(11207, 32325, 19949, 45251, 51759),  # of the inner labels, which are ours
 )  # among 112,120 images
 
+_CHESTXRAY14 = Dataset(
+    name="chestxray14",
+    title="ChestX-ray14",
+    reader="data.chestxray14:read",
+    layout="data.phantom.layouts:chestxray14",
+    labels=labels.CHESTXRAY14,
+    tree=None,
+    closed=True,
+    hierarchy="chestxray14",
+    complete={"train_val": 86_524, "test": 25_596},
+    images=112_120,
+    training=86_524,
+    prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
+    download="data.chestxray14:download",
+)
+
 DATASETS: dict[str, Dataset] = {
     record.name: record
     for record in (
-        Dataset(
-            name="chestxray14",
-            title="ChestX-ray14",
-            reader="data.chestxray14:read",
-            layout="data.phantom.layouts:chestxray14",
-            labels=labels.CHESTXRAY14,
-            tree=None,
-            closed=True,
-            hierarchy="chestxray14",
-            complete={"train_val": 86_524, "test": 25_596},
-            images=112_120,
-            training=86_524,
-            prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
-            download="data.chestxray14:download",
-        ),
-        Dataset(
+        _CHESTXRAY14,
+        dataclasses.replace(  # the same images and labels in another form
+            _CHESTXRAY14,
             name="chestmnist",
             title="ChestMNIST",
             reader="data.chestmnist:read",
             layout="data.phantom.layouts:chestmnist",
-            labels=labels.CHESTXRAY14,
-            tree=None,
-            closed=True,
-            hierarchy="chestxray14",
             complete={"train": 78_468, "val": 11_219, "test": 22_433},
-            images=112_120,
             training=78_468,
-            prevalence=tuple(count / 112_120 for count in _CHESTXRAY14_POSITIVES),
             pack="data.phantom.layouts:pack_chestmnist",
             download="data.chestmnist:download",
             sizes=(28, 64, 128, 224),
