@@ -19,7 +19,6 @@ import safefiles
 from data import pipeline
 from data.progress import with_progress
 from models import inference
-from reproduce import RunError
 from reproduce.engine.options import Options
 from reproduce.engine.rows import Data, Row, Run, describe
 
@@ -76,17 +75,16 @@ def compute(run: Run[Row], trunk: keras.Model, data: Data, options: Options) -> 
         safefiles.remove_parts(folder)
         starts = range(0, len(indices), PART)
         parts = {start: folder / f"{start:07d}.npy" for start in starts}
-        missing = [start for start in starts if _load(parts[start]) is None]
+        values = {start: _load(parts[start]) for start in starts}
+        missing = [start for start in starts if values[start] is None]
         done = len(indices) - sum(len(indices[start : start + PART]) for start in missing)
         computed = (_compute(run, trunk, data, indices[start : start + PART]) for start in missing)
         shown = with_progress(computed, "features", len(indices), done=done, images=len)
-        for start, values in zip(missing, shown, strict=True):
+        for start, part in zip(missing, shown, strict=True):
             with safefiles.whole(parts[start]) as partial, partial.open("wb") as file:
-                np.save(file, values)
-        loaded = [values for path in parts.values() if (values := _load(path)) is not None]
-    if len(loaded) < len(parts):
-        raise RunError(f"Files of {folder} were deleted meanwhile; run the same command again.")
-    return np.concatenate(loaded)
+                np.save(file, part)
+            values[start] = part
+    return np.concatenate([part for part in values.values() if part is not None])
 
 
 def _compute(run: Run[Row], trunk: keras.Model, data: Data, indices: np.ndarray) -> np.ndarray:
