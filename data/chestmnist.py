@@ -74,16 +74,14 @@ def read(
         }
     )
     findings = np.concatenate(list(values.values()))
-    names, unknown = _names(frame, findings, file)
-    member = file.name + "/" + frame["split"] + "/" + frame["row"].astype(str)
-    if unknown:
-        about = {
-            "image_path": member,
-            "patient_id": frame["split"] + "-" + frame["row"].astype(str),
-        }
+    names = _names(frame, findings, file)
+    number = frame["row"].astype(str)
+    about = {"image_path": file.name + "/" + frame["split"] + "/" + number}
+    if isinstance(names, str):
+        about["patient_id"] = frame["split"] + "-" + number
     else:
-        patients = names.str[:8].str.lstrip("0")
-        about = {"image_path": member + "/" + names, "patient_id": patients}
+        about["image_path"] += "/" + names
+        about["patient_id"] = names.str[:8].str.lstrip("0")
         about |= _attributes(names, file.parent)
     about |= {"split": frame["split"]}
     released = pd.DataFrame(findings.astype(np.float32), columns=list(labels.CHESTXRAY14))
@@ -98,8 +96,8 @@ def read(
         "phantom": any(file.parent.glob("phantom*.json")),
         "folder": str(file.parent.absolute()),
     }
-    if unknown:
-        frame.attrs["patients_unknown"] = unknown
+    if isinstance(names, str):
+        frame.attrs["patients_unknown"] = names
     return frame
 
 
@@ -160,35 +158,32 @@ def _labels(file: Path, split: str) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _names(frame: pd.DataFrame, findings: np.ndarray, file: Path) -> tuple[pd.Series, str]:
+def _names(frame: pd.DataFrame, findings: np.ndarray, file: Path) -> pd.Series | str:
     """Return each row's image name, or why the rows cannot be named."""
     listed = public_lists.images().assign(row=lambda table: table.groupby("chexnet").cumcount())
     listed = listed.rename(columns={"chexnet": "split"})
     index = _index(file.parent)
     if index is not None:
-        frame = frame.merge(index, "left", ["split", "row"])
-        table = frame.merge(listed.drop(columns=["split", "row"]), "left", "image")
+        named = frame.merge(index, "left", ["split", "row"])
+        table = named.merge(listed.drop(columns=["split", "row"]), "left", "image")
         source = "the table of indices beside it"
     else:
         table = frame.merge(listed, "left", ["split", "row"])
         source = "the public lists"
         if len(frame) != len(listed):
-            return frame[
-                "split"
-            ], f"{len(frame):,} rows instead of the public lists' {len(listed):,}"
-    if table["image"].isna().any() or table["findings"].isna().any():
-        missing = frame[(table["image"].isna() | table["findings"].isna()).to_numpy()].iloc[0]
-        return frame[
-            "split"
-        ], f"{source} name no image for row {missing['row']} of {missing['split']}"
+            return f"{len(frame):,} rows instead of the public lists' {len(listed):,}"
+    unnamed = (table["image"].isna() | table["findings"].isna()).to_numpy()
+    if unnamed.any():
+        first = frame.iloc[int(unnamed.argmax())]
+        return f"{source} name no image for row {first['row']} of {first['split']}"
     differ = (public_lists.label_matrix(table["findings"]) != findings).any(axis=1)
     if differ.any():
         first = frame.iloc[int(differ.argmax())]
-        return frame["split"], (
+        return (
             f"{differ.sum():,} of {len(frame):,} rows have other labels than {source}, first row "
             f"{first['row']} of {first['split']}"
         )
-    return table["image"], ""
+    return table["image"]
 
 
 def _index(folder: Path) -> pd.DataFrame | None:
@@ -213,14 +208,10 @@ def _has_columns(path: Path) -> bool:
 
 def _attributes(names: pd.Series, folder: Path) -> dict[str, np.ndarray]:
     """Return sex, age and view by ChestX-ray14's label file, if it lies in the folder."""
-    for name in chestxray14.LABEL_FILES:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
-                table = reading.read_table(path, ("Image Index", *columns.values()))
-                table = table.drop_duplicates("Image Index").set_index("Image Index")
-                return {
-                    key: names.map(table[column]).fillna("").to_numpy()
-                    for key, column in columns.items()
-                }
-    return {}
+    path = next((path for path in chestxray14.label_files(folder) if path.is_file()), None)
+    if path is None:
+        return {}
+    columns = chestxray14.ATTRIBUTES
+    table = reading.read_table(path, ("Image Index", *columns.values()))
+    table = table.drop_duplicates("Image Index").set_index("Image Index")
+    return {key: names.map(table[column]).fillna("").to_numpy() for key, column in columns.items()}

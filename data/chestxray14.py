@@ -39,6 +39,7 @@ _EXPECTED = (
     "images/00000001_000.png …  (or images_001/images/ … images_012/images/,",
     "                            or images_001.zip … images_012.zip)",
 )
+ATTRIBUTES = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
 _FOLDERS = (  # of images, besides images_001/images/ and images_001/
     *("images", "images-224/images-224", "images-224", "sample/images", "sample/sample/images"),
     "images_normalized",
@@ -93,7 +94,6 @@ def _shrink(archive: Path, target: Path, size: int, done: int) -> None:
 
     `done` images of earlier archives are counted in the progress.
     """
-
     import cv2
 
     from data import images, prepare
@@ -146,7 +146,7 @@ def read(folder: str | Path, allow_missing: bool = False) -> pd.DataFrame:
     findings = _findings(reading.texts(table, "Finding Labels", where), released, where)
     sex, age, view = (
         table.get(column, pd.Series("", table.index)).fillna("").to_numpy()
-        for column in ("Patient Gender", "Patient Age", "View Position")
+        for column in ATTRIBUTES.values()
     )
     about = {"patient_id": patients, "sex": sex, "age": age, "view": view, "split": split}
     frame = pd.DataFrame(about)
@@ -204,14 +204,19 @@ def _patients(table: pd.DataFrame, names: pd.Series, path: Path) -> np.ndarray:
     return patients.to_numpy()
 
 
+def label_files(folder: Path) -> list[Path]:
+    """Return where the label file may lie in a folder, the preferred one first."""
+    return [folder / (name + ending) for name in LABEL_FILES for ending in ("", ".gz")]
+
+
 def _label_file(folder: Path, found: dict[str, str]) -> Path | None:
     """Return the label file, or None if there are images without one; else raise a DataError."""
-    choices = [folder / (name + ending) for name in LABEL_FILES for ending in ("", ".gz")]
+    choices = label_files(folder)
     present = [path for path in choices if path.is_file()]
     if present:
         return present[0]
     inner = folder / "data"  # of the copy on Hugging Face
-    if any((inner / path.name).is_file() for path in choices):
+    if any(path.is_file() for path in label_files(inner)):
         raise DataError(f"{folder} has its label file in {inner}; pass that folder.")
     if any(map(_NAME.fullmatch, found)):
         return None
