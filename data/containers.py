@@ -61,7 +61,8 @@ def names(container: Path) -> list[str]:
     """Return the members of a ZIP archive or a Parquet file, as `read` takes them."""
     try:
         if container.suffix.lower() == ".zip":
-            return [info.filename for info in zipfile.ZipFile(container).infolist()]
+            with zipfile.ZipFile(container) as archive:
+                return archive.namelist()
         column = _parquet(container).read(columns=["image.path"]).column("image")
         paths = [each["path"] for each in column.to_pylist()]
     except safefiles.DAMAGED_ARCHIVE as error:
