@@ -147,13 +147,12 @@ def with_images_of_step_1(
     """Return the rows; those of CT as printed say how many images taught their step 1."""
     noted = dict(scored)
     train = data.of_set("train")
-    for run in runs:
-        name = run.row.name.removesuffix(STEP_1)
-        if name in noted and name != run.row.name and name.endswith(AS_PRINTED):
-            seen = ~np.isnan(data.targets(run.row.task).learnt[train]).all(axis=1)
+    for row in {run.row.name: run.row for run in runs}.values():  # once for all seeds
+        name = row.name.removesuffix(STEP_1)
+        if name in noted and name != row.name and name.endswith(AS_PRINTED):
+            seen = ~np.isnan(data.targets(row.task).learnt[train]).all(axis=1)
             note = f"as printed: step 1 saw {seen.sum():,} of {len(seen):,} training images"
-            if note not in str(noted[name].table["note"].iloc[0]):  # once for all seeds
-                noted[name] = scoring.with_note(noted[name], note)
+            noted[name] = scoring.with_note(noted[name], note)
     return noted
 
 
