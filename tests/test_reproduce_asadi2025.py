@@ -20,6 +20,7 @@ from reproduce.asadi2025 import MC, PAPER, Config
 from reproduce.engine import schedules
 from reproduce.engine.rows import describe
 from reproduce.tables import asadi2025 as tables
+from tests.nih import nih_frame
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,18 +91,6 @@ def test_augmentation_is_that_of_the_released_loader():
 
 
 # On ChestX-ray14: its 14 labels and the five above them
-
-
-def nih_frame(positive: list[tuple[str, ...]], sets: list[str]) -> pd.DataFrame:
-    """Images with these findings, of one patient each."""
-    table = pd.DataFrame(
-        [[float(name in names) for name in labels.CHESTXRAY14] for names in positive],
-        columns=list(labels.CHESTXRAY14),
-    )
-    ids = [str(number) for number in range(1, len(positive) + 1)]
-    frame = table.assign(split=sets, patient_id=ids, image_path=ids)
-    frame.attrs["dataset"] = "chestxray14"
-    return frame
 
 
 def test_targets_on_chestxray14_by_hand():

@@ -29,6 +29,7 @@ from reproduce.pham2019 import (
     TTA,
     Config,
 )
+from tests.nih import nih_frame
 
 ROOT = Path(__file__).parents[1]
 NAMES = labels.CHEXPERT
@@ -297,18 +298,6 @@ def test_controls_are_flat_rows_with_the_labels_of_ct(frame):
 
 
 # On ChestX-ray14: its 14 labels and the five above them, none of them uncertain
-
-
-def nih_frame(positive: list[tuple[str, ...]], sets: list[str]) -> pd.DataFrame:
-    """Images with these findings, of one patient each."""
-    table = pd.DataFrame(
-        [[float(name in names) for name in labels.CHESTXRAY14] for names in positive],
-        columns=list(labels.CHESTXRAY14),
-    )
-    ids = [str(number) for number in range(1, len(positive) + 1)]
-    frame = table.assign(split=sets, patient_id=ids, image_path=ids)
-    frame.attrs["dataset"] = "chestxray14"
-    return frame
 
 
 def nih_rows(**changes) -> dict:
