@@ -54,7 +54,7 @@ from reproduce.engine.train import train_table
 from reproduce.tables import chen2019 as tables
 from reproduce.tables.chen2019 import TWIN
 
-HAS_TREE = ("plco", "chexpert", *CHESTXRAY14_FORMS)
+ON = ("plco", "chexpert", *CHESTXRAY14_FORMS)
 RAW = ", raw product"  # ends the names of rescaled rows that are read without rescaling
 ONLY_FOR = {"deleted": ("plco",), "uncertain": ("chexpert",)}  # settings of one dataset
 
@@ -186,7 +186,7 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, HAS_TREE, ONLY_FOR)
+    config, options = parse(Config, DEMO, __doc__, ON, ONLY_FOR)
     table = search.table(rows, config, options)
     lists = {"deleted": config.deleted} if options.dataset == "plco" else {}
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.resize, **lists)

@@ -57,6 +57,8 @@ from reproduce.engine.rows import (
 from reproduce.engine.train import train_table
 from reproduce.tables import row_details, scoring
 
+ON = ("chestmnist",)
+
 
 @dataclass(frozen=True)
 class Yang:
@@ -161,7 +163,7 @@ def train(
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, ["chestmnist"])
+    config, options = parse(Config, DEMO, __doc__, ON)
     table, sizes = search.table(rows, config, options), sizes_of(config)
     if len(sizes) > 1 and (options.on == "ray" or options.only_train):
         raise RunError("--on ray trains rows of one image size: give one, such as --sizes 64.")

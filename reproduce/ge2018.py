@@ -58,6 +58,7 @@ from reproduce.engine.rows import Combined, Fit, Network, Readout, Row, Targets,
 from reproduce.engine.train import train_table
 from reproduce.tables import ge2018 as tables
 
+ON = CHESTXRAY14_FORMS
 CE, MSML, FCE = range(3)  # the outputs of a two-stream network
 
 
@@ -230,7 +231,7 @@ def rows(config: Config, dataset: str) -> list[Row | Combined]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, CHESTXRAY14_FORMS, released="zech2018")
+    config, options = parse(Config, DEMO, __doc__, ON, released="zech2018")
     table = search.table(rows, config, options)
     trained = []
     for drawn in of_each_split(config, options):

@@ -51,6 +51,7 @@ from reproduce.engine.rows import Fit, Network, Readout, Row, Targets, Task, bce
 from reproduce.engine.train import train_table
 from reproduce.tables import mo2019 as tables
 
+ON = CHESTXRAY14_FORMS
 BASELINE, PROPOSED = "DenseNet121 weighted CE", "DenseNet121 proposed loss"
 OURS, PLAIN = "DenseNet121 proposed (ours)", "DenseNet121 CE"
 
@@ -179,7 +180,7 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, CHESTXRAY14_FORMS, released="zech2018")
+    config, options = parse(Config, DEMO, __doc__, ON, released="zech2018")
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("mo2019", table, config, data, options)

@@ -38,6 +38,8 @@ from reproduce.engine.rows import Fit, Network, Row, Targets, Task, bce
 from reproduce.engine.train import train_table
 from reproduce.tables import released_rows, row_details, scoring
 
+ON = CHESTXRAY14_FORMS
+
 
 @dataclass(frozen=True)
 class Config:
@@ -83,7 +85,7 @@ def rows(config: Config, dataset: str) -> list[Row]:
 
 
 def main() -> None:
-    config, options = parse(Config, DEMO, __doc__, CHESTXRAY14_FORMS, released="zech2018")
+    config, options = parse(Config, DEMO, __doc__, ON, released="zech2018")
     table = search.table(rows, config, options)
     data = dataset.load(options, config, split, table, phantoms=8000, resize=config.size)
     trained = train_table("wang2017", table, config, data, options)

@@ -36,7 +36,7 @@ def test_the_quoted_pieces_are_those_of_the_files(kind):
 
 def test_the_page_shows_all_of_the_script_but_its_head():
     script = (ROOT / FILES["python"]).read_text()
-    code = script[script.index("@dataclass") :]
+    code = script[script.index("\nON = ") :]
     shown = "".join(piece for kind, piece in BLOCKS if kind == "python")
     assert [line for line in code.split("\n") if line] == [
         line for line in shown.split("\n") if line

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from models import backbones, weights
@@ -11,6 +12,23 @@ from reproduce.doctor import papers
 from reproduce.doctor.machine import OK, WARNING, Finding
 
 GE = ("resnet18", "densenet121", "vgg16")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "runs", "never"),
+    [
+        ("chestxray14", {"chen2019", "pham2019", "asadi2025", "mo2019"}, {"doerrich2025"}),
+        ("chestmnist", {"chen2019", "pham2019", "asadi2025", "mo2019", "doerrich2025"}, set()),
+        ("chexpert", {"chen2019", "pham2019", "asadi2025"}, {"mo2019", "ge2018"}),
+        ("plco", {"chen2019"}, {"pham2019", "asadi2025"}),
+    ],
+)
+def test_a_dataset_has_the_papers_that_run_on_it(dataset, runs, never):
+    frame = pd.DataFrame({"split": ["train_val", "test"]})
+    frame.attrs["dataset"] = dataset
+    found = {need.paper for need in papers.needs(frame)}
+    assert found >= runs
+    assert not found & never
 
 
 def test_needs_follow_from_the_scripts():

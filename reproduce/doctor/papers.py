@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data.datasets import CHESTXRAY14_FORMS, DATASETS
+from data.datasets import DATASETS
 from evaluation import published
 from models import ModelError, backbones, weights
 from reproduce.doctor.dataset import duration
@@ -35,14 +35,13 @@ class Need(NamedTuple):
 
 
 def needs(frame: pd.DataFrame | None = None) -> list[Need]:
-    """Return the needs of every paper, or of those that train on the dataset of a frame."""
+    """Return the needs of every paper, or of those that run on the dataset of a frame."""
     only = frame.attrs["dataset"] if frame is not None else None
-    same = CHESTXRAY14_FORMS if only in CHESTXRAY14_FORMS else (only,)
-    datasets = {paper: published.dataset(paper) for paper in published.papers()}
+    scripts = [name for name in published.papers() if importlib.util.find_spec(f"reproduce.{name}")]
     return [
-        need_of(paper, only or dataset, frame)
-        for paper, dataset in datasets.items()
-        if (only is None or dataset in same) and importlib.util.find_spec(f"reproduce.{paper}")
+        need_of(paper, only or published.dataset(paper), frame)
+        for paper in scripts
+        if only is None or only in importlib.import_module(f"reproduce.{paper}").ON
     ]
 
 
