@@ -182,14 +182,15 @@ def operating_points(targets: np.ndarray, decisions: np.ndarray) -> tuple[np.nda
 
 
 def under_curve(
-    targets: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
+    targets: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray, flat: bool = True
 ) -> np.ndarray:
     """Return 1 where a reader's operating point lies below the model's ROC curve, else 0.
 
     `decisions` are (readers, images, labels), 0 or 1; the result is (readers, labels), NaN where
     there is no curve. A point is below if it lies strictly under the line through the curve's
-    points, or if a point of the curve has as many hits with fewer false alarms. A point on the
-    curve counts 0. Integer counts are compared, so rounding has no influence.
+    points. With `flat`, a point on a flat part of the curve is below too: a point of the curve has
+    as many hits with fewer false alarms. Any other point on the curve counts 0. Integer counts are
+    compared, so rounding has no influence.
     """
     targets, probabilities = checked(targets, probabilities)
     for reader_decisions in decisions:
@@ -205,7 +206,7 @@ def under_curve(
             right = min(left + 1, len(false) - 1)
             width = max(false[right] - false[left], 1)  # 1 at the curve's end, which is flat
             rise = (false_alarms - false[left]) * (true[right] - true[left])
-            beaten = false[np.searchsorted(true, hits)] < false_alarms
+            beaten = flat and false[np.searchsorted(true, hits)] < false_alarms
             under[reader, label] = beaten or (hits - true[left]) * width < rise
     return under
 

@@ -240,8 +240,10 @@ def test_readers_under_a_curve_with_flat_and_sloping_parts(false_alarms, hits, b
     targets = np.repeat([0.0, 1.0], 4)[:, None]
     scores = np.array([0.6, 0.6, 0.4, 0.4, 0.9, 0.8, 0.4, 0.4])[:, None]
     # the curve: (0, 1), (0, 2), (2, 2), then in one step to (4, 4)
-    under = metrics.under_curve(targets, scores, reader(false_alarms, hits)[None])
-    assert under == [[below]]
+    decisions = reader(false_alarms, hits)[None]
+    assert metrics.under_curve(targets, scores, decisions) == [[below]]
+    strictly = 0 if (false_alarms, hits) == (1, 2) else below  # the only point on the flat part
+    assert metrics.under_curve(targets, scores, decisions, flat=False) == [[strictly]]
 
 
 def test_readers_without_a_curve_are_nan():
@@ -271,6 +273,8 @@ def test_released_predictions_give_the_published_number_of_readers(shared_data):
     targets, probabilities, *readers = read.values()
     below = metrics.under_curve(targets, probabilities, np.stack(readers))
     assert below.sum(axis=0).tolist() == [2, 3, 2, 3, 3]
+    strictly = metrics.under_curve(targets, probabilities, np.stack(readers), flat=False)
+    assert strictly.sum(axis=0).tolist() == [2, 3, 1, 3, 3]  # a mean of 2.4
     auc = metrics.auroc(targets, probabilities)
     np.testing.assert_allclose(auc, [0.8913, 0.9406, 0.8996, 0.9219, 0.9680], atol=5e-5)
 

@@ -60,6 +60,7 @@ def test_below_the_curve_counts_radiologists_per_label_and_on_average():
     table = radiologists.below_curve(good, readers, resamples=20, seed=0)
     assert table["value"].tolist() == [1, 1, 1]  # the curve only equals the perfect reader
     assert table["group"].tolist() == ["Edema", "Mass", "mean"]
+    assert table["note"].tolist() == ["", "", f"1.00 {radiologists.WITHOUT_FLAT}"]
 
 
 def test_the_public_test_set_has_a_column_for_each_radiologist(tmp_path):
@@ -79,6 +80,8 @@ def test_the_public_test_set_has_a_column_for_each_radiologist(tmp_path):
     heading = "|  | AUC | radiologists below the curve | AUC of bc4 | AUC of bc6 | AUC of bc8 |"
     assert heading in page
     assert radiologists.AUC_NOTE in page
+    assert f"Mean radiologists below the curve: {table['note'].iloc[11]}." in page
+    assert table["note"].iloc[11].endswith(radiologists.WITHOUT_FLAT)
     saved = pd.read_csv(tmp_path / "public-radiologists.csv").set_index(["group", "metric"])
     assert len(saved) == 4 * 6
     area = roc_auc_score(targets[:, 0], readers["bc6"].to_numpy()[:, 0])

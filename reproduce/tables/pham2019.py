@@ -294,7 +294,8 @@ def beside_radiologists(
         each = radiologists.auc_of_each(predicted, decisions, resamples, seed=0)
         table = pd.concat([table, below, each])
         tables.to_csv(pd.concat([below, each]), folder / "public-radiologists.csv")
-        note = f"\n{radiologists.AUC_NOTE}\n"
+        strictly = f"Mean radiologists below the curve: {below['note'].iloc[-1]}."
+        note = f"\n{radiologists.AUC_NOTE}\n\n{strictly}\n"
     title = f"Public test set, {len(predicted.ids):,} studies: {best}"
     heading = title + f" ({figures.PHANTOM_WARNING})" * phantom
     shown = radiologists.one_line_each(table)

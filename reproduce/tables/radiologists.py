@@ -10,6 +10,7 @@ from evaluation import bootstrap, metrics, tables
 from evaluation.predictions import Predictions
 
 BELOW = "radiologists below the curve"
+WITHOUT_FLAT = "if points on a flat part of the curve do not count"
 AUC_OF = "AUC of "  # begins the metric of a radiologist's own AUC
 AUC_NOTE = (
     "A radiologist decides yes or no, which is one operating point: the AUC is the area under its "
@@ -20,18 +21,28 @@ AUC_NOTE = (
 def below_curve(
     predictions: Predictions, decisions: dict[str, np.ndarray], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Count the radiologists whose operating point lies below the ROC curve, per label and mean."""
+    """Count the radiologists whose operating point lies below the ROC curve, per label and mean.
+
+    A point on a flat part of the curve counts; the note of the mean is the mean without that.
+    """
     decided = np.stack([*decisions.values()])
 
-    def count(images: np.ndarray) -> np.ndarray:
+    def count(images: np.ndarray, flat: bool = True) -> np.ndarray:
         arrays = predictions.targets[images], predictions.mean[images], decided[:, images]
-        below = metrics.under_curve(*arrays).sum(axis=0)
+        below = metrics.under_curve(*arrays, flat).sum(axis=0)
         return np.append(below, metrics.macro_mean(below))
 
     draws = bootstrap.each(count, predictions.patients, resamples, seed)
-    value = count(np.arange(len(predictions.targets)))
-    groups = [*predictions.labels, "mean"]
-    measured = pd.DataFrame({"group": groups, "metric": BELOW, "value": value})
+    every = np.arange(len(predictions.targets))
+    strictly = tables.number(count(every, flat=False)[-1], 2)
+    measured = pd.DataFrame(
+        {
+            "group": [*predictions.labels, "mean"],
+            "metric": BELOW,
+            "value": count(every),
+            "note": [*[""] * len(predictions.labels), f"{strictly} {WITHOUT_FLAT}"],
+        }
+    )
     return bootstrap.with_intervals(measured, draws.T)
 
 
