@@ -1,10 +1,13 @@
 """Compare ten models of the CheXpert leaderboard with Pham et al.'s on the 500 test studies.
 
 The repository of the test labels holds their predictions. Differences are paired: a bootstrap of
-the mean over the five labels, and DeLong's test of each label. Holm's method corrects both.
+the mean over the five labels, and DeLong's test of each label. Holm's method corrects both. Two
+models are equivalent if the paired 90 % interval of their difference lies within ±.01, which is two
+one-sided tests (TOST) at 5 %.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,8 @@ MODELS = {  # name -> SHA-256 of the released file
 }
 MEAN_AUC = (metrics.Group("mean", metrics=("AUC",)),)
 SURE = 0.05  # of a p-value after Holm's correction
+EQUIVALENT = 0.01  # mean AUC: smaller differences do not matter
+ALIKE = 0.99  # rank correlation with Pham's in every label: nearly the same model
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], list[str]]:
@@ -106,6 +111,8 @@ def compare(
             gap.loc[is_mean, "p"] = 2 * ndtr(-gap.loc[is_mean, "difference"].abs() / deviation)
         else:  # no resample distinguishes the two models
             gap.loc[is_mean, "p"] = 1.0
+        low, high = bootstrap.interval((draws[name] - draws[PHAM]).mean(axis=1), 0.9)
+        gap["equivalent"] = is_mean & (low > -EQUIVALENT) & (high < EQUIVALENT)
         differences.append(gap)
     gaps = pd.concat(differences, ignore_index=True)
     is_mean = gaps["group"] == "mean"
@@ -125,11 +132,42 @@ def verdict(scored: pd.DataFrame, gaps: pd.DataFrame) -> tuple[str, str]:
     rank = int((mean > mean[PHAM]).sum()) + 1
     sentence = (
         f"Pham's model is number {rank} of {len(mean)} by mean AUC (the highest, "
-        f"{tables.number(mean.max(), 4)}, is {mean.idxmax()}'s). After Holm's correction {worse} "
-        f"of the {len(others)} others are worse, {better} better and "
-        f"{len(others) - worse - better} cannot be told apart from it."
+        f"{tables.number(mean.max(), 4)}, is {mean.idxmax()}'s). Of the {len(others)} others, "
+        f"{others['equivalent'].sum()} are equivalent to it: the whole 90 % interval of the "
+        f"difference lies within ±{tables.number(EQUIVALENT, 2)}. After Holm's correction {worse} "
+        f"are worse and {better} better."
     )
     return word, sentence
+
+
+def alike(models: dict[str, np.ndarray]) -> list[str]:
+    """Name the models that have identical columns, or rank the studies nearly as Pham's does."""
+    labels_of: dict[tuple[str, ...], list[str]] = {}
+    for column, label in enumerate(FIVE):
+        names_of: dict[bytes, list[str]] = {}
+        for name, values in models.items():
+            names_of.setdefault(values[:, column].tobytes(), []).append(name)
+        for names in names_of.values():
+            if len(names) > 1:
+                labels_of.setdefault(tuple(names), []).append(label)
+    sentences = [
+        f"{_listed(names)} have identical probabilities of {_listed(shared)}."
+        for names, shared in labels_of.items()
+    ]
+    ranks = {name: pd.DataFrame(values).rank() for name, values in models.items()}
+    least = {name: ranks[PHAM].corrwith(each).min() for name, each in ranks.items()}
+    sentences += [
+        f"{name} is nearly Pham's model: for every finding, the ranks of the studies correlate by "
+        f"{tables.number(correlation, 3)} or more."
+        for name, correlation in least.items()
+        if name != PHAM and correlation >= ALIKE
+    ]
+    return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
@@ -140,6 +178,7 @@ def for_people(scored: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     others = gaps[gaps["group"] == "mean"].set_index("model")
     columns = {
         "difference to Pham's": details.with_intervals(others, "difference", digits=4),
+        "equivalent": others["equivalent"].map({True: "yes", False: ""}),
         "p (Holm)": others["p_holm"].map("{:.2g}".format),
     }
     wide = cells[["mean"]].rename(columns={"mean": "mean AUC"})
@@ -152,7 +191,8 @@ def write(options: argparse.Namespace, results: Path) -> None:
     truth, models, remarks = read(options.released)
     scored, gaps = compare(truth, models, options.resamples, options.seed)
     word, sentence = verdict(scored, gaps)
-    lines = [f"Claim: Pham et al.'s method {CLAIM!r}: {word}. {sentence}", *remarks, str(SOURCE)]
+    claim_line = f"Claim: Pham et al.'s method {CLAIM!r}: {word}. {sentence}"
+    lines = [claim_line, *alike(models), *remarks, str(SOURCE)]
     out = results / "leaderboard" / "released"
     tables.to_csv(scored, out / "models.csv")
     tables.to_csv(gaps, out / "differences.csv")
