@@ -178,6 +178,20 @@ def test_verdict_kind_leaves_out_the_reason():
     verdicts = ("within", "not comparable (a (b))", "failed: out of memory (8 GB)")
     kinds = [published.verdict_kind(verdict) for verdict in verdicts]
     assert kinds == ["within", "not comparable", "failed"]
+    again = ("equal to 3 decimals", "same images, differs by .0057", published.COMPATIBLE)
+    kinds = [published.verdict_kind(verdict) for verdict in again]
+    assert kinds == ["equal", "same images, differs", "compatible with other patients"]
+
+
+@pytest.mark.parametrize(
+    ("low", "expected"), [(0.9400, "within"), (0.9404, "within"), (0.9406, "below")]
+)
+def test_a_printed_number_stands_for_all_that_round_to_it(low, expected):
+    ours = pd.DataFrame([our_row("Ours", value=0.95, low=low, high=0.96)])
+    printed = load("pham2019")
+    printed = printed[(printed["table"] == "Table 2") & (printed["row"] == "Ours")]
+    cells = compare(printed, ours).set_index("column").loc["mean"]
+    assert (cells["printed"], cells["verdict"]) == ("0.940", expected)
 
 
 def test_datasets_are_named_as_the_readers_name_them(tmp_path):
@@ -205,7 +219,7 @@ def test_compare_takes_metrics_in_long_form():
 
 
 def test_compare_refuses_what_it_could_only_guess():
-    printed = frame([("Table 1", row, "mean", "AUC", "0.9") for row in "amm"])
+    printed = frame([("Table 1", row, "mean", "AUC", "0.90") for row in "amm"])
     printed["split"] = ["valid", "valid", "test"]
     ours = pd.DataFrame([our_row("m", low=0.8, high=0.85)])
     both = pd.concat([pd.DataFrame([our_row("a")]), ours])

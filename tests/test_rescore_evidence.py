@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from data import labels, public_lists
-from evaluation import EvaluationError
+from evaluation import EvaluationError, published
 from reproduce.rescore import __main__ as command
 from reproduce.rescore import evidence, experts, leaderboard, lists, matching, row_audit
 from reproduce.tables import authors
@@ -178,6 +178,9 @@ def test_models_are_compared_with_phams(board, capsys):
     assert gaps.loc[("twin", "mean"), "difference"] == pytest.approx(0, abs=1e-4)
     assert gaps.loc[("worse", "mean"), "high"] < 0
     assert gaps.loc[("worse", "mean"), "p_holm"] < 0.05 < gaps.loc[("twin", "mean"), "p_holm"]
+    assert gaps["equivalent"].to_dict() == {key: key == ("twin", "mean") for key in gaps.index}
+    assert "Of the 2 others, 1 are equivalent to it" in out
+    assert "twin is nearly Pham's model" in out
     claim = pd.read_csv(folder / "state-of-the-art.csv").iloc[0]
     assert claim["ours"] == "within noise"
     scored = pd.read_csv(folder / "models.csv").set_index(["model", "group"])["value"]
@@ -191,6 +194,26 @@ def test_the_claim_holds_where_all_others_are_worse(board):
     truth_itself = truth[FIVE].to_numpy(float)
     better = {**models, "perfect": truth_itself}
     assert leaderboard.verdict(*leaderboard.compare(truth, better, 200, 0))[0] == "does not hold"
+
+
+def test_models_with_columns_in_common_are_named():
+    random = np.random.default_rng(0)
+    pham, other, third = (random.normal(size=(100, 5)) for _ in range(3))
+    copied, near = other.copy(), pham.copy()
+    copied[:, 1] = third[:, 1]
+    order = pham[:, 3].argsort()
+    near[order[[0, 10]], 3] = pham[order[[10, 0]], 3]  # ranks 1 and 11 change places
+    models = {"hieupham": pham, "other": other, "copied": copied, "third": third, "near": near}
+    # Spearman: 1 - 6 * (10² + 10²) / (100 * (100² - 1)) = .99880
+    assert leaderboard.alike(models) == [
+        "hieupham and near have identical probabilities of Atelectasis, Cardiomegaly, "
+        "Consolidation and Pleural Effusion.",
+        "other and copied have identical probabilities of Atelectasis, Consolidation, Edema and "
+        "Pleural Effusion.",
+        "copied and third have identical probabilities of Cardiomegaly.",
+        "near is nearly Pham's model: for every finding, the ranks of the studies correlate by "
+        ".999 or more.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +365,31 @@ def test_flags_that_do_not_fit_are_refused(own, capsys, flags, message):
 
 
 # The page
+
+
+def rescored_side(*cells) -> pd.DataFrame:
+    frame = pd.DataFrame(cells, columns=["column", "metric", "printed", "ours", "verdict"])
+    difference = frame["ours"] - frame["printed"].astype(float)
+    return frame.assign(low=0.1, high=0.99, difference=difference, note="")
+
+
+def test_printed_numbers_are_counted_by_what_is_known_of_their_images():
+    sides = {
+        "pham2019": rescored_side(
+            ("mean", "AUC", "0.930", 0.9243, "same images, differs by .0057"),
+            ("mean", "radiologists", "2.6", 2.6, "equal to 1 decimal"),
+        ),
+        "asadi2025": rescored_side(("weighted mean", "AUC", "0.903", 0.9047, published.COMPATIBLE)),
+        "zech2018": rescored_side(("Mass", "AUC", "0.8377", 0.83768, "equal to 4 decimals")),
+    }
+    assert evidence.in_words(sides) == [
+        "On the same images, 2 of 3 recomputed numbers equal the printed ones in every printed "
+        "decimal.",
+        "Pham et al. 2019: the mean AUC differs by .0057 (0.930 printed).",
+        "Where the images may be others, 1 of 1 printed numbers lies within the interval, so other "
+        "patients explain the difference.",
+    ]
+    assert len(evidence.in_words({"zech2018": sides["zech2018"]})) == 1
 
 
 def test_the_page_shows_what_is_generated(shared_data, zech):

@@ -23,6 +23,9 @@ RELEASED = "released"  # verdict of a row whose predictions were released by its
 QUOTED = "quoted"  # prefix of the note of a number that the paper took from another paper
 T_THREE = 4.303  # 97.5 % quantile of Student's t for three runs, whose deviation `sd` is printed
 MISPRINT = "misprint"  # verdict of a number whose note says "misprint of READING"
+# verdicts of numbers that are computed again from the predictions that the paper scored
+EQUAL, DIFFERS = "equal", "same images, differs"  # and by how much
+COMPATIBLE = "compatible with other patients"  # the images may not be the same
 RUNNING_TEXT = ("abstract", "text", "TL;DR")
 AVERAGES = {"mean", "weighted mean", "leaf", "high-level", "W", "W normalised", "D", "N"}
 RESTORE = "restore the suite's own files with git checkout -- results/published"
@@ -101,6 +104,11 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame([line for _, line in lines[1:]], columns=header, dtype=str)
 
 
+def rounding(printed: str) -> float:
+    """Return half a unit of the last printed digit: .903 stands for .9025 to .9035."""
+    return 0.5 * 10.0 ** -decimals(printed)
+
+
 # Compare our numbers with the published ones
 
 
@@ -122,8 +130,8 @@ def verdict(
 
 
 def verdict_kind(verdict: str) -> str:
-    """Return a verdict without its reason: "not comparable", "failed", "within", …"""
-    return "failed" if verdict.startswith(FAILED) else verdict.partition(" (")[0]
+    """Return a verdict without its reason or amount: "not comparable", "failed", "equal", …"""
+    return "failed" if verdict.startswith(FAILED) else re.split(r" \(| (?:to|by) [\d.]", verdict)[0]
 
 
 def compare(
@@ -218,6 +226,5 @@ def _cell_verdict(cell: dict, not_comparable: str | None, failed: dict[str, str]
         return "undefined"
     if reading(cell["note"]):
         return MISPRINT
-    return verdict(
-        cell["published"], cell["low"], cell["high"], not_comparable, cell.get("margin", 0.0)
-    )
+    margin = rounding(cell["printed"]) + cell.get("margin", 0.0)
+    return verdict(cell["published"], cell["low"], cell["high"], not_comparable, margin)

@@ -13,6 +13,9 @@ VERDICTS = {
     "within": ("●", "within"),
     "below": ("▼", "below"),
     "above": ("▲", "above"),
+    published.EQUAL: ("=", "equal"),
+    published.DIFFERS: ("Δ", "same images, differs"),
+    published.COMPATIBLE: ("≈", "compatible with other patients"),
     "not comparable": ("◇", "not comparable"),
     "misprint": ("≠", "misprint"),
     "no interval": ("○", "no interval"),
@@ -25,7 +28,8 @@ VERDICTS = {
 }
 WITHOUT_NUMBER = ("quoted", "not run", "failed")  # cells that have no number of ours
 AGAINST_PRINTED = ("within", "below", "above", "not comparable")
-COUNTED = (*AGAINST_PRINTED, published.MISPRINT, "no interval", "undefined", "failed")
+RESCORED = (published.EQUAL, published.DIFFERS, published.COMPATIBLE)
+COUNTED = (*AGAINST_PRINTED, *RESCORED, published.MISPRINT, "no interval", "undefined", "failed")
 
 
 def verdict_counts(table: pd.DataFrame | None) -> list[tuple[str, int]]:

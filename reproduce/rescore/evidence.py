@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 
 import safefiles
-from evaluation import EvaluationError, subgroups, tables
+from evaluation import EvaluationError, published, subgroups, tables
 from reproduce import ROOT
 from reproduce.rescore import experts, leaderboard, released
 from reproduce.rescore.score import text_width
@@ -42,12 +42,11 @@ WHO = {  # who, network, images, as their files and papers state them
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
 PARTS = (*WHO, "leaderboard")  # whose files can be downloaded
-AGREES = {"within": "agrees", "above": "printed is higher", "below": "printed is lower"}
 BEATEN = "of 3 radiologists, how many the network beats"
 CLAIM_IN_WORDS = {
     "holds": "true for these models",
     "does not hold": "not true for these models",
-    "within noise": "neither shown nor refuted",
+    "within noise": "not shown",
 }
 
 
@@ -55,6 +54,7 @@ CLAIM_IN_WORDS = {
 class Evidence:
     """All that the released files at hand allow to compute."""
 
+    sides: dict[str, pd.DataFrame] = field(default_factory=dict)  # by paper, with verdicts
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)  # for CSVs, by name
     leaderboard: dict[str, Any] | None = None  # for the page
     missing: list[str] = field(default_factory=list)
@@ -69,18 +69,42 @@ class Evidence:
 
 
 def rescored_rows(paper: str, side: pd.DataFrame) -> list[dict]:
-    """Return a paper's rows of the first table: printed, recomputed, and if they agree."""
+    """Return a paper's rows of the first table: printed, recomputed and verdict."""
     about = dict(zip(("who", "network", "images"), WHO[paper], strict=True))
     if short := released.in_short(side):
-        verdict = f"{short.inside} of {short.printed} printed findings agree"
         row = {"number": "mean AUC", "printed": "by finding", "recomputed": short.mean_auc}
-        return [about | row | {"verdict": verdict}]
+        return [about | row | {"verdict": f"by finding: {short.verdicts}"}]
     rows = []
     for cell in released.compared(side).itertuples():
         number = BEATEN if cell.metric == BELOW else f"{cell.column} {cell.metric}"
         row = {"number": number, "printed": cell.printed, "recomputed": cell.text}
-        rows.append(about | row | {"verdict": AGREES[cell.verdict]})
+        rows.append(about | row | {"verdict": cell.verdict})
     return rows
+
+
+def in_words(sides: dict[str, pd.DataFrame]) -> list[str]:
+    """Count the printed numbers by verdict, in sentences; name those that are not reproduced."""
+    cells = pd.concat([released.compared(side).assign(paper=name) for name, side in sides.items()])
+    kinds = cells["verdict"].map(published.verdict_kind)
+    same = cells["paper"].map(lambda paper: authors.SOURCES[paper].same_images)
+    sentences = []
+    if same.any():
+        equal = int((kinds == published.EQUAL).sum())
+        sentences.append(
+            f"On the same images, {equal} of {same.sum()} recomputed numbers equal the printed "
+            "ones in every printed decimal."
+        )
+    for cell in cells[kinds == published.DIFFERS].itertuples():
+        who, number = WHO[cell.paper][0], f"{cell.column} {cell.metric}"
+        difference = tables.number(abs(cell.difference), published.decimals(cell.printed) + 1)
+        sentences.append(f"{who}: the {number} differs by {difference} ({cell.printed} printed).")
+    if not same.all():
+        compatible = int((kinds == published.COMPATIBLE).sum())
+        sentences.append(
+            f"Where the images may be others, {compatible} of {(~same).sum()} printed numbers "
+            "lies within the interval, so other patients explain the difference."
+        )
+    return sentences
 
 
 def gather(options: argparse.Namespace) -> Evidence:
@@ -92,6 +116,7 @@ def gather(options: argparse.Namespace) -> Evidence:
             label_file = options.truth if paper == "zech2018" else None
             of_paper = authors.read(paper, options.released, label_file)
             side, _ = released.rescore_paper(paper, of_paper, *sampling)
+            evidence.sides[paper] = side
             rows += rescored_rows(paper, side)
             if paper == "zech2018":
                 zech = of_predictions(of_paper.predictions, of_paper.about)
@@ -99,7 +124,8 @@ def gather(options: argparse.Namespace) -> Evidence:
     with evidence.unless_missing("leaderboard"):
         truth, models, remarks = leaderboard.read(options.released)
         scored, gaps = leaderboard.compare(truth, models, *sampling)
-        evidence.leaderboard = _leaderboard_part(scored, gaps, remarks)
+        more = [*leaderboard.alike(models), *remarks]
+        evidence.leaderboard = _leaderboard_part(scored, gaps, more)
         evidence.frames["leaderboard"] = gaps
     if zech is not None:
         with evidence.unless_missing("experts"):
@@ -128,13 +154,15 @@ def _leaderboard_part(
 ) -> dict[str, Any]:
     word, sentence = leaderboard.verdict(scored, gaps)
     means = gaps[gaps["group"] == "mean"]
-    shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's"]]
+    shown = leaderboard.for_people(scored, gaps)[["mean AUC", "difference to Pham's", "equivalent"]]
     return {
         "claim": leaderboard.CLAIM,
         "verdict": CLAIM_IN_WORDS[word],
         "sentences": " ".join([sentence, *remarks]),
         "apart": int((means["p_holm"] < leaderboard.SURE).sum()),
+        "equivalent": int(means["equivalent"].sum()),
         "others": len(means),
+        "margin": leaderboard.EQUIVALENT,
         "table": tables.to_markdown(shown),
     }
 
@@ -194,7 +222,7 @@ def _surest(gaps: pd.DataFrame) -> str:
 
 def page(evidence: Evidence) -> str:
     """Return the page as Markdown."""
-    frames, verdicts = evidence.frames, evidence.frames["rescored"]["verdict"]
+    frames = evidence.frames
     engine = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -203,9 +231,8 @@ def page(evidence: Evidence) -> str:
     )
     return engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         number=tables.number,
-        means=int(verdicts.isin([*AGREES.values()]).sum()),
-        means_that_agree=int((verdicts == AGREES["within"]).sum()),
-        by_finding=verdicts[verdicts.str.endswith("findings agree")].tolist(),
+        printed=in_words(evidence.sides),
+        why={WHO[paper][0]: released.same_images(paper) for paper in evidence.sides},
         rescored=tables.to_markdown(frames["rescored"].set_index("who").rename_axis(index=None)),
         leaderboard=evidence.leaderboard,
         experts=_experts_part(frames["experts"]) if "experts" in frames else [],

@@ -20,7 +20,7 @@ from reproduce.tables.radiologists import one_line_each
 DOCS, README = ROOT / "docs" / "papers", ROOT / "README.md"
 START, END = "<!-- generated:rescore -->", "<!-- /generated:rescore -->"
 MOST_LINES = 5  # on the front page
-VERDICTS = {"within": "within the interval", "above": "above it", "below": "below it"}
+COMPARED = (published.EQUAL, published.DIFFERS, published.COMPATIBLE, "above", "below")
 
 
 class Paper(NamedTuple):
@@ -58,11 +58,10 @@ PAPERS = {
 
 
 class InShort(NamedTuple):
-    """Many printed numbers in short: our mean AUC, and how many lie within our intervals."""
+    """Many printed numbers in short: our mean AUC, and how many have which verdict."""
 
     mean_auc: str
-    inside: int
-    printed: int
+    verdicts: str
 
 
 def rescore_paper(
@@ -79,18 +78,36 @@ def rescore_paper(
         ours = pd.concat([ours, below])
     printed = published.load(paper)
     printed = printed[(printed["row"] == row) & (printed["split"] == split)]
-    return published.compare(printed, ours.assign(row=row)), ours
+    side = published.compare(printed, ours.assign(row=row))
+    if authors.SOURCES[paper].same_images:
+        again = side["verdict"].isin(["within", "above", "below", "no interval"])
+        side.loc[again, "verdict"] = [*map(recomputed, side["printed"][again], side["ours"][again])]
+    side["verdict"] = side["verdict"].replace("within", published.COMPATIBLE)
+    return side, ours
+
+
+def recomputed(printed: str, ours: float) -> str:
+    """Return the verdict on a printed number of the same images.
+
+    No patients are drawn between the two numbers, so no interval explains a difference.
+    """
+    digits = published.decimals(printed)
+    difference = abs(ours - float(printed))
+    if difference <= published.rounding(printed) + 1e-9:  # binary fractions are inexact
+        return f"{published.EQUAL} to {digits} decimal{'s' * (digits != 1)}"
+    return f"{published.DIFFERS} by {tables.number(difference, digits + 1)}"
 
 
 def compared(side: pd.DataFrame) -> pd.DataFrame:
     """Return the cells that the paper prints; `text` is our number for people."""
-    cells = side[side["verdict"].isin([*VERDICTS])]
-    texts = [
-        tables.with_interval(
-            cell.ours, cell.low, cell.high, len(cell.printed.partition(".")[2]) + 1
-        )
-        for cell in cells.itertuples()
-    ]
+    cells = side[side["verdict"].map(published.verdict_kind).isin(COMPARED)]
+    texts = []
+    for cell in cells.itertuples():
+        digits = published.decimals(cell.printed) + 1
+        text = tables.with_interval(cell.ours, cell.low, cell.high, digits)
+        if cell.metric == radiologists.BELOW:
+            text += f" ({cell.note.rpartition('; ')[2]})"  # our note, the last one
+        texts.append(text)
     return cells.assign(text=texts)
 
 
@@ -101,14 +118,14 @@ def in_short(side: pd.DataFrame) -> InShort | None:
         return None
     mean = side[(side["column"] == "mean") & (side["metric"] == "AUC")].iloc[0]
     mean_auc = tables.with_interval(mean["ours"], mean["low"], mean["high"], 4)
-    return InShort(mean_auc, int((verdicts == "within").sum()), len(verdicts))
+    counts = [f"{n} of {len(verdicts)} {text}" for text, n in verdicts.value_counts().items()]
+    return InShort(mean_auc, ", ".join(counts))
 
 
 def summary(side: pd.DataFrame) -> str:
     """List the numbers that the paper prints."""
     return "\n".join(
-        f"- {cell.column} {cell.metric}: {cell.text}, published {cell.printed}: "
-        f"{VERDICTS[cell.verdict]}"
+        f"- {cell.column} {cell.metric}: {cell.text}, published {cell.printed}: {cell.verdict}"
         for cell in compared(side).itertuples()
     )
 
@@ -125,10 +142,7 @@ def front_page(paper: str, side: pd.DataFrame) -> str:
     """Return the paper's part of README.md: the printed numbers, or a summary if they are many."""
     text = summary(side)
     if short := in_short(side):
-        text = (
-            f"- mean AUC: {short.mean_auc}\n"
-            f"- published AUCs of labels within our interval: {short.inside} of {short.printed}"
-        )
+        text = f"- mean AUC: {short.mean_auc}\n- published AUCs of labels: {short.verdicts}"
     return f"{PAPERS[paper].title}:\n\n{text}\n"
 
 
@@ -176,8 +190,8 @@ def write(options: argparse.Namespace, results: Path) -> None:
 
 
 def about(paper: str, released: authors.Released) -> list[str]:
-    """Describe the files: which images they hold, the authors' own AUCs, source and licence."""
-    remarks = [lists.describe(list(released.predictions.ids))]
+    """Describe the files: their images, the authors' own AUCs, source and licence."""
+    remarks = [lists.describe(list(released.predictions.ids)), same_images(paper)]
     if released.own_auc:
         scored = released.predictions
         auc = dict(zip(scored.labels, metrics.auroc(scored.targets, scored.mean), strict=True))
@@ -187,3 +201,10 @@ def about(paper: str, released: authors.Released) -> list[str]:
             f"{len(released.own_auc)} labels, to six decimals."
         )
     return [*filter(None, remarks), str(authors.SOURCES[paper])]
+
+
+def same_images(paper: str) -> str:
+    """Say if the printed numbers are of the images that are scored here, and why."""
+    source = authors.SOURCES[paper]
+    known = "are of these images" if source.same_images else "may be of other images or predictions"
+    return f"The published numbers {known}: {source.why}."

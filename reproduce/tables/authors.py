@@ -29,6 +29,8 @@ class Source:
 
     licence: str
     files: dict[str, str]  # path in the repository -> SHA-256
+    same_images: bool = False  # the printed numbers are of these images
+    why: str = ""  # the reason for same_images
     repository: str = ""  # on github.com
     commit: str = ""
     page: str = ""  # of files without a repository, which each person has to download
