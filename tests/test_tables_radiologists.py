@@ -60,7 +60,8 @@ def test_below_the_curve_counts_radiologists_per_label_and_on_average():
     table = radiologists.below_curve(good, readers, resamples=20, seed=0)
     assert table["value"].tolist() == [1, 1, 1]  # the curve only equals the perfect reader
     assert table["group"].tolist() == ["Edema", "Mass", "mean"]
-    assert table["note"].tolist() == ["", "", f"1.00 {radiologists.WITHOUT_FLAT}"]
+    # of Mass, bc4 sees the one case with false alarms: on the flat top of a perfect curve
+    assert table["note"].tolist() == ["", "", f".50 {radiologists.WITHOUT_FLAT}"]
 
 
 def test_the_public_test_set_has_a_column_for_each_radiologist(tmp_path):
