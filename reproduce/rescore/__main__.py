@@ -4,6 +4,7 @@
     python -m reproduce.rescore asadi2025 --released DIR [--download]
     python -m reproduce.rescore leaderboard --released DIR [--download]
     python -m reproduce.rescore zech2018 --released DIR [--download] --data-dir ChestX-ray14
+    python -m reproduce.rescore label-error --released DIR --data-dir ChestX-ray14
     python -m reproduce.rescore evidence --released DIR      all of these, as docs/evidence.md
     python -m reproduce.rescore --predictions FILE --truth FILE [--compare FILE] [--results-dir DIR]
     python -m reproduce.rescore --predictions results/.../predictions.npz
@@ -33,8 +34,8 @@ from reproduce.engine.options import one_sentence
 from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
 
-PAPERS = (*released.PAPERS, "leaderboard", "evidence")
-ON_CHESTXRAY14 = ("zech2018", "evidence")
+PAPERS = (*released.PAPERS, "leaderboard", *evidence.SECTIONS, "evidence")
+ON_CHESTXRAY14 = ("zech2018", "label-error", "evidence")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -122,7 +123,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             options.base_url and not options.download
         ),
         f"--by, --operating-point and --calibrate do not go with {paper}": (
-            paper in ("leaderboard", "evidence") and details
+            paper and paper not in released.PAPERS and details
         ),
         "--validation chooses thresholds and a temperature; add --operating-point, --by or "
         "--calibrate": options.validation and not details,
@@ -145,7 +146,8 @@ def _settle_truth(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("--data-dir is the folder of ChestX-ray14; leave it out")
     if options.second_truth and not (options.experts or options.released or options.data_dir):
         parser.error("--truth experts needs --experts DIR, the folder with the experts' labels")
-    if options.experts and not options.second_truth and options.paper != "evidence":
+    experts_read = options.second_truth or options.paper in ("label-error", "evidence")
+    if options.experts and not experts_read:
         parser.error("--experts goes with --truth experts")
     options.experts = options.experts or options.released or options.data_dir
     options.truth = files[0] if files else None
@@ -158,14 +160,15 @@ def main(arguments: list[str] | None = None) -> int:
         if options.data_dir:
             options.truth = authors.find_label_file(options.data_dir)
         if options.download:
-            parts = evidence.PARTS if options.paper == "evidence" else (options.paper,)
-            for part in parts:
+            for part in evidence.sources(options.paper):
                 authors.download(part, options.released, options.base_url)
         results = options.results_dir or ROOT / "results"
         if options.paper == "leaderboard":
             leaderboard.write(options, results)
         elif options.paper == "evidence":
             evidence.write(options, results)
+        elif options.paper in evidence.SECTIONS:
+            evidence.write_section(options, results)
         elif options.paper:
             released.write(options, results)
         else:

@@ -18,8 +18,9 @@ import pandas as pd
 import safefiles
 from evaluation import EvaluationError, published, subgroups, tables
 from reproduce import ROOT
-from reproduce.rescore import experts, leaderboard, released
+from reproduce.rescore import experts, label_error, leaderboard, released
 from reproduce.rescore.score import text_width
+from reproduce.rescore.section import Section
 from reproduce.tables import authors, details
 from reproduce.tables.details import of_predictions
 from reproduce.tables.radiologists import BELOW
@@ -41,7 +42,9 @@ WHO = {  # who, network, images, as their files and papers state them
     ),
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
+SECTIONS = {"label-error": label_error.section}  # further questions, in the page's order
 PARTS = (*WHO, "leaderboard")  # whose files can be downloaded
+READS = {"label-error": ()}  # the files that a section needs; the experts' cannot be downloaded
 BEATEN = "of 3 radiologists, how many the network beats"
 CLAIM_IN_WORDS = {
     "holds": "true for these models",
@@ -57,6 +60,7 @@ class Evidence:
     sides: dict[str, pd.DataFrame] = field(default_factory=dict)  # by paper, with verdicts
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)  # for CSVs, by name
     leaderboard: dict[str, Any] | None = None  # for the page
+    sections: list[Section] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -141,6 +145,10 @@ def gather(options: argparse.Namespace) -> Evidence:
         )
         del frames["operating-points"]  # the page shows no thresholds
         evidence.frames |= frames
+    for name, section in SECTIONS.items():
+        with evidence.unless_missing(name):
+            evidence.sections.append(section(options))
+            evidence.frames |= evidence.sections[-1].frames
     if not rows:
         raise EvaluationError(
             f"{options.released} holds none of the released files; add --download, or see "
@@ -239,9 +247,30 @@ def page(evidence: Evidence) -> str:
         subgroups=(
             _subgroups_part(frames["subgroups"], frames["gaps"]) if "subgroups" in frames else None
         ),
+        sections=evidence.sections,
         missing=evidence.missing,
         sources=authors.SOURCES,
     )
+
+
+def sources(part: str) -> tuple[str, ...]:
+    """Return the names in released.toml whose files a part of the page reads by download."""
+    return PARTS if part == "evidence" else READS.get(part, (part,))
+
+
+def write_section(options: argparse.Namespace, results: Path) -> None:
+    """Print the section that was asked for and write its CSVs below `results`."""
+    section = SECTIONS[options.paper](options)
+    section.write(results / "evidence" / "released")
+    if options.write_docs:
+        _write_shipped(section.frames)
+
+
+def _write_shipped(frames: dict[str, pd.DataFrame]) -> None:
+    """Write the tables that other parts of the suite read."""
+    if "label-error" in frames:
+        text = frames["label-error"].to_csv(index=False, float_format="%.4f")
+        safefiles.write(label_error.SHIPPED, text)
 
 
 def write(options: argparse.Namespace, results: Path) -> None:
@@ -256,6 +285,7 @@ def write(options: argparse.Namespace, results: Path) -> None:
     if options.write_docs:
         safefiles.write(PAGE, text)
         details.draw(evidence.frames, FIGURES, FIGURE_TITLE)
+        _write_shipped(evidence.frames)
     print(tables.titled("Checked", tables.to_text(evidence.frames["rescored"], text_width())))
     for line in evidence.missing:
         print(f"not available: {line}")

@@ -56,6 +56,9 @@ SOURCES = {
 }
 
 
+ABOUT = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
+
+
 @dataclass(frozen=True)
 class Released:
     """The predictions that a paper's authors released on a test set."""
@@ -134,26 +137,30 @@ def _read_asadi(paths: list[Path]) -> Released:
     )
 
 
-def _read_zech(paths: list[Path], label_file: Path) -> Released:
-    predicted = pd.read_csv(paths[0], index_col="Image Index")
+def read_label_file(label_file: Path, images: pd.Index) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rows of ChestX-ray14's label file for these images, and their labels, 0 or 1."""
     try:
-        truth = pd.read_csv(label_file, index_col="Image Index", dtype=str)
-        if missing := len(predicted.index.difference(truth.index)):
-            raise ValueError(f"it lacks {missing:,} of {len(predicted):,} images")
-        truth = truth.loc[predicted.index]
-        findings = truth["Finding Labels"].str.get_dummies("|")
-        columns = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
-        about = {name: truth[column].tolist() for name, column in columns.items()}
-        patient_ids = truth["Patient ID"].to_numpy()
+        rows = pd.read_csv(label_file, index_col="Image Index", dtype=str)
+        if missing := len(images.difference(rows.index)):
+            raise ValueError(f"it lacks {missing:,} of {len(images):,} images")
+        rows = rows.loc[images, ["Finding Labels", "Patient ID", *ABOUT.values()]]
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
             f"{label_file} is not ChestX-ray14's whole label file ({error}); get "
             f"{chestxray14.LABEL_FILES[0]} from the NIH."
         ) from error
+    findings = rows["Finding Labels"].str.get_dummies("|")
+    return rows, findings.reindex(columns=[*labels.CHESTXRAY14], fill_value=0).to_numpy(float)
+
+
+def _read_zech(paths: list[Path], label_file: Path) -> Released:
+    predicted = pd.read_csv(paths[0], index_col="Image Index")
+    rows, targets = read_label_file(label_file, predicted.index)
+    about = {name: rows[column].tolist() for name, column in ABOUT.items()}
     names = labels.CHESTXRAY14
-    targets = findings.reindex(columns=list(names), fill_value=0).to_numpy(float)
     probabilities = predicted[[f"prob_{name}" for name in names]].to_numpy(float)
     own_auc = pd.read_csv(paths[1], index_col="label")["auc"].to_dict()
+    patient_ids = rows["Patient ID"].to_numpy()
     scored = _predictions(predicted.index, patient_ids, names, targets, probabilities)
     return Released(scored, about=about, own_auc=own_auc)
 

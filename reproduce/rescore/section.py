@@ -1,0 +1,39 @@
+"""Show the answer to one question about released files: on the terminal, as CSVs and on a page."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from evaluation import tables
+from reproduce.rescore.score import text_width
+
+
+class Section(NamedTuple):
+    """One question, its answer in words, and the numbers."""
+
+    title: str
+    text: str  # two or three sentences for people
+    shown: dict[str, pd.DataFrame]  # table for people, by caption
+    frames: dict[str, pd.DataFrame]  # all numbers, by the name of their CSV
+
+    def page(self) -> str:
+        """Return the section as Markdown, without its title."""
+        parts = [self.text]
+        for caption, table in self.shown.items():
+            parts += [f"{caption}:", tables.to_markdown(table).strip()]
+        return "\n\n".join(parts)
+
+    def write(self, folder: Path) -> None:
+        """Print the section and write its CSVs to a folder."""
+        for name, frame in self.frames.items():
+            tables.to_csv(frame, folder / f"{name}.csv")
+        print(f"{tables.titled(self.title, self.text)}\n")
+        for caption, table in self.shown.items():
+            print(f"{caption}:\n\n{tables.to_text(table, text_width())}")
+        print(f"Written to {folder}: {', '.join(f'{name}.csv' for name in self.frames)}.")
+
+
+def percent(share: float) -> str:
+    """Return a share as a whole percentage, `70 %`."""
+    return f"{100 * share:.0f} %"
