@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data import policies
 from evaluation import EvaluationError
-from reproduce.rescore import label_error
+from reproduce.rescore import label_error, uncertain
 from reproduce.rescore.experts import ExpertSet
 from tests.rescore_command import rescore
 
@@ -61,3 +62,50 @@ def test_a_label_file_without_the_images_is_refused(tmp_path):
     truth = pd.DataFrame({"Mass": [1.0]}, ["00009999_000.png"])
     with pytest.raises(EvaluationError, match="lacks 1 of 1 images"):
         label_error.errors(ExpertSet("one", truth, truth, {"Mass": ("Mass",)}), path, 5, 0)
+
+
+# What uncertain labels hide
+
+
+def test_what_is_behind_each_value_by_hand():
+    # two labels of five studies: Edema (-1, -1, 1, blank, blank), Fracture (0, 1, -1, -1, blank)
+    studies = [f"test/patient{number}/study1" for number in range(5)]
+    names = ["Edema", "Fracture"]
+    blank = np.nan
+    labeler = pd.DataFrame({"Edema": [-1, -1, 1, blank, blank], "Fracture": [0, 1, -1, -1, blank]})
+    truth = pd.DataFrame({"Edema": [1, 0, 1, 1, 0], "Fracture": [0, 1, 0, 0, 1]}, studies)
+    frame = uncertain.behind(truth, labeler.set_axis(studies), names, 50, 0)
+    frame = frame.set_index(["label", "value"])
+    assert frame.loc[("Edema", "uncertain"), ["studies", "positives"]].tolist() == [2, 1]
+    assert frame.loc[("Edema", "blank"), ["studies", "positives"]].tolist() == [2, 1]
+    assert frame.loc[("Fracture", "uncertain"), "share"] == 0
+    assert frame.loc[("all", "uncertain"), ["studies", "positives", "share"]].tolist() == [
+        4,
+        1,
+        1 / 4,
+    ]
+    assert frame.loc[("all", "blank"), "share"] == pytest.approx(2 / 3)
+    assert frame.loc[("all", "blank"), "of_positives_share"] == pytest.approx(2 / 5)
+    assert frame.loc["all", "positives"].sum() == 5  # each positive has exactly one value
+
+
+@pytest.mark.parametrize("policy", ["zeros", "ones", "zeros-lsr", "ones-lsr"])
+def test_the_error_of_a_policy_is_that_of_its_own_targets(policy):
+    images = 4000
+    truth = np.arange(images) % 10 < 3  # 30 % are positive
+    released = np.full((images, 1), -1.0)
+    targets = policies.apply(released, policy, ids=[str(image) for image in range(images)])
+    error = ((targets[:, 0] - truth) ** 2).mean()
+    assert uncertain.squared_error(policy, 0.3) == pytest.approx(error, abs=0.01)
+
+
+def test_the_best_policies_of_a_share():
+    # U-Zeros (q) meets its smoothing (.03 + .7 q) at .1, which meets U-Ones+LSR (.4975 - .4 q) at
+    # .425, which meets U-Ones (1 - q) at .8375
+    assert uncertain.best_policies(0.0, 0.09) == ["zeros"]
+    assert uncertain.best_policies(0.11, 0.42) == ["zeros-lsr"]
+    assert uncertain.best_policies(0.43, 0.83) == ["ones-lsr"]
+    assert uncertain.best_policies(0.84, 1.0) == ["ones"]
+    assert uncertain.best_policies(0.05, 0.5) == ["zeros", "zeros-lsr", "ones-lsr"]
+    assert uncertain.meeting(0.31, 0.54) == []
+    assert uncertain.meeting(0.2, 0.6) == ["U-Zeros+LSR", "U-Ones+LSR"]

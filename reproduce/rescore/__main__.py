@@ -4,6 +4,7 @@
     python -m reproduce.rescore asadi2025 --released DIR [--download]
     python -m reproduce.rescore leaderboard --released DIR [--download]
     python -m reproduce.rescore zech2018 --released DIR [--download] --data-dir ChestX-ray14
+    python -m reproduce.rescore uncertain --released DIR [--download]
     python -m reproduce.rescore label-error --released DIR --data-dir ChestX-ray14
     python -m reproduce.rescore evidence --released DIR      all of these, as docs/evidence.md
     python -m reproduce.rescore --predictions FILE --truth FILE [--compare FILE] [--results-dir DIR]

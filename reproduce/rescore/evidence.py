@@ -18,7 +18,7 @@ import pandas as pd
 import safefiles
 from evaluation import EvaluationError, published, subgroups, tables
 from reproduce import ROOT
-from reproduce.rescore import experts, label_error, leaderboard, released
+from reproduce.rescore import experts, label_error, leaderboard, released, uncertain
 from reproduce.rescore.score import text_width
 from reproduce.rescore.section import Section
 from reproduce.tables import authors, details
@@ -42,9 +42,15 @@ WHO = {  # who, network, images, as their files and papers state them
     ),
     "asadi2025": ("Asadi et al. 2025", "DenseNet-121", "668 of the CheXpert test set"),
 }
-SECTIONS = {"label-error": label_error.section}  # further questions, in the page's order
-PARTS = (*WHO, "leaderboard")  # whose files can be downloaded
-READS = {"label-error": ()}  # the files that a section needs; the experts' cannot be downloaded
+SECTIONS = {  # further questions, in the page's order
+    "uncertain": uncertain.answer,
+    "label-error": label_error.answer,
+}
+PARTS = (*WHO, "leaderboard", "labeler")  # whose files can be downloaded
+READS = {
+    "uncertain": ("labeler",),
+    "label-error": (),
+}  # the files that a section needs; the experts' cannot be downloaded
 BEATEN = "of 3 radiologists, how many the network beats"
 CLAIM_IN_WORDS = {
     "holds": "true for these models",

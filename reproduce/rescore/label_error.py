@@ -7,20 +7,18 @@ truth, and the labels from reports are scored like a reader. data/label_error.cs
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data import labels
-from evaluation import EvaluationError, operating_points
+from evaluation import EvaluationError
 from reproduce import ROOT
-from reproduce.rescore import experts
+from reproduce.rescore import experts, section
 from reproduce.rescore.experts import ExpertSet
-from reproduce.rescore.section import Section, percent
+from reproduce.rescore.section import ALL, Section, percent
 from reproduce.tables import authors, details
 from reproduce.tables.details import Sample
 
 SHIPPED = ROOT / "data" / "label_error.csv"
-ALL = "all"  # every finding of every image
 MEASURES = {"sensitivity": "sensitivity", "specificity": "specificity", "PPV": "precision"}
 CALLED = {"TP": "both", "FP": "report_only", "FN": "experts_only", "TN": "neither"}
 
@@ -37,17 +35,9 @@ def errors(expert_set: ExpertSet, label_file: Path, resamples: int, seed: int) -
     both = experts.shared(from_reports(expert_set, label_file), expert_set)
     if both is None or both.patients is None:
         raise EvaluationError(f"{label_file} has no image of the experts' labels.")
-
-    def scored(truth: np.ndarray, said: np.ndarray, names: list[str], patients: np.ndarray):
-        half = np.full(len(names), 0.5)
-        return operating_points.table(
-            truth, said, names, half, patients, resamples=resamples, seed=seed
-        )
-
-    by_finding = scored(both.experts, both.probabilities, both.findings, both.patients)
-    truth, said = both.experts.reshape(-1, 1), both.probabilities.reshape(-1, 1)
-    whole = scored(truth, said, [ALL], np.repeat(both.patients, len(both.findings)))
-    long = pd.concat([by_finding, whole])
+    long = section.statements(
+        both.experts, both.probabilities, both.findings, both.patients, resamples, seed
+    )
     long = long[long["metric"].isin(MEASURES)].replace({"metric": MEASURES})
     counts = long.drop_duplicates("group").set_index("group")[list(CALLED)].rename(columns=CALLED)
     wide = counts.assign(experts=expert_set.name, images=len(both.ids))
@@ -74,7 +64,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown, table.index)
 
 
-def section(options: argparse.Namespace) -> Section:
+def answer(options: argparse.Namespace) -> Section:
     """Answer how often the labels of ChestX-ray14 are wrong, by both sets of experts' labels."""
     label_file = options.truth or authors.find_label_file(options.experts)
     sampling = label_file, options.resamples, options.seed

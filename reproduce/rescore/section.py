@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from evaluation import tables
+from evaluation import operating_points, tables
 from reproduce.rescore.score import text_width
 
 
@@ -32,6 +33,31 @@ class Section(NamedTuple):
         for caption, table in self.shown.items():
             print(f"{caption}:\n\n{tables.to_text(table, text_width())}")
         print(f"Written to {folder}: {', '.join(f'{name}.csv' for name in self.frames)}.")
+
+
+ALL = "all"  # every label of every image
+
+
+def statements(
+    truth: np.ndarray,
+    said: np.ndarray,
+    names: list[str],
+    patients: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Score statements of 0 and 1 about each label like a reader's, and those of all labels.
+
+    Return `operating_points.table`: PPV is the share of the statements 1 that are true, and
+    sensitivity the share of the positives that a statement 1 names.
+    """
+    wholes = truth.reshape(-1, 1), said.reshape(-1, 1), [ALL], np.repeat(patients, len(names))
+    return pd.concat(
+        operating_points.table(
+            targets, ones, columns, np.full(len(columns), 0.5), who, resamples=resamples, seed=seed
+        )
+        for targets, ones, columns, who in ((truth, said, names, patients), wholes)
+    )
 
 
 def percent(share: float) -> str:
