@@ -6,6 +6,9 @@
     python -m reproduce.rescore zech2018 --released DIR [--download] --data-dir ChestX-ray14
     python -m reproduce.rescore uncertain --released DIR [--download]
     python -m reproduce.rescore label-error --released DIR --data-dir ChestX-ray14
+    python -m reproduce.rescore ensembles --released DIR [--download] --data-dir ChestX-ray14
+    python -m reproduce.rescore normals --released DIR [--download] --data-dir ChestX-ray14
+    python -m reproduce.rescore trees --released DIR [--download] --data-dir ChestX-ray14
     python -m reproduce.rescore evidence --released DIR      all of these, as docs/evidence.md
     python -m reproduce.rescore --predictions FILE --truth FILE [--compare FILE] [--results-dir DIR]
     python -m reproduce.rescore --predictions results/.../predictions.npz
@@ -36,7 +39,7 @@ from reproduce.rescore import evidence, leaderboard, released, score
 from reproduce.tables import authors
 
 PAPERS = (*released.PAPERS, "leaderboard", *evidence.SECTIONS, "evidence")
-ON_CHESTXRAY14 = ("zech2018", "label-error", "evidence")
+ON_CHESTXRAY14 = ("zech2018", "label-error", "ensembles", "normals", "trees", "evidence")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -18,7 +18,16 @@ import pandas as pd
 import safefiles
 from evaluation import EvaluationError, published, subgroups, tables
 from reproduce import ROOT
-from reproduce.rescore import experts, label_error, leaderboard, released, uncertain
+from reproduce.rescore import (
+    ensembles,
+    experts,
+    label_error,
+    leaderboard,
+    normals,
+    released,
+    trees,
+    uncertain,
+)
 from reproduce.rescore.score import text_width
 from reproduce.rescore.section import Section
 from reproduce.tables import authors, details
@@ -45,12 +54,19 @@ WHO = {  # who, network, images, as their files and papers state them
 SECTIONS = {  # further questions, in the page's order
     "uncertain": uncertain.answer,
     "label-error": label_error.answer,
+    "ensembles": ensembles.answer,
+    "normals": normals.answer,
+    "trees": trees.answer,
 }
-PARTS = (*WHO, "leaderboard", "labeler")  # whose files can be downloaded
-READS = {
+NETWORKS = ("zech2018", *ensembles.OTHERS)
+PARTS = (*WHO, "leaderboard", "labeler", *ensembles.OTHERS)  # whose files can be downloaded
+READS = {  # files of a section that can be downloaded
     "uncertain": ("labeler",),
     "label-error": (),
-}  # the files that a section needs; the experts' cannot be downloaded
+    "ensembles": (*NETWORKS, "leaderboard"),
+    "normals": NETWORKS,
+    "trees": ("asadi2025", "zech2018"),
+}
 BEATEN = "of 3 radiologists, how many the network beats"
 CLAIM_IN_WORDS = {
     "holds": "true for these models",
