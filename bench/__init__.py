@@ -1,4 +1,6 @@
-"""Measure what docs/performance.md shows: `python -m bench.NAME [--quick] [--write]`.
+"""Measure what docs/performance.md and docs/statistics.md show.
+
+    python -m bench.NAME [--quick] [--write]
 
 This module has what all measurements share: flags, timing, memory, tables and publishing.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 LABELS = 14
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
+STATISTICS = PERFORMANCE.with_name("statistics.md")
 
 
 def parser(description: str | None, quick: str = "") -> argparse.ArgumentParser:
@@ -19,7 +22,7 @@ def parser(description: str | None, quick: str = "") -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--write", action="store_true", help="put the table in docs/performance.md")
+    made.add_argument("--write", action="store_true", help="put the tables into the page in docs")
     if quick:
         made.add_argument("--quick", action="store_true", help=quick)
     return made
@@ -76,13 +79,14 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def publish(section: str, markdown: str, write: bool) -> None:
+def publish(section: str, markdown: str, write: bool, path: Path | None = None) -> None:
     """Print a table and, if `write`, put it between its markers in docs/performance.md."""
+    path = path or PERFORMANCE
     print(markdown)
     if not write:
         return
     start, end = f"<!-- bench:{section} -->", f"<!-- /bench:{section} -->"
-    page = PERFORMANCE.read_text()
+    page = path.read_text()
     before, rest = page.split(start)
     after = rest.split(end)[1]
-    PERFORMANCE.write_text(f"{before}{start}\n{markdown.strip()}\n{end}{after}")
+    path.write_text(f"{before}{start}\n{markdown.strip()}\n{end}{after}")

@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.special import expit, ndtr, ndtri
 
 from evaluation import EvaluationError, Names, metrics
 from evaluation.metrics import METRICS, Group, Scores, WeightedRanking
 
+Cases = tuple[int, int]  # patients with a finding, patients without
 LEVEL = 0.95
+FEW = 200  # patients with (or without) a finding: with fewer, its resamples vary too little
+NOTED = 20  # with fewer, a note says so
+FEWEST = 3  # with fewer, no interval
+NO_INTERVAL, VERY_FEW = "no interval of so few cases", "very few cases, so a wide interval"
 BLOCK = 16  # resamples per block: the weights of one patient fill one or two cache lines
 
 
@@ -33,7 +39,7 @@ def scores(
     Without `patients`, every image is its own patient.
     """
     targets, probabilities = metrics.checked(targets, probabilities)
-    patient = _patient_index(patients, len(targets))
+    patient = patient_index(patients, len(targets))
     ranks = [
         _ranks(target, column, patient)
         for target, column in zip(targets.T, probabilities.T, strict=True)
@@ -54,7 +60,7 @@ def each(
     seed: int = 0,
 ) -> np.ndarray:
     """Return a statistic of the drawn image indices for the draws of `scores`: (resamples, ...)."""
-    patient = _patient_index(patients, len(patients))
+    patient = patient_index(patients, len(patients))
     every = np.arange(len(patient))
     drawn = (
         column for weights in _weights(patient, resamples, seed, BLOCK) for column in weights.T
@@ -67,7 +73,7 @@ def totals(
 ) -> np.ndarray:
     """Return the sum over images (first axis) in every resample, for the draws of `scores`."""
     values = np.asarray(values, float)
-    patient = _patient_index(patients, len(values))
+    patient = patient_index(patients, len(values))
     by_patient = np.zeros((int(patient.max()) + 1, int(np.prod(values.shape[1:]))))
     np.add.at(by_patient, patient, values.reshape(len(values), -1))
     drawn = [weights.T @ by_patient for weights in _weights(patient, resamples, seed, BLOCK)]
@@ -80,6 +86,94 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     if not len(known):
         return np.nan, np.nan
     return tuple(np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def few_cases(draws: np.ndarray, value: float, metric: str, cases: Cases) -> np.ndarray:
+    """Return the draws of one label's metric, corrected where few patients have (or lack) it.
+
+    Resamples of few patients vary too little. Their order stays, so that two models' draws stay
+    paired, but an AUC follows Newcombe's intervals, and an average precision is stretched.
+    docs/statistics.md has the coverage of both.
+    """
+    fewest = min(cases)
+    if fewest < FEWEST:
+        return np.full(draws.shape, np.nan)
+    if fewest >= FEW or np.isnan(value):
+        return draws
+    if metric == "AUC":
+        return follow(draws, value, newcombe(*cases))
+    return stretch(draws, fewest)
+
+
+def patients_of(targets: np.ndarray, patients: Names | None) -> np.ndarray:
+    """Return how many patients have images with each label, and without: (labels, 2)."""
+    patient = patient_index(patients, len(targets))
+    count = patient.max() + 1
+    return np.array(
+        [
+            [(np.bincount(patient[target == each], minlength=count) > 0).sum() for each in (1, 0)]
+            for target in targets.T
+        ]
+    )
+
+
+def stretch_few(draws: np.ndarray, cases: int) -> np.ndarray:
+    """Return the draws of a difference, stretched where it depends on few patients."""
+    if cases < FEWEST:
+        return np.full(draws.shape, np.nan)
+    return stretch(draws, cases) if cases < FEW else draws
+
+
+def follow(
+    draws: np.ndarray, value: float, variance: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return draws in the same order whose quantiles are the ends of score intervals.
+
+    A score interval holds each true value t with |value - t| <= z sqrt(variance(t)), where z
+    belongs to its level. A draw is replaced by the end whose level belongs to the draw's rank.
+    """
+    known, z = _normal_scores(draws)
+    true = expit(np.linspace(-16, 16, 2001))
+    followed = np.full(draws.shape, np.nan)
+    followed[known] = np.interp(z, (true - value) / np.sqrt(variance(true)), true)
+    return followed
+
+
+def stretch(draws: np.ndarray, cases: float) -> np.ndarray:
+    """Return draws in the same order with quantiles further out, by 1 + 1 / sqrt(cases)."""
+    known, z = _normal_scores(draws)
+    stretched = np.full(draws.shape, np.nan)
+    if known.any():
+        stretched[known] = np.quantile(draws[known], ndtr(z * (1 + cases**-0.5)))
+    return stretched
+
+
+def _normal_scores(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which draws have a value, and the normal quantile of each one's rank."""
+    known = ~np.isnan(draws)
+    count = known.sum()
+    rank = np.empty(count)
+    rank[np.argsort(draws[known], kind="stable")] = np.arange(count)
+    return known, ndtri((rank + 0.5) / max(count, 1))
+
+
+def newcombe(positives: float, negatives: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the variance of an estimate of an AUC t: method 5 of Newcombe 2006.
+
+    It is Hanley and McNeil's, with the mean of both counts everywhere but in the denominator.
+    """
+    mean = (positives + negatives) / 2 - 1
+
+    def variance(t: np.ndarray) -> np.ndarray:
+        spread = 1 + mean * (1 - t) / (2 - t) + mean * t / (1 + t)
+        return t * (1 - t) * spread / (positives * negatives)
+
+    return variance
+
+
+def wilson(cases: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the variance of an estimate of a share t among so many cases."""
+    return lambda t: t * (1 - t) / cases
 
 
 def table(
@@ -145,7 +239,7 @@ def compare(
     rows = []
     for group, metric in _rows(labels, groups):
         (value, draws), (other, other_draws) = one.value(group, metric), two.value(group, metric)
-        low, high = interval(other_draws - draws)
+        low, high = interval(one.difference(group, other_draws - draws))
         row = {"group": group.name, "metric": metric, "first": value, "second": other}
         row |= {"difference": other - value, "low": low, "high": high}
         rows.append(row | one.counts(group) | {"note": one.note(group, metric)})
@@ -169,6 +263,7 @@ class _Scored:
             )
         self.labels, self.patients = list(labels), patients
         self.resamples, self.seed, self.views = resamples, seed, {}
+        self.patient_counts: dict[tuple, np.ndarray] = {}
 
     def view(self, group: Group) -> tuple[np.ndarray, Scores, Scores | None]:
         group.columns(self.labels)  # raises if a label of the group is missing
@@ -182,8 +277,29 @@ class _Scored:
 
     def value(self, group: Group, metric: str) -> tuple[float, np.ndarray]:
         _, point, draws = self.view(group)
-        resampled = group.value(draws, self.labels, metric) if draws else np.empty(0)
-        return float(group.value(point, self.labels, metric)), resampled
+        value = float(group.value(point, self.labels, metric))
+        if draws is None:
+            return value, np.empty(0)
+        resampled = group.value(draws, self.labels, metric)
+        if (cases := self.cases(group)) is None:
+            return value, resampled
+        return value, few_cases(resampled, value, metric, cases)
+
+    def cases(self, group: Group) -> Cases | None:
+        """Return the patients with and without the group's only label; None of several labels."""
+        columns = group.columns(self.labels)
+        if len(columns) != 1:
+            return None
+        if group.view not in self.patient_counts:
+            counts = patients_of(self.view(group)[0], self.patients)
+            self.patient_counts[group.view] = counts
+        with_it, without = self.patient_counts[group.view][columns[0]]
+        return int(with_it), int(without)
+
+    def difference(self, group: Group, draws: np.ndarray) -> np.ndarray:
+        """Return the draws of a difference of two models, stretched where cases are few."""
+        cases = self.cases(group)
+        return stretch_few(draws, min(cases)) if cases else draws
 
     def counts(self, group: Group) -> dict[str, int]:
         known = ~np.isnan(self.view(group)[0][:, group.columns(self.labels)])
@@ -191,23 +307,29 @@ class _Scored:
         return {"positives": int(positives), "images": int(known.any(axis=1).sum())}
 
     def note(self, group: Group, metric: str) -> str:
-        """Say which labels are undefined, and in how many resamples further labels were."""
+        """Say which labels are undefined, which interval few cases have, and what a mean covers."""
         columns = group.columns(self.labels)
         _, point, draws = self.view(group)
         undefined = np.isnan(point.values[metric][columns])
         names = [self.labels[column] for column in np.array(columns)[undefined]]
         notes = [f"one class only: {', '.join(names)}"] if names else []
-        if draws and not undefined.all():
+        if draws is None or undefined.all():
+            return "; ".join(notes)
+        if cases := self.cases(group):
+            if min(cases) < FEWEST:
+                notes.append(f"{NO_INTERVAL} ({min(cases)} patients)")
+            elif min(cases) < NOTED:
+                notes.append(f"{VERY_FEW} ({min(cases)} patients)")
+        else:
             defined = np.array(columns)[~undefined]
-            dropped = np.isnan(draws.values[metric][:, defined]).any(axis=1).sum()
-            if dropped:
-                notes.append(
-                    f"{dropped} of {self.resamples} resamples had one class only, and do not count"
-                )
+            partial = np.isnan(draws.values[metric][:, defined]).any(axis=1).sum()
+            if partial:
+                share = f"{partial} of {self.resamples} resamples"
+                notes.append(f"{share} lack a label, and average the others")
         return "; ".join(notes)
 
 
-def _patient_index(patients: Names | None, images: int) -> np.ndarray:
+def patient_index(patients: Names | None, images: int) -> np.ndarray:
     """Return the index of each image's patient among the sorted patients."""
     ids = np.arange(images) if patients is None else np.asarray(patients, str)
     if len(ids) != images:

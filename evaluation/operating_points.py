@@ -102,6 +102,40 @@ def measures(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def patients_of(each: np.ndarray, patients: Names | None) -> np.ndarray:
+    """Return how many patients have an image of each outcome: (labels, TP FP FN TN)."""
+    patient = bootstrap.patient_index(patients, len(each))
+    seen = np.zeros((patient.max() + 1, *each.shape[1:]), bool)
+    np.logical_or.at(seen, patient, each > 0)
+    return seen.sum(axis=0)
+
+
+DENOMINATORS = {  # the outcomes that a share is of
+    "sensitivity": (0, 2),
+    "specificity": (1, 3),
+    "PPV": (0, 1),
+    "NPV": (2, 3),
+    "FNR": (0, 2),
+    "FPR": (1, 3),
+}
+
+
+def few_cases(draws: np.ndarray, value: float, measure: str, cases: np.ndarray) -> np.ndarray:
+    """Return the draws of a measure, following Wilson's intervals where few patients count.
+
+    F1 is not a share of images; its draws are stretched instead (see `bootstrap.few_cases`).
+    """
+    outcomes = DENOMINATORS.get(measure, (0, 1, 2))
+    patients = int(cases[list(outcomes)].sum())
+    if patients < bootstrap.FEWEST:
+        return np.full(draws.shape, np.nan)
+    if patients >= bootstrap.FEW or np.isnan(value):
+        return draws
+    if measure not in DENOMINATORS:
+        return bootstrap.stretch(draws, patients)
+    return bootstrap.follow(draws, value, bootstrap.wilson(patients))
+
+
 def table(
     targets: np.ndarray,
     probabilities: np.ndarray,
@@ -120,9 +154,12 @@ def table(
     counts = each.sum(axis=0)
     draws = measures(bootstrap.totals(each, patients, resamples, seed))
     values, rows = measures(counts), []
+    cases = patients_of(each, patients)
     for label, name in enumerate(labels):
         for measure in MEASURES:
-            low, high = bootstrap.interval(draws[measure][:, label])
+            of_label = draws[measure][:, label]
+            drawn = few_cases(of_label, values[measure][label], measure, cases[label])
+            low, high = bootstrap.interval(drawn)
             row = {"group": name, "metric": measure, "value": values[measure][label]}
             row |= {"low": low, "high": high, "threshold": thresholds[label]}
             rows.append(row | dict(zip(COUNTS, counts[label].astype(int), strict=True)))

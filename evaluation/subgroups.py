@@ -22,6 +22,7 @@ OLDEST = 120  # years; some label files contain ages such as 411
 AVERAGE = "mean"
 RATES = ("FNR", "FPR")
 FEWEST = 10  # positives (AUC, FNR) and negatives (AUC, FPR) that a group needs for a test
+COMMON = 3  # positives and negatives of a label in every group: fewer, and no mean counts it
 
 
 class Subgroups(NamedTuple):
@@ -29,6 +30,16 @@ class Subgroups(NamedTuple):
 
     values: pd.DataFrame  # by, subgroup, group, metric, value, low, high, positives, images
     gaps: pd.DataFrame  # by, first, second, group, metric, difference, low, high, p, p_holm
+    left_out: dict[str, list[str]]  # attribute -> labels that no mean of its groups counts
+
+
+class _Measured(NamedTuple):
+    """The results of one group, by metric."""
+
+    point: dict[str, np.ndarray]  # (labels,)
+    draws: dict[str, np.ndarray]  # (resamples, labels)
+    few: dict[str, np.ndarray]  # draws with the intervals of few cases
+    cases: dict[str, np.ndarray]  # (labels,) patients that the metric depends on
 
 
 def age_bands(ages: Sequence) -> np.ndarray:
@@ -75,70 +86,86 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Subgroups:
-    """Compare the groups of every attribute in `by`, which maps it to the group of each image."""
-    values, gaps = [], []
+    """Compare the groups of every attribute in `by`, which maps it to the group of each image.
+
+    Means are over the labels that all groups of an attribute have, so that groups do not differ by
+    the labels that enter their means.
+    """
+    values, gaps, left_out = [], [], {}
     for attribute, group_of in by.items():
         if len(group_of) != len(targets):
             raise EvaluationError(
                 f"{len(group_of)} values of {attribute} for {len(targets)} images"
             )
-        names = sorted({*group_of} - {UNKNOWN}) + [UNKNOWN] * (UNKNOWN in group_of)
-        measured = {
-            name: _measure(
-                np.where((group_of == name)[:, None], targets, np.nan),
-                probabilities,
-                thresholds,
-                patients,
-                resamples=resamples,
-                seed=seed,
-            )
-            for name in names
-        }
-        for name, (point, draws) in measured.items():
+        compared = sorted({*group_of} - {UNKNOWN})
+        common = np.ones(len(labels), bool)
+        for name in compared:
             inside = targets[group_of == name]
-            values += _rows({"by": attribute, "subgroup": name}, labels, point, draws, inside)
-        compared = [name for name in names if name != UNKNOWN]
+            for value in (0, 1):
+                common &= (inside == value).sum(axis=0) >= COMMON
+        left_out[attribute] = [name for name, kept in zip(labels, common, strict=True) if not kept]
+        measured = {}
+        for name in [*compared, *[UNKNOWN] * (UNKNOWN in group_of)]:
+            inside = np.where((group_of == name)[:, None], targets, np.nan)
+            arrays = inside, probabilities, thresholds, patients
+            measured[name] = _measure(*arrays, resamples=resamples, seed=seed)
+            group = {"by": attribute, "subgroup": name}
+            values += _rows(group, labels, measured[name], targets[group_of == name], common)
         for first, second in itertools.combinations(compared, 2):
             pair = {"by": attribute, "first": first, "second": second}
             tested = _enough(targets[group_of == first]) & _enough(targets[group_of == second])
-            gaps += _gap_rows(pair, labels, measured[first], measured[second], tested)
+            gaps += _gap_rows(pair, labels, measured[first], measured[second], tested, common)
     columns = ["by", "first", "second", "group", "metric", "difference", "low", "high", "p"]
     frame = pd.DataFrame(gaps, columns=columns)
     p_holm = delong.holm(frame["p"].to_numpy(float))
-    return Subgroups(pd.DataFrame(values), frame.assign(p_holm=p_holm))
+    return Subgroups(pd.DataFrame(values), frame.assign(p_holm=p_holm), left_out)
 
 
 def _measure(targets, probabilities, thresholds, patients, *, resamples: int, seed: int):
-    """Return {metric: (labels + mean,)} and {metric: (resamples, labels + mean)} of one group."""
     each = operating_points.outcomes(targets, probabilities, thresholds)
     rates = operating_points.measures(each.sum(axis=0))
     drawn = operating_points.measures(bootstrap.totals(each, patients, resamples, seed))
+    scored = bootstrap.scores(targets, probabilities, patients, resamples, seed)
     auc = metrics.auroc(targets, probabilities)
     point = {"AUC": auc} | {name: rates[name] for name in RATES}
-    scored = bootstrap.scores(targets, probabilities, patients, resamples, seed)
     draws = {"AUC": scored.auc} | {name: drawn[name] for name in RATES}
-    for name, value in point.items():
-        # average the same labels in every resample as in the group's own mean
-        draws[name] = np.where(np.isnan(value), np.nan, draws[name])
-    return tuple(
-        {name: _with_mean(value) for name, value in part.items()} for part in (point, draws)
-    )
+    outcomes = operating_points.patients_of(each, patients)
+    classes = bootstrap.patients_of(targets, patients)  # (labels, with and without)
+    cases = {"AUC": classes.min(axis=1), "FNR": classes[:, 0], "FPR": classes[:, 1]}
+    few = {
+        name: np.stack(
+            [
+                bootstrap.few_cases(column, value, name, tuple(classes[label]))
+                if name == "AUC"
+                else operating_points.few_cases(column, value, name, outcomes[label])
+                for label, (column, value) in enumerate(
+                    zip(draws[name].T, point[name], strict=True)
+                )
+            ],
+            axis=-1,
+        )
+        for name in point
+    }
+    return _Measured(point, draws, few, cases)
 
 
-def _with_mean(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([values, metrics.macro_mean(values)[..., None]], axis=-1)
+def _mean(values: np.ndarray, common: np.ndarray) -> np.ndarray:
+    return metrics.macro_mean(np.where(common, values, np.nan))
 
 
-def _rows(group: dict, labels, point: dict, draws: dict, targets: np.ndarray) -> list[dict]:
-    positives = np.append((targets == 1).sum(axis=0), (targets == 1).sum())
-    images = np.append((~np.isnan(targets)).sum(axis=0), len(targets))
+def _rows(group: dict, labels, measured: _Measured, targets: np.ndarray, common) -> list[dict]:
+    positives, images = (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
     rows = []
-    for column, label in enumerate([*labels, AVERAGE]):
-        counts = {"positives": int(positives[column]), "images": int(images[column])}
-        for metric, values in point.items():
-            low, high = bootstrap.interval(draws[metric][:, column])
-            row = {"group": label, "metric": metric, "value": values[column]}
-            rows.append(group | row | {"low": low, "high": high} | counts)
+    for metric, point in measured.point.items():
+        few = measured.few[metric]
+        mean = float(_mean(point, common)), _mean(measured.draws[metric], common)
+        numbers = [*zip(labels, point, few.T, positives, images, strict=True)]
+        numbers.append((AVERAGE, *mean, positives[common].sum(), len(targets)))
+        for label, value, draws, with_it, of_all in numbers:
+            low, high = bootstrap.interval(draws)
+            row = group | {"group": label, "metric": metric, "value": value}
+            counts = {"positives": int(with_it), "images": int(of_all)}
+            rows.append(row | {"low": low, "high": high} | counts)
     return rows
 
 
@@ -148,26 +175,34 @@ def _enough(targets: np.ndarray) -> np.ndarray:
     return np.stack([positives & negatives, positives, negatives])
 
 
-def _gap_rows(pair: dict, labels, first: tuple, second: tuple, tested: np.ndarray) -> list[dict]:
-    """Return the gaps, second minus first; their mean is over the labels that both groups have.
+def _gap_rows(
+    pair: dict, labels, first: _Measured, second: _Measured, tested: np.ndarray, common: np.ndarray
+) -> list[dict]:
+    """Return the gaps, second minus first.
 
     Gaps of labels with few cases have an interval but no p-value, because resampling a few cases is
     unreliable.
     """
     rows = []
-    for metric, enough in zip(first[0], tested, strict=True):
-        (point, draws), (other, other_draws) = (
-            (part[0][metric][:-1], part[1][metric][:, :-1]) for part in (first, second)
-        )
-        difference = _with_mean(other - point)
-        drawn = _with_mean(other_draws - draws)
-        for column, label in enumerate([*labels, AVERAGE]):
-            known = drawn[:, column][~np.isnan(drawn[:, column])]
+    for metric, enough in zip(first.point, tested, strict=True):
+        difference = second.point[metric] - first.point[metric]
+        drawn = second.draws[metric] - first.draws[metric]
+        few = second.few[metric] - first.few[metric]
+        cases = np.minimum(first.cases[metric], second.cases[metric])
+        gaps = [
+            (label, gap, bootstrap.stretch_few(draws, int(fewest)), can_test)
+            for label, gap, draws, fewest, can_test in zip(
+                labels, difference, few.T, cases, enough, strict=True
+            )
+        ]
+        mean = float(_mean(difference, common)), _mean(drawn, common)
+        gaps.append((AVERAGE, *mean, (enough & common).any()))
+        for label, gap, draws, can_test in gaps:
+            known = draws[~np.isnan(draws)]
             deviation = known.std(ddof=1) if len(known) > 1 else 0.0
-            low, high = bootstrap.interval(drawn[:, column])
-            can_test = deviation > 0 and np.append(enough, enough.any())[column]
-            z = abs(difference[column]) / deviation if can_test else np.nan
-            row = {"group": label, "metric": metric, "difference": difference[column]}
+            low, high = bootstrap.interval(draws)
+            z = abs(gap) / deviation if can_test and deviation > 0 else np.nan
+            row = {"group": label, "metric": metric, "difference": gap}
             rows.append(pair | row | {"low": low, "high": high, "p": 2 * ndtr(-z)})
     return rows
 

@@ -101,15 +101,57 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
-def test_resamples_with_one_class_are_dropped_and_counted():
+def test_a_label_of_one_patient_has_no_interval_and_leaves_some_resamples_of_the_mean():
     targets, probabilities, patients = random_case(rare=True)
     table = bootstrap.table(targets, probabilities, NAMES, patients, resamples=300)
     table = table[table["metric"] == "AUC"].set_index("group")
-    dropped = int(table.loc["b", "note"].split()[0])
-    assert dropped == pytest.approx(300 * np.exp(-1), rel=0.25)  # one patient has the positive
-    assert table.loc["a", "note"] == ""
-    assert table.loc["mean", "note"] == table.loc["b", "note"]
-    assert np.isfinite(table[["low", "high"]]).all(axis=None)
+    assert table.loc["b", "note"] == f"{bootstrap.NO_INTERVAL} (1 patients)"
+    assert table.loc["b", ["low", "high"]].isna().all()
+    count, *words = table.loc["mean", "note"].split()
+    assert int(count) == pytest.approx(300 * np.exp(-1), rel=0.25)  # one patient has the positive
+    assert " ".join(words) == "of 300 resamples lack a label, and average the others"
+    assert np.isfinite(table.loc["mean", ["low", "high"]].astype(float)).all()
+
+
+def test_wilsons_interval_of_seven_in_ten():
+    draws = np.random.default_rng(0).binomial(10, 0.7, 4000) / 10
+    followed = bootstrap.follow(draws, 0.7, bootstrap.wilson(10))
+    assert bootstrap.interval(followed) == pytest.approx((0.3968, 0.8922), abs=0.002)
+    order = np.argsort(draws, kind="stable")
+    assert (np.diff(followed[order]) >= 0).all()  # the order of the draws stays
+
+
+def test_newcombes_interval_solves_its_equation_and_reaches_one():
+    """With 5 and 5 cases, Hanley and McNeil's variance at .5 is .5 * .5 * (1 + 2 * 4 / 3) / 25."""
+    variance = bootstrap.newcombe(5, 5)
+    assert variance(np.array(0.5)) == pytest.approx(0.25 * (1 + 4 / 3 + 4 / 3) / 25)
+    draws = np.random.default_rng(0).random(10_001)
+    low, high = bootstrap.interval(bootstrap.few_cases(draws, 0.8, "AUC", (5, 5)))
+    for end in (low, high):
+        assert abs(end - 0.8) == pytest.approx(1.96 * np.sqrt(variance(np.array(end))), rel=0.01)
+    _, high = bootstrap.interval(bootstrap.few_cases(draws, 1.0, "AUC", (5, 500)))
+    assert high == pytest.approx(1)
+
+
+def test_few_cases_widen_and_too_few_have_no_interval():
+    draws = np.random.default_rng(0).normal(0.5, 0.05, 5000)
+    for metric in ("AUC", "AP"):
+        few = bootstrap.few_cases(draws, 0.5, metric, (10, 900))
+        assert np.ptp(bootstrap.interval(few)) > 1.15 * np.ptp(bootstrap.interval(draws))
+        assert np.isnan(bootstrap.few_cases(draws, 0.5, metric, (2, 900))).all()
+        np.testing.assert_array_equal(
+            bootstrap.few_cases(draws, 0.5, metric, (bootstrap.FEW, 900)), draws
+        )
+    gap = bootstrap.stretch_few(draws - 0.5, 16)  # 1 + 1 / 4 times as wide
+    assert np.ptp(bootstrap.interval(gap)) == pytest.approx(
+        1.25 * np.ptp(bootstrap.interval(draws)), rel=0.05
+    )
+
+
+def test_cases_are_patients_and_not_images():
+    targets = np.array([[1, 0], [1, 0], [0, 1], [0, np.nan], [1, np.nan]])
+    counts = bootstrap.patients_of(targets, ["a", "a", "a", "b", "c"])
+    assert counts.tolist() == [[2, 2], [1, 1]]
 
 
 def test_a_label_with_one_class_is_left_out_of_the_mean_and_named():

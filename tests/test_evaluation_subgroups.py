@@ -61,7 +61,13 @@ def test_each_group_is_scored_as_if_alone_and_gaps_are_paired():
         for each in (women, ~women)
     ]
     gap = made.gaps.set_index(["group", "metric"]).loc[("Mass", "AUC")]
-    low, high = bootstrap.interval((draws[1] - draws[0])[:, 0])
+    counts = [bootstrap.patients_of(targets[each], patients[each])[0] for each in (women, ~women)]
+    values_of = [metrics.auroc(targets[each], scores[each])[0] for each in (women, ~women)]
+    few = [
+        bootstrap.few_cases(each[:, 0], value, "AUC", tuple(cases))
+        for each, value, cases in zip(draws, values_of, counts, strict=True)
+    ]
+    low, high = bootstrap.interval(bootstrap.stretch_few(few[1] - few[0], int(np.min(counts))))
     assert (gap["low"], gap["high"]) == (pytest.approx(low), pytest.approx(high))
     assert (made.gaps["p_holm"].dropna() >= made.gaps["p"].dropna()).all()
     tests = int(made.gaps["p"].notna().sum())
@@ -82,3 +88,31 @@ def test_unknown_groups_are_listed_but_not_compared():
     made = subgroups.compare(targets, scores, labels, thresholds, {"sex": sex}, resamples=20)
     assert subgroups.UNKNOWN in set(made.values["subgroup"])
     assert subgroups.UNKNOWN not in {*made.gaps["first"], *made.gaps["second"]}
+
+
+def test_means_are_over_the_labels_that_all_groups_have():
+    """Group b has one case of the third label, on which it is perfect: it must not count."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(["a", "b"], 200)
+    targets = (rng.random((400, 3)) < 0.3).astype(float)
+    targets[200:, 2] = 0
+    targets[399, 2] = 1
+    scores = rng.random((400, 3))
+    scores[399, 2] = 2.0
+    names = ["one", "two", "three"]
+    made = subgroups.compare(targets, scores, names, np.full(3, 0.5), {"sex": group}, resamples=20)
+    assert made.left_out == {"sex": ["three"]}
+    values = made.values.set_index(["subgroup", "group", "metric"])["value"]
+    for name, inside in (("a", slice(200)), ("b", slice(200, None))):
+        expected = metrics.auroc(targets[inside], scores[inside])
+        assert values[name, "mean", "AUC"] == pytest.approx(expected[:2].mean())
+    assert values["b", "three", "AUC"] == 1
+    assert (
+        made.values.query("subgroup == 'b' and group == 'three' and metric == 'AUC'")["low"]
+        .isna()
+        .all()
+    )
+    gap = made.gaps.set_index(["group", "metric"])["difference"]
+    assert gap["mean", "AUC"] == pytest.approx(
+        values["b", "mean", "AUC"] - values["a", "mean", "AUC"]
+    )

@@ -44,41 +44,35 @@ def cell(scored, row="HLCP", group="leaf", metric="AUC"):
 # Seeds
 
 
-def test_two_seeds_without_other_variance_by_hand():
-    """Seeds .8 and .9 on every resample: the means of two drawn are .8, .85, .85, .9.
-
-    The mean of two new seeds has the variance s^2 / 2 = .0025, that of these means is half of it.
-    """
-    draws = np.stack([np.full((1, 4000), 0.8), np.full((1, 4000), 0.9)])
-    resampled = scoring.over_seeds(draws, [0, 1])
-    ends = 0.85 + 0.05 * np.sqrt(2) * np.array([-1, 0, 1])
-    values, counts = np.unique(resampled.round(9), return_counts=True)
-    np.testing.assert_allclose(values, ends)
-    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
-    assert resampled.var() == pytest.approx(0.0025, rel=0.06)
-
-
-def test_three_seeds_have_the_variance_of_three_new_ones():
-    seeds = np.array([0.7, 0.75, 0.9])
-    draws = np.repeat(seeds[:, None, None], 20_000, axis=2)
-    resampled = scoring.over_seeds(draws, [4, 5, 6])
-    assert resampled.var() == pytest.approx(seeds.var(ddof=1) / 3, rel=0.04)
-    assert resampled.mean() == pytest.approx(seeds.mean(), abs=0.001)
+@pytest.mark.parametrize(
+    ("seeds", "quantile"),
+    [([0.8, 0.9], 12.706), ([0.7, 0.75, 0.9], 4.303), ([0.7] * 4 + [0.8], 2.776)],
+)
+def test_seeds_without_other_variance_have_students_interval(seeds, quantile):
+    """The quantiles of t with 1, 2 and 4 degrees of freedom are those of printed tables."""
+    points = np.array(seeds)[:, None]
+    draws = np.repeat(points[..., None], 4000, axis=2)
+    low, high = bootstrap.interval(scoring.over_seeds(draws, points, range(len(seeds)))[0])
+    half = quantile * np.std(seeds, ddof=1) / np.sqrt(len(seeds))
+    assert (low, high) == pytest.approx((np.mean(seeds) - half, np.mean(seeds) + half), rel=0.08)
 
 
 def test_the_draws_of_one_seed_are_those_of_the_patients():
     draws = np.random.default_rng(0).random((1, 2, 50))
-    np.testing.assert_array_equal(scoring.over_seeds(draws, [3]), draws[0])
+    np.testing.assert_array_equal(scoring.over_seeds(draws, draws.mean(axis=2), [3]), draws[0])
 
 
 def test_differences_pair_seeds_as_well_as_patients():
     """Rows that differ by .1 with every seed and patient differ by .1, however seeds vary."""
-    draws = np.random.default_rng(0).random((3, 2, 100))
-    one, other = (scoring.over_seeds(each, [0, 1, 2]) for each in (draws, draws - 0.1))
+    rng = np.random.default_rng(0)
+    draws, points = rng.random((3, 2, 100)), rng.random((3, 2))
+    one = scoring.over_seeds(draws, points, [0, 1, 2])
+    other = scoring.over_seeds(draws - 0.1, points - 0.1, [0, 1, 2])
     np.testing.assert_allclose(one - other, 0.1)
-    elsewhere = scoring.over_seeds(draws - 0.1, [3, 4, 5])
+    elsewhere = scoring.over_seeds(draws - 0.1, points - 0.1, [3, 4, 5])
     assert np.std(one - elsewhere) > 0.05
-    np.testing.assert_array_equal(one, scoring.over_seeds(draws, [0, 1, 2]))  # repeatable
+    again = scoring.over_seeds(draws, points, [0, 1, 2])
+    np.testing.assert_array_equal(one, again)  # repeatable
 
 
 def test_the_interval_of_several_seeds_is_wider_than_that_of_patients_alone(tmp_path):
@@ -91,7 +85,7 @@ def test_the_interval_of_several_seeds_is_wider_than_that_of_patients_alone(tmp_
     low, high = np.quantile(patients_alone[-2], [0.025, 0.975])
     assert width > 1.5 * (high - low)
     assert mean["low"] < cell(first)["value"] < cell(second)["value"] < mean["high"] + 0.02
-    assert "mean of 2 seeds, deviation 0." in mean["note"]
+    assert "mean of 2 seeds, seed SD 0." in mean["note"]
     assert scoring.ONE_SEED not in mean["note"]
     pd.testing.assert_frame_equal(both["HLCP"].table, score(runs)["HLCP"].table)
     for run in runs:
@@ -115,7 +109,7 @@ def test_the_note_says_what_a_mean_is_over(splits, words):
 def test_an_undefined_mean_has_no_deviation():
     tables = [pd.DataFrame({"value": [value, np.nan], "note": ""}) for value in (0.7, 0.9)]
     made = scoring._mean_table(tables, "2 splits")
-    assert made["note"].tolist() == ["mean of 2 splits, deviation 0.1414", "mean of 2 splits"]
+    assert made["note"].tolist() == ["mean of 2 splits, seed SD 0.1414", "mean of 2 splits"]
 
 
 def test_one_seed_keeps_the_patients_interval_and_says_so(tmp_path):
@@ -149,8 +143,8 @@ def test_differences_of_rows_are_those_of_their_draws(tmp_path):
     gap = scored["HLCP"].draws - scored["BR-all"].draws
     ends = np.quantile(gap.loc[("leaf", "AUC")], [0.025, 0.975])
     np.testing.assert_allclose(line[["low", "high"]].astype(float), ends)
-    assert line["low"] > 0  # paired: both rows gain by the second seed
-    assert cell(scored)["low"] < cell(scored, "BR-all")["high"]
+    unpaired = np.sum([np.ptp(cell(scored, row)[["low", "high"]]) for row in scored])
+    assert line["high"] - line["low"] < 0.5 * unpaired  # both rows gain by the second seed
     assert scoring.differences({}).empty
 
 

@@ -6,7 +6,7 @@ three of them are labels here). Both truths are scored on the same images with t
 so their difference is paired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from reproduce.tables.details import Sample
 
 YES_NO = {"YES": 1.0, "NO": 0.0}  # HEDGE, uncertain, becomes NaN
 TRUTHS = ("nih", "expert")
+ENOUGH = 6  # cases by both truths: labels with fewer say little, and enter only the mean of all
+MEAN = f"mean, {ENOUGH} or more cases"
 READERS_NOTE = (
     "The experts' labels include each reader's own vote, which favours the readers. A reader has "
     "one operating point, computed on the images that this reader read."
@@ -119,17 +121,34 @@ def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataF
     values = [metrics.auroc(each, both.probabilities) for each in targets]
     arguments = both.probabilities, both.patients, resamples, seed
     draws = [bootstrap.scores(each, *arguments).auc for each in targets]
-    defined = ~np.isnan(values[0] + values[1])  # the mean is over labels that both truths have
-    values = [_with_mean(np.where(defined, each, np.nan)) for each in values]
-    draws = [_with_mean(np.where(defined, each, np.nan)) for each in draws]
-    table: dict[str, Any] = {"experts": name, "group": [*both.findings, "mean"]}
-    for truth, value, drawn in zip(TRUTHS, values, draws, strict=True):
-        table |= {truth: value} | _bounds(drawn, f"{truth}_")
-    table |= {"difference": values[1] - values[0]} | _bounds(draws[1] - draws[0])
-    for truth, each in zip(TRUTHS, targets, strict=True):
-        positives = np.nansum(each, axis=0).astype(int)
-        table[f"{truth}_positives"] = [*positives, positives.sum()]
-    table["images"] = [*known.sum(axis=0), len(both.ids)]
+    cases = [bootstrap.patients_of(each, both.patients) for each in targets]
+    positives = np.array([np.nansum(each, axis=0) for each in targets]).astype(int)
+    defined = ~np.isnan(values[0] + values[1])  # the means are over labels that both truths have
+    chosen = {"mean": defined}
+    if len(both.findings) == len(labels.CHESTXRAY14):
+        chosen[MEAN] = defined & (positives >= ENOUGH).all(axis=0)
+
+    def means(of_labels: np.ndarray) -> list[np.ndarray]:
+        return [metrics.macro_mean(np.where(each, of_labels, np.nan)) for each in chosen.values()]
+
+    table: dict[str, Any] = {"experts": name, "group": [*both.findings, *chosen]}
+    few = []
+    for truth, value, drawn, patients in zip(TRUTHS, values, draws, cases, strict=True):
+        columns = zip(drawn.T, value, patients, strict=True)
+        few.append([bootstrap.few_cases(one, auc, "AUC", tuple(n)) for one, auc, n in columns])
+        table[truth] = [*value, *means(value)]
+        table |= _bounds([*few[-1], *means(drawn)], f"{truth}_")
+    fewest = np.minimum(*(each.min(axis=1) for each in cases))
+    gaps = [
+        bootstrap.stretch_few(other - one, int(count))
+        for one, other, count in zip(*few, fewest, strict=True)
+    ]
+    gaps += means(draws[1] - draws[0])
+    table["difference"] = np.subtract(table["expert"], table["nih"])
+    table |= _bounds(gaps)
+    for truth, each in zip(TRUTHS, positives, strict=True):
+        table[f"{truth}_positives"] = [*each, *(each[kept].sum() for kept in chosen.values())]
+    table["images"] = [*known.sum(axis=0), *[len(both.ids)] * len(chosen)]
     nih, experts = targets
     agreed = agreement.table(nih, experts, both.findings, both.patients, resamples, seed)
     kappas = agreed.set_index("group")[["kappa", "low", "high"]]
@@ -137,17 +156,10 @@ def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataF
     return pd.DataFrame(table).join(kappas, on="group")  # no kappa of the mean
 
 
-def _with_mean(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([values, metrics.macro_mean(values)[..., None]], axis=-1)
-
-
-def _bounds(draws: np.ndarray, prefix: str = "") -> dict[str, list[float]]:
-    """Return the lower and upper bounds of each column of draws."""
-    bounds = [bootstrap.interval(column) for column in draws.T]
-    return {
-        f"{prefix}low": [low for low, _ in bounds],
-        f"{prefix}high": [high for _, high in bounds],
-    }
+def _bounds(draws: Sequence[np.ndarray], prefix: str = "") -> dict[str, list[float]]:
+    """Return the lower and upper bounds of each number's draws."""
+    low, high = zip(*map(bootstrap.interval, draws), strict=True)
+    return {f"{prefix}low": [*low], f"{prefix}high": [*high]}
 
 
 def readers(both: OnBoth, expert_set: ExpertSet) -> pd.DataFrame:

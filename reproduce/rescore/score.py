@@ -93,9 +93,12 @@ def normal_share(table: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
 
 
 def notes(table: pd.DataFrame) -> str:
-    """List the groups whose AUC is undefined, or undefined in some resamples."""
+    """List the groups whose AUC is undefined or of few cases, one line per reason."""
     noted = table[(table["metric"] == "AUC") & (table["note"] != "")]
-    return "".join(f"- {row['group']}: {row['note']}\n" for row in noted.to_dict("records"))
+    reasons = noted["note"].str.split(" (", regex=False).str[0]
+    groups = noted["group"] + noted["note"].str.extract(r"( \(\d+ patients\))")[0].fillna("")
+    by_reason = groups.groupby(reasons, sort=False).agg(", ".join)
+    return "".join(f"- {reason}: {names}\n" for reason, names in by_reason.items())
 
 
 def compare(

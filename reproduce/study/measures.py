@@ -158,6 +158,7 @@ def _by_row(
         seeds = [run for run in finished if run.row.name == name]
         by_seed = [statistic(load_predictions(run.folder, run.digest), resamples) for run in seeds]
         draws = np.stack([each.draws for each in by_seed])[:, None]
-        draws = scoring.over_seeds(draws, [run.seed for run in seeds])[0]
+        points = np.array([[each.value] for each in by_seed])
+        draws = scoring.over_seeds(draws, points, [run.seed for run in seeds])[0]
         measured[name] = Measured(float(np.mean([each.value for each in by_seed])), draws)
     return measured

@@ -1,6 +1,6 @@
 """Compute operating points, calibration and subgroups of one model's predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +77,16 @@ def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
     wide = wide.reindex(index=cells["name"].unique(), columns=["AUC", *subgroups.RATES])
     images = cells.drop_duplicates("name").set_index("name")["images"]
     return wide.join(images).rename_axis(index=None, columns=None)
+
+
+def common_labels(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say which labels the means of subgroups leave out."""
+    return [
+        f"Means by {attribute} leave out {', '.join(names)}: a group has fewer than "
+        f"{subgroups.COMMON} images with or without it."
+        for attribute, names in left_out.items()
+        if names
+    ]
 
 
 def gaps_for_people(gaps: pd.DataFrame, most: int = MOST_GAPS) -> pd.DataFrame:
@@ -159,13 +169,13 @@ def analyse(
             notes.append(f"No threshold, because one class is missing: {', '.join(names)}.")
     if by:
         groups = _groups(sample, by)
-        values, gaps = subgroups.compare(
+        values, gaps, left_out = subgroups.compare(
             *arrays, chosen, groups, sample.patients, resamples=resamples, seed=seed
         )
         frames["subgroups"], frames["gaps"] = values, gaps
         parts["Subgroups: mean over labels"] = groups_for_people(values)
         parts["Largest gaps between subgroups"] = gaps_for_people(gaps)
-        notes.append(subgroups.multiplicity(gaps))
+        notes += [*common_labels(left_out), subgroups.multiplicity(gaps)]
     if calibrate:
         frames["calibration"], frames["reliability"] = calibration(sample, validation)
         parts["Calibration"] = calibration_for_people(frames["calibration"])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import gammaincinv
 
 import safefiles
 from evaluation import bootstrap, claims, metrics, published, tables
@@ -85,9 +86,10 @@ def _score_row(
         predictions.append(predicted)
         tables_by_seed.append(table)
         draws_by_seed.append(draws)
-    draws = over_seeds(np.stack(draws_by_seed), [run.seed for run in runs])
+    points = np.array([each["value"] for each in tables_by_seed], float)
+    draws = over_seeds(np.stack(draws_by_seed), points, [run.seed for run in runs])
     table = bootstrap.with_intervals(_mean_table(tables_by_seed, counted(runs)), draws)
-    bounded = table["metric"].isin(METRICS)  # widened draws may leave [0, 1]
+    bounded = table["metric"].isin(METRICS)  # draws over seeds may leave [0, 1]
     table.loc[bounded, ["low", "high"]] = table.loc[bounded, ["low", "high"]].clip(0, 1)
     chosen = [(readable_record(run.folder) or {}).get("chosen", "") for run in runs]
     scored = Scored(table, by_key(draws, table), predictions, [run.folder for run in runs])
@@ -110,27 +112,32 @@ def by_key(draws: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(draws, index=pd.MultiIndex.from_frame(table[KEYS]))
 
 
-def over_seeds(draws: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """Return resampled means over seeds: (seeds, lines, resamples) -> (lines, resamples).
+def over_seeds(draws: np.ndarray, values: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Return draws of the mean over seeds: (seeds, lines, resamples) -> (lines, resamples).
 
-    A run on another random split counts as another seed.
+    `values` are the numbers that the draws belong to, (seeds, lines). A run on another random split
+    counts as another seed.
 
-    With every resample of the patients, the S seeds are resampled too: S of them are drawn with
-    replacement, and the value is the mean of their values on these patients. S seeds drawn from S
-    have only (S - 1) / S of the variance of S new seeds, so the deviation from the mean over all
-    seeds is multiplied by sqrt(S / (S - 1)). Rows with the same seeds get the same draws, so their
-    differences pair seeds as well as patients. The draws of a single seed are returned unchanged.
+    To the mean of the seeds' resampled values, each draw adds t * s / sqrt(S): s is the deviation
+    of the S values, and t has Student's distribution with S - 1 degrees of freedom. It is made of S
+    normal numbers g and a chi-square number, as sum(g * (value - mean)) / sqrt(S * chi-square).
+    Rows with the same seeds get the same numbers, so their differences pair seeds as well as
+    patients. The draws of a single seed are returned unchanged.
     """
     count, resamples = len(draws), draws.shape[-1]
     first: np.ndarray = draws[0]
     if count == 1:
         return first
-    drawn = np.random.default_rng([count, *seeds]).integers(count, size=(resamples, count))
-    times = (drawn[..., None] == np.arange(count)).sum(axis=1)  # (resamples, seeds)
-    mean = draws.mean(axis=0)
-    resampled = np.einsum("bs,sgb->gb", times / count, draws)
-    widened: np.ndarray = mean + np.sqrt(count / (count - 1)) * (resampled - mean)
-    return widened
+    rng = np.random.default_rng([count, *seeds])
+    normal = rng.standard_normal((count, resamples))
+    even = (rng.permutation(resamples) + 0.5) / resamples  # random tails would vary too much
+    chi_square = 2 * gammaincinv((count - 1) / 2, even)
+    if count == 2:  # only the difference of both counts
+        t = np.tan(np.pi * (even - 0.5)) / np.sqrt(2)
+        normal, chi_square = np.stack([t, -t]), np.ones(resamples)
+    by_seed = values - values.mean(axis=0)
+    drawn: np.ndarray = draws.mean(axis=0) + by_seed.T @ normal / np.sqrt(count * chi_square)
+    return drawn
 
 
 def counted(runs: Sequence[Run[Any]]) -> str:
@@ -151,7 +158,7 @@ def _mean_table(by_seed: Sequence[pd.DataFrame], counted: str) -> pd.DataFrame:
     if len(by_seed) > 1:
         spread = values.std(axis=0, ddof=1)
         notes = [
-            f"mean of {counted}" + ("" if np.isnan(each) else f", deviation {each:.4f}")
+            f"mean of {counted}" + ("" if np.isnan(each) else f", seed SD {each:.4f}")
             for each in spread
         ]
     return mean.assign(note=[*map(_joined, mean["note"], notes)])
@@ -186,10 +193,23 @@ def differences(scored: Mapping[str, Scored]) -> pd.DataFrame:
     frames = []
     for (left, one), (right, other) in itertools.combinations(scored.items(), 2):
         gap = (one.draws - other.draws.reindex(one.draws.index)).dropna(how="all")
+        gap = _stretched(gap, one)
         ends = gap.quantile([0.025, 0.975], axis=1).T.set_axis(["low", "high"], axis=1)
         frames.append(ends.reset_index().assign(left_row=left, right_row=right))
     columns = ["left_row", "right_row", *KEYS, "low", "high"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def _stretched(gap: pd.DataFrame, one: Scored) -> pd.DataFrame:
+    """Return the draws of a difference, stretched where a label has few positives or negatives."""
+    counts = one.table.set_index(KEYS)
+    fewest = np.minimum(counts["positives"], counts["images"] - counts["positives"])
+    labels = {label for predicted in one.predictions for label in predicted.labels}
+    few = fewest[fewest.index.get_level_values("group").isin(labels)]
+    for key, cases in few[few < bootstrap.FEW].items():
+        if key in gap.index:
+            gap.loc[key] = bootstrap.stretch_few(gap.loc[key].to_numpy(), int(cases))
+    return gap
 
 
 def write(
