@@ -392,6 +392,25 @@ def test_printed_numbers_are_counted_by_what_is_known_of_their_images():
     assert len(evidence.in_words({"zech2018": sides["zech2018"]})) == 1
 
 
+def test_experts_headline_of_findings_with_enough_cases():
+    """A has 6 cases by both labels, B only by one; the mean over A alone is the row of `MEAN`."""
+    table = pd.DataFrame(
+        {
+            "group": ["A", "B", "mean", experts.MEAN],
+            "nih_positives": [6, 5, 11, 6],
+            "expert_positives": [9, 30, 39, 9],
+            "nih": [0.7, 0.6, 0.65, 0.7],
+            "expert": [0.9, 0.6, 0.75, 0.9],
+            "difference": [0.2, 0.0, 0.1, 0.2],
+        }
+    ).assign(low=0.05, high=0.35)
+    assert evidence._enough(table) == (
+        "Over the 1 findings with 6 or more cases by both labels, it is .900 instead of .700 "
+        "(difference .200 [.050, .350])."
+    )
+    assert evidence._enough(table[:3]) == ""
+
+
 def test_the_page_shows_what_is_generated(shared_data, zech):
     text = evidence.PAGE.read_text("utf-8")
     options = command.parse(["evidence", "--released", str(shared_data / "released")])

@@ -83,6 +83,7 @@ class Evidence:
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)  # for CSVs, by name
     leaderboard: dict[str, Any] | None = None  # for the page
     sections: list[Section] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # labels that groups of patients lack
     missing: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -156,7 +157,7 @@ def gather(options: argparse.Namespace) -> Evidence:
     if zech is not None:
         with evidence.unless_missing("experts"):
             evidence.frames |= experts.analyse(zech, options.experts, *sampling)[0]
-        frames, _, _ = details.analyse(
+        frames, _, notes = details.analyse(
             zech,
             None,
             rule=None,
@@ -167,6 +168,7 @@ def gather(options: argparse.Namespace) -> Evidence:
         )
         del frames["operating-points"]  # the page shows no thresholds
         evidence.frames |= frames
+        evidence.left_out = [note for note in notes if note.startswith("Means by")]
     for name, section in SECTIONS.items():
         with evidence.unless_missing(name):
             evidence.sections.append(section(options))
@@ -215,10 +217,27 @@ def _experts_part(table: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "name": name,
             "mean": group[group["group"] == "mean"].iloc[0],
+            "enough": _enough(group),
             "table": tables.to_markdown(experts_for_laymen(group)),
         }
         for name, group in table.groupby("experts", sort=False)
     ]
+
+
+def _enough(table: pd.DataFrame) -> str:
+    """Return the means over the findings with enough cases in words, if there are such means."""
+    mean = table[table["group"] == experts.MEAN]
+    if mean.empty:
+        return ""
+    row = mean.iloc[0]
+    cases = table[["nih_positives", "expert_positives"]].min(axis=1)
+    findings = int((cases[~table["group"].isin(["mean", experts.MEAN])] >= experts.ENOUGH).sum())
+    difference = tables.with_interval(row["difference"], row["low"], row["high"])
+    return (
+        f"Over the {findings} findings with {experts.ENOUGH} or more cases by both labels, it is "
+        f"{tables.number(row['expert'])} instead of {tables.number(row['nih'])} (difference "
+        f"{difference})."
+    )
 
 
 def _subgroups_part(values: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, str]:
@@ -267,7 +286,9 @@ def page(evidence: Evidence) -> str:
         leaderboard=evidence.leaderboard,
         experts=_experts_part(frames["experts"]) if "experts" in frames else [],
         subgroups=(
-            _subgroups_part(frames["subgroups"], frames["gaps"]) if "subgroups" in frames else None
+            _subgroups_part(frames["subgroups"], frames["gaps"]) | {"left_out": evidence.left_out}
+            if "subgroups" in frames
+            else None
         ),
         sections=evidence.sections,
         missing=evidence.missing,

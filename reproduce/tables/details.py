@@ -79,11 +79,11 @@ def groups_for_people(values: pd.DataFrame) -> pd.DataFrame:
     return wide.join(images).rename_axis(index=None, columns=None)
 
 
-def common_labels(left_out: Mapping[str, Sequence[str]]) -> list[str]:
-    """Say which labels the means of subgroups leave out."""
+def common_labels(left_out: Mapping[str, Sequence[str]], labels: int) -> list[str]:
+    """Say how many labels the means of subgroups are over, and which they leave out."""
     return [
-        f"Means by {attribute} leave out {', '.join(names)}: a group has fewer than "
-        f"{subgroups.COMMON} images with or without it."
+        f"Means by {attribute} are over {labels - len(names)} of {labels} labels, without "
+        f"{', '.join(names)}: a group has fewer than {subgroups.COMMON} images with or without it."
         for attribute, names in left_out.items()
         if names
     ]
@@ -175,7 +175,7 @@ def analyse(
         frames["subgroups"], frames["gaps"] = values, gaps
         parts["Subgroups: mean over labels"] = groups_for_people(values)
         parts["Largest gaps between subgroups"] = gaps_for_people(gaps)
-        notes += [*common_labels(left_out), subgroups.multiplicity(gaps)]
+        notes += [*common_labels(left_out, len(sample.labels)), subgroups.multiplicity(gaps)]
     if calibrate:
         frames["calibration"], frames["reliability"] = calibration(sample, validation)
         parts["Calibration"] = calibration_for_people(frames["calibration"])
