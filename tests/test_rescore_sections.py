@@ -6,7 +6,8 @@ import pytest
 
 from data import policies
 from evaluation import EvaluationError
-from reproduce.rescore import ensembles, label_error, normals, trees, uncertain
+from reproduce.rescore import __main__ as command
+from reproduce.rescore import ensembles, evidence, label_error, normals, trees, uncertain
 from reproduce.rescore.experts import ExpertSet
 from reproduce.tables import authors
 from tests.rescore_command import rescore
@@ -56,6 +57,18 @@ def test_the_shipped_errors_are_those_of_the_command(shared_data, tmp_path):
     whole = shipped.query("experts == 'all findings' and label == 'all'").iloc[0]
     assert 1 - whole["sensitivity"] == pytest.approx(0.70, abs=0.005)
     assert 1 - whole["precision"] == pytest.approx(0.54, abs=0.005)
+
+
+def test_the_page_has_every_section(shared_data):
+    text = evidence.PAGE.read_text("utf-8")
+    for name in evidence.SECTIONS:
+        assert f"`python -m reproduce.rescore {name}`" in text
+    where = "--released", shared_data / "expert-relabels"
+    options = command.parse(["label-error", *map(str, where)])
+    options.truth = authors.find_label_file(shared_data / "chestxray14-labels")
+    section = label_error.answer(options)
+    assert f"- **{section.title}:** {section.short}" in text
+    assert section.page() in text, "run python -m reproduce.rescore evidence … --write-docs"
 
 
 def test_a_label_file_without_the_images_is_refused(tmp_path):

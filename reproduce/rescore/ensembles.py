@@ -33,6 +33,7 @@ NEGATIVES: dict[
     "D-AUC": metrics.diseased_negatives,
     "N-AUC": metrics.normal_negatives,
 }
+ORDER = [*NEGATIVES, BRIER]
 CHESTXRAY14, CHEXPERT = "ChestX-ray14", "CheXpert"
 
 
@@ -120,7 +121,7 @@ def for_people(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
     cells = frame.assign(cell=details.with_intervals(frame, digits=4))
     wide = cells.pivot(index=index, columns=columns, values="cell").fillna("")
     wide = wide.reindex(frame[index].unique())[frame[columns].unique()]
-    return wide.set_axis(wide.index.astype(str)).rename_axis(index=None, columns=None)
+    return wide.rename_axis(index=None, columns=None)
 
 
 def printed(row: str, split: str) -> str:
@@ -134,7 +135,7 @@ def answer(options: argparse.Namespace) -> Section:
     """Answer what an ensemble of released networks gains, on both datasets."""
     sampling = options.resamples, options.seed
     six = read_chestxray14(options.released, options.truth)
-    parts = {CHESTXRAY14: worth(six, (*NEGATIVES, BRIER), *sampling)}
+    parts = {CHESTXRAY14: worth(six, ORDER, *sampling)}
     ten = read_leaderboard(options.released)
     parts[CHEXPERT] = worth(ten, (AUC,), *sampling)  # some of its scores are no probabilities
     by_size, gains = (
@@ -142,26 +143,32 @@ def answer(options: argparse.Namespace) -> Section:
         for i in range(2)
     )
     gains["of"] = gains["images"] + ", over the " + gains["over"]
+    by_size = by_size.sort_values(
+        "measure", key=lambda names: names.map(ORDER.index), kind="stable"
+    )
+    by_size["size"] = by_size["measure"] + ", " + by_size["members"].astype(str)
     auc = by_size[by_size["measure"] == AUC]
     whole = auc[auc["images"] == CHEXPERT].iloc[-1]
     gain = gains.set_index(["images", "measure", "over"])
     best = gain.loc[(CHESTXRAY14, AUC, "best member")]
-    sentences = [
-        f"The mean of {len(six.names)} networks for ChestX-ray14 ({'; '.join(six.names)}) has a "
-        f"mean AUC {tables.with_interval(best['value'], best['low'], best['high'], 4)} above the "
-        "best of them. The gain against images with another finding (D-AUC) and against normal "
-        "ones (N-AUC) is shown apart. A lower Brier score means better probabilities.",
-        f"Pham et al. print {printed('U-Ones+CT+LSR', 'valid')} for one network and "
+    short = (
+        f"The mean of {len(six.names)} networks for ChestX-ray14 has a mean AUC "
+        f"{tables.with_interval(best['value'], best['low'], best['high'], 4)} above the best of "
+        "them."
+    )
+    more = (
+        f"The networks are {'; '.join(six.names)}. D-AUC is against images with another finding, "
+        "N-AUC against normal ones; a lower Brier score means better probabilities. Pham et al. "
+        f"print {printed('U-Ones+CT+LSR', 'valid')} for one network and "
         f"{printed('Ours', 'valid')} for six with test-time augmentation. On their test set they "
         f"print {printed('Ours (test)', 'test')}; the mean of all {len(ten.names)} released "
         "leaderboard models, of which several are nearly the same, has "
-        f"{tables.with_interval(whole['value'], whole['low'], whole['high'], 4)}.",
-    ]
+        f"{tables.with_interval(whole['value'], whole['low'], whole['high'], 4)}. These models "
+        "have no Brier score, because some of their scores exceed 1."
+    )
     shown = {
-        "Mean AUC by number of members (mean over all subsets of this size)": for_people(
-            auc, "members", "images"
-        ),
+        "Mean over all subsets of so many members": for_people(by_size, "size", "images"),
         "Gain of all members": for_people(gains, "measure", "of"),
     }
-    frames = {"ensembles": by_size, "ensemble-gains": gains.drop(columns="of")}
-    return Section("What an ensemble is worth", " ".join(sentences), shown, frames)
+    frames = {"ensembles": by_size.drop(columns="size"), "ensemble-gains": gains.drop(columns="of")}
+    return Section("What an ensemble is worth", short, more, shown, frames)

@@ -82,7 +82,7 @@ class Evidence:
     sides: dict[str, pd.DataFrame] = field(default_factory=dict)  # by paper, with verdicts
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)  # for CSVs, by name
     leaderboard: dict[str, Any] | None = None  # for the page
-    sections: list[Section] = field(default_factory=list)
+    sections: dict[str, Section] = field(default_factory=dict)  # by the name of their command
     left_out: list[str] = field(default_factory=list)  # labels that groups of patients lack
     missing: list[str] = field(default_factory=list)
 
@@ -171,8 +171,8 @@ def gather(options: argparse.Namespace) -> Evidence:
         evidence.left_out = [note for note in notes if note.startswith("Means by")]
     for name, section in SECTIONS.items():
         with evidence.unless_missing(name):
-            evidence.sections.append(section(options))
-            evidence.frames |= evidence.sections[-1].frames
+            evidence.sections[name] = section(options)
+            evidence.frames |= evidence.sections[name].frames
     if not rows:
         raise EvaluationError(
             f"{options.released} holds none of the released files; add --download, or see "

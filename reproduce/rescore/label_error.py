@@ -70,13 +70,16 @@ def answer(options: argparse.Namespace) -> Section:
     sampling = label_file, options.resamples, options.seed
     sets = [errors(each, *sampling) for each in experts.read(options.experts)]
     whole = sets[0].set_index("label").loc[ALL]
-    text = (
+    short = (
         "If the radiologists are right, the labels from reports miss "
         f"{percent(1 - whole['sensitivity'])} of the findings, and "
         f"{percent(1 - whole['precision'])} of the findings that they name are not there "
-        f"({whole['images']} images, all findings). Reports name what matters for the patient, so "
-        "not every difference is a mistake. Precision depends on how common a finding is among "
-        "these images."
+        f"({whole['images']} images, all findings)."
+    )
+    more = (
+        "Reports name what matters for the patient, so not every difference is a mistake. How "
+        "many labels are confirmed depends on how common a finding is among these images. "
+        "data/label_error.csv holds both tables, with specificities."
     )
     shown = {
         f"Radiologists' labels, {each['experts'].iloc[0]}, {each['images'].iloc[0]:,} images": (
@@ -85,4 +88,4 @@ def answer(options: argparse.Namespace) -> Section:
         for each in sets
     }
     title = "How often the labels of ChestX-ray14 are wrong"
-    return Section(title, text, shown, {"label-error": pd.concat(sets, ignore_index=True)})
+    return Section(title, short, more, shown, {"label-error": pd.concat(sets, ignore_index=True)})

@@ -85,16 +85,19 @@ def answer(options: argparse.Namespace) -> Section:
     counted = float(metrics.macro_mean(metrics.actual_normal_share(members.targets)))
     shown = beside_printed(frame, counted)
     values = frame.pivot(index="network", columns="group", values="value")
-    text = (
+    short = (
         f"{(values['N'] > values['D']).sum()} of {len(values)} networks rank patients better "
-        "against normal images (N-AUC) than against images with another finding (D-AUC). The AUC "
-        "of a finding is the mixture (1 - w) D + w N, where w is the share of normal images among "
-        "its negatives; this holds for every finding of every network (the largest deviation is "
-        f"{deviation:.0e}). So a test set with more normal images has a higher AUC, and printed "
-        f"means reveal w: {shown[IMPLIED].iloc[-1]} in Ge's random split, "
-        f"{tables.number(counted, 2)} on these images. W-AUC weighs each finding by its share of "
-        "all images of the dataset; the weights do not sum to 1."
+        "against normal images (N-AUC) than against images with another finding (D-AUC), so a test "
+        "set with more normal images has a higher AUC."
+    )
+    more = (
+        "The AUC of a finding is the mixture (1 - w) D + w N, where w is the share of normal "
+        "images among its negatives; this holds for every finding of every network (the largest "
+        f"deviation is {deviation:.0e}). Printed means therefore reveal w: "
+        f"{shown[IMPLIED].iloc[-1]} in Ge's random split, {tables.number(counted, 2)} on these "
+        "images. W-AUC weighs each finding by its share of all images of the dataset; the weights "
+        "do not sum to 1."
     )
     title = "Normal images make an AUC look better"
     frames = {"normals": frame, "normals-by-label": split}
-    return Section(title, text, {"Released networks, and Ge's printed rows": shown}, frames)
+    return Section(title, short, more, {"Released networks, and Ge's printed rows": shown}, frames)

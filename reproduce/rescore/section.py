@@ -14,13 +14,14 @@ class Section(NamedTuple):
     """One question, its answer in words, and the numbers."""
 
     title: str
-    text: str  # two or three sentences for people
+    short: str  # the answer in one sentence
+    more: str  # what else one should know
     shown: dict[str, pd.DataFrame]  # table for people, by caption
     frames: dict[str, pd.DataFrame]  # all numbers, by the name of their CSV
 
     def page(self) -> str:
         """Return the section as Markdown, without its title."""
-        parts = [self.text]
+        parts = [f"{self.short} {self.more}"]
         for caption, table in self.shown.items():
             parts += [f"{caption}:", tables.to_markdown(table).strip()]
         return "\n\n".join(parts)
@@ -29,7 +30,7 @@ class Section(NamedTuple):
         """Print the section and write its CSVs to a folder."""
         for name, frame in self.frames.items():
             tables.to_csv(frame, folder / f"{name}.csv")
-        print(f"{tables.titled(self.title, self.text)}\n")
+        print(f"{tables.titled(self.title, f'{self.short} {self.more}')}\n")
         for caption, table in self.shown.items():
             print(f"{caption}:\n\n{tables.to_text(table, text_width())}")
         print(f"Written to {folder}: {', '.join(f'{name}.csv' for name in self.frames)}.")

@@ -128,14 +128,16 @@ def answer(options: argparse.Namespace) -> Section:
     any_size, at_half = counts[counts["network"] == NETWORKS["asadi2025"]].itertuples()
     means = gains[gains["group"] == MEAN]
     helped = int((means["low"] > 0).sum())
-    text = (
-        f"Asadi's network contradicts its own hierarchy {tables.number(any_size.per_image, 2)} "
-        "times per image if any excess of a child over its parent counts, but only "
-        f"{tables.number(at_half.per_image)} times at the threshold of .5, where the penalty of "
-        "the released code acts. A network without outputs for inner nodes, such as Zech's, cannot "
-        f"contradict a tree. Of the {len(means)} repairs {helped} raise "
-        "the mean AUC beyond chance: a product of probabilities "
-        "changes how images are ranked, capping hardly does."
+    short = (
+        "Asadi's network calls a child more probable than its parent "
+        f"{tables.number(any_size.per_image, 2)} times per image, but only "
+        f"{tables.number(at_half.per_image)} times at the threshold of .5; of {len(means)} "
+        f"repairs by a tree, {helped} raise the mean AUC beyond chance."
+    )
+    more = (
+        "The penalty of Asadi's released code acts only at that threshold. Zech's network has no "
+        "outputs for inner nodes; they are computed from its findings, so nothing is contradicted "
+        "or capped. A product of probabilities changes how images are ranked."
     )
     shown = {
         "Contradictions per image": _wide(counts, "violation", "per_image", 3),
@@ -144,7 +146,7 @@ def answer(options: argparse.Namespace) -> Section:
         ),
     }
     title = "What a label tree does to networks trained without one"
-    return Section(title, text, shown, {"tree-repairs": gains, "tree-violations": counts})
+    return Section(title, short, more, shown, {"tree-repairs": gains, "tree-violations": counts})
 
 
 def _wide(frame: pd.DataFrame, index: str, value: str, digits: int) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data import labels, policies
+from evaluation import tables
 from reproduce.rescore import section
 from reproduce.rescore.section import ALL, Section, percent
 from reproduce.tables import authors, details
@@ -129,21 +130,25 @@ def answer(options: argparse.Namespace) -> Section:
     positives = five[five["label"] == ALL].set_index("value")["positives"]
     shares = five.query("value == 'uncertain' and label != @ALL")["share"]
     fitting = by_policy(five)
-    single = fitting["best policy"].nunique() == 1
-    text = (
-        "The labeler of CheXpert writes 1, 0, -1 (uncertain) or nothing. Five radiologists say how "
-        "often an uncertain finding is really there: between "
-        f"{percent(shares.min())} and {percent(shares.max())} of the studies, by "
-        f"finding, so {'one policy fits' if single else 'no policy fits'} all of them. Blanks, "
-        f"which every policy calls negative, hide {positives['blank']} of the {positives.sum()} "
-        f"positives of the five labels ({percent(positives['blank'] / positives.sum())}); "
-        f"uncertain labels hide {positives['uncertain']}. U-Ones is right where the finding is "
-        "there, U-Zeros elsewhere, and U-Ignore leaves out all of these studies. The best policy "
-        "has the smallest mean squared error against the radiologists."
+    low, high = policies.INTERVALS["ones-lsr"]
+    mean = (low + high) / 2
+    below = five.query("value == 'uncertain' and label != @ALL and high < @mean")["label"]
+    short = (
+        f"An uncertain label of CheXpert is truly positive in {percent(shares.min())} to "
+        f"{percent(shares.max())} of the studies, depending on the finding; blanks, which every "
+        f"policy calls negative, hide {positives['blank']} of the {positives.sum()} positives of "
+        f"five labels, uncertain labels {positives['uncertain']}."
+    )
+    more = (
+        "The labeler writes 1, 0, -1 (uncertain) or nothing; the majority of five radiologists is "
+        "the truth. U-Ones is right where the finding is there, U-Zeros elsewhere, and U-Ignore "
+        "leaves out all of these studies. The best policy has the smallest mean squared error. "
+        f"The mean target of U-Ones+LSR, {tables.number(mean, 2)}, lies above the interval of "
+        f"{len(below)} of the five labels."
     )
     shown = {
         "What the best target of an uncertain label is": fitting,
         "Where the positives of the five labels are": by_value(five),
     }
     frame = pd.concat([five, others[others["label"] != ALL]], ignore_index=True)
-    return Section("What uncertain labels hide", text, shown, {"uncertain": frame})
+    return Section("What uncertain labels hide", short, more, shown, {"uncertain": frame})
