@@ -223,8 +223,9 @@ def test_inner_nodes_are_any_of_independent_leaves():
 def test_a_gate_that_is_the_same_for_all_images_changes_no_auc():
     network = chain([[0.4, 0.6, 0.7], [0.9, 0.5, 0.1], [0.9, 0.1, 0.2], [0.3, 0.3, 0.3]], 0.5)
     table = trees.differences(network, ["child", "grandchild"], 50, 0).set_index("repair")
-    assert (table.loc[trees.GATED, ["difference", "low", "high"]] == 0).all(axis=None)
-    mean = table[table["group"] == trees.MEAN]
+    assert (table.loc[trees.GATED, "difference"] == 0).all()
+    mean = table[table["group"] == trees.MEAN]  # two cases of a finding are too few for intervals
+    assert mean.loc[trees.GATED, ["low", "high"]].tolist() == [0, 0]
     # child: .6 .5 against .1 .3 before; capped .4 .5 against .1 .3: 1 both times
     # grandchild: .7 .1 against .2 .3 (2 of 4); capped .4 .1 against .1 .3 (2.5 of 4)
     assert mean.loc[trees.CAPPED, "difference"] == pytest.approx(0.125 / 2)
