@@ -53,6 +53,38 @@ def test_hand_worked():
     assert high == [1]  # clipped
 
 
+def test_images_of_a_patient_by_hand():
+    """The case above, where one patient has the positive .9 and the negative .5.
+
+    Its sums are (1 - .75) / 2 and (.5 - .75) / 2, so the covariance is 3 / 2 * .125 * -.125.
+    """
+    targets, scores = np.array([[1], [1], [0], [0]]), np.array([[0.9], [0.4], [0.5], [0.1]])
+    _, low, _ = delong.interval(targets.astype(float), scores, ["a", "b", "a", "c"])
+    assert low == pytest.approx([0.75 - 1.959964 * np.sqrt(0.125 - 2 * 1.5 * 0.125**2)])
+    # both positives are of one patient: a second patient with it is needed
+    _, low, _ = delong.interval(targets.astype(float), scores, ["a", "a", "b", "c"])
+    assert np.isnan(low)
+
+
+def test_one_image_per_patient_is_delongs():
+    target, scores = random_case(200, 5, 1)
+    arrays = target[:, None], scores[0][:, None], scores[1][:, None]
+    own = delong.compare(*arrays, [f"patient {number}" for number in range(200)])
+    assert own.variance == pytest.approx(delong.compare(*arrays).variance, rel=1e-12)
+
+
+def test_clustered_variance_is_that_of_the_bootstrap_over_patients():
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(500), 4)
+    target = (rng.normal(size=500)[patient] + rng.normal(size=2000) > 1.2).astype(float)[:, None]
+    noise = rng.normal(size=(2, 500))[:, patient] + rng.normal(size=(2, 2000))
+    one, two = (0.8 * target + each[:, None] for each in noise)
+    draws = [bootstrap.scores(target, score, patient, 2000).auc[:, 0] for score in (one, two)]
+    clustered = np.sqrt(delong.compare(target, one, two, patient).variance[0])
+    assert clustered == pytest.approx(np.std(draws[1] - draws[0]), rel=0.06)
+    assert clustered > 1.1 * np.sqrt(delong.compare(target, one, two).variance[0])
+
+
 def test_auc_is_the_exact_one_with_unknown_targets():
     target, scores = random_case(200, 5, 0)
     target[::7] = np.nan

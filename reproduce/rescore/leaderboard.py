@@ -103,7 +103,7 @@ def compare(
             continue
         gap = bootstrap.compare(targets, pham, *arrays, resamples=resamples, seed=seed)
         gap = gap[gap["metric"] == "AUC"].assign(model=name)
-        tested = delong.table(targets, pham, values, FIVE).set_index("label")["p"]
+        tested = delong.table(targets, pham, values, FIVE, patients).set_index("label")["p"]
         gap["p"] = gap["group"].map(tested)
         is_mean = gap["group"] == "mean"
         deviation = (draws[name] - draws[PHAM]).mean(axis=1).std(ddof=1)

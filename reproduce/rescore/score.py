@@ -108,7 +108,7 @@ def compare(
     first, second = (model.mean(axis=0) for model in data.models)
     arrays = data.targets, first, second, data.labels, data.patients
     frame = bootstrap.compare(*arrays, groups, resamples=resamples, seed=seed)
-    tested = delong.table(data.targets, first, second, data.labels)
+    tested = delong.table(data.targets, first, second, data.labels, data.patients)
     tested = tested.rename(columns={"label": "group"}).assign(metric="AUC")
     columns = ["group", "metric", "p", "p_holm", "p_bh"]
     return frame.merge(tested[columns], "left", ["group", "metric"])
@@ -314,7 +314,7 @@ def write_own(
     means = [model.mean(axis=0) for model in data.models]
     figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:
-        tested = delong.table(data.targets, means[0], means[1], data.labels)
+        tested = delong.table(data.targets, means[0], means[1], data.labels, data.patients)
         names = options.predictions.stem, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
     details.draw(frames, out, str(options.predictions))

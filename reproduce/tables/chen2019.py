@@ -91,7 +91,7 @@ def figure_3(
 ) -> pd.DataFrame:
     """Compare BR-all with HLUP-finetune on every label by DeLong's test, for the first seed."""
     baseline, ours = (scored[name].predictions[0] for name in (BASELINE, OURS))
-    compared = delong.table(ours.targets, baseline.mean, ours.mean, names)
+    compared = delong.table(ours.targets, baseline.mean, ours.mean, names, ours.patients)
     tables.to_csv(compared, folder / "figure-3.csv")  # with Holm's and Benjamini-Hochberg's p
     title = "Chen et al. 2019, Figure 3"
     figure = figures.auc_comparison(
