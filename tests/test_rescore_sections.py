@@ -170,7 +170,7 @@ def test_an_auc_is_a_mixture_by_hand():
     # Mass: one positive (.6); negatives: one with Nodule (.7), two normal (.5, .6)
     targets = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]])
     probabilities = np.array([[0.6, 0.1], [0.7, 0.9], [0.5, 0.2], [0.6, 0.3]])
-    mass = normals.by_label(targets, probabilities, ["Mass", "Nodule"]).iloc[0]
+    mass = normals.mixtures(targets, probabilities, ["Mass", "Nodule"]).iloc[0]
     assert mass[["AUC", "D-AUC", "N-AUC", "w"]].tolist() == pytest.approx([0.5, 0, 0.75, 2 / 3])
     assert mass["deviation"] == pytest.approx(0, abs=1e-12)
 

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from evaluation import EvaluationError
 from reproduce.tables import authors
 from tests.file_server import file_server, unused_address  # noqa: F401
 from tests.rescore_command import rescore
@@ -35,3 +36,12 @@ def test_without_a_network_the_message_says_which_files_to_put_where(tmp_path, c
     assert "cannot be fetched" in message
     assert all(path in message for path in authors.SOURCES["pham2019"].files)
     assert str(tmp_path) in message
+
+
+def test_another_sources_file_of_the_same_name_is_not_a_changed_one(server, tmp_path, monkeypatch):
+    (tmp_path / "values.csv").write_bytes(b"other")
+    with pytest.raises(EvaluationError, match="Not the file that was released"):
+        authors.find("test", tmp_path)
+    monkeypatch.setattr(authors, "KNOWN", {hashlib.sha256(b"other").hexdigest()})
+    with pytest.raises(EvaluationError, match=r"lacks values\.csv"):
+        authors.find("test", tmp_path)

@@ -22,7 +22,7 @@ IMPLIED = "normal share"
 PRINTED = ("D121", "D121 + D121-BL", "D121 + D121-F-MSML")  # Ge's rows of a DenseNet-121
 
 
-def by_label(targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> pd.DataFrame:
+def mixtures(targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> pd.DataFrame:
     """Return AUC, D, N and w of each label, and how far the mixture is from the AUC."""
     auc, diseased, normal = (
         metrics.auroc(each, probabilities)
@@ -41,15 +41,23 @@ def by_label(targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -
 def by_network(
     members: Members, names: list[str], shares: dict[str, float], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return the mean AUC, D-, N- and W-AUC of every network, with intervals."""
-    groups = metrics.ge(shares)
+    """Return AUC, D- and N-AUC of every network, as means and by label, and W-AUC.
+
+    A label's D-AUC is named `LABEL, D`. All have intervals.
+    """
+    by_label = [
+        metrics.Group(f"{name}, {kind[0].upper()}", (name,), negatives=kind, metrics=("AUC",))
+        for name in names
+        for kind in ("diseased", "normal")
+    ]
+    groups = (*metrics.ge(shares), *by_label)
     frames = []
     for network, probabilities in zip(members.names, members.probabilities, strict=True):
         arrays = members.targets, probabilities, names, members.patients, groups
         table = bootstrap.table(*arrays, resamples=resamples, seed=seed)
-        frames.append(table[table["group"].isin(COLUMNS)].assign(network=network))
+        frames.append(table[table["metric"] == "AUC"].assign(network=network))
     frame = pd.concat(frames, ignore_index=True)
-    return frame[["network", *frame.columns.drop(["network", "metric", "note"])]]
+    return frame[["network", *frame.columns.drop(["network", "metric"])]]
 
 
 def beside_printed(frame: pd.DataFrame, counted: float) -> pd.DataFrame:
@@ -62,6 +70,7 @@ def beside_printed(frame: pd.DataFrame, counted: float) -> pd.DataFrame:
     implied = metrics.normal_share(numbers["mean"], numbers["D"], numbers["N"])
     texts[IMPLIED] = [tables.number(share, 2) for share in implied]
     texts.index = "Ge, printed: " + texts.index
+    frame = frame[frame["group"].isin(COLUMNS)]
     cells = frame.assign(cell=details.with_intervals(frame, digits=4))
     ours = cells.pivot(index="network", columns="group", values="cell")
     ours = ours.loc[frame["network"].unique()].assign(**{IMPLIED: tables.number(counted, 2)})
@@ -78,7 +87,7 @@ def answer(options: argparse.Namespace) -> Section:
     shares = metrics.shares(authors.read_label_file(label_file, whole)[1], names)
     frame = by_network(members, names, shares, options.resamples, options.seed)
     split = pd.concat(
-        by_label(members.targets, probabilities, names).assign(network=network)
+        mixtures(members.targets, probabilities, names).assign(network=network)
         for network, probabilities in zip(members.names, members.probabilities, strict=True)
     )
     deviation = split["deviation"].abs().max()
@@ -99,5 +108,5 @@ def answer(options: argparse.Namespace) -> Section:
         "do not sum to 1."
     )
     title = "Normal images make an AUC look better"
-    frames = {"normals": frame, "normals-by-label": split}
+    frames = {"normals": frame, "normals-mixtures": split}
     return Section(title, short, more, {"Released networks, and Ge's printed rows": shown}, frames)

@@ -56,6 +56,7 @@ SOURCES = {
 }
 
 
+KNOWN = {digest for source in SOURCES.values() for digest in source.files.values()}
 ABOUT = {"sex": "Patient Gender", "age": "Patient Age", "view": "View Position"}
 
 
@@ -187,6 +188,7 @@ def find(paper: str, folder: Path, name: str = "") -> list[Path]:
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}. {_how_to_get(paper, folder)}")
     csvs = sorted(path for path in folder.rglob("*.csv") if path.is_file())
+    names = [Path(file).name for file in SOURCES[paper].files]
     paths, missing, changed = [], [], []
     for file, expected in SOURCES[paper].files.items():
         released_as = Path(file).name
@@ -194,14 +196,14 @@ def find(paper: str, folder: Path, name: str = "") -> list[Path]:
             continue
         named = [path for path in csvs if path.name.endswith(released_as)]
         digests = {path: safefiles.sha256(path) for path in named}
+        others = [path for path, digest in digests.items() if digest not in KNOWN]
         matches = [path for path, digest in digests.items() if digest == expected]
         if matches:
             paths.append(matches[0])
-        elif digests:
-            path, digest = next(iter(digests.items()))
-            changed.append(f"{path} (SHA-256 {digest[:12]}…)")
+        elif others:
+            changed.append(f"{others[0]} (SHA-256 {digests[others[0]][:12]}…)")
         else:
-            missing.append(released_as)
+            missing.append(file if names.count(released_as) > 1 else released_as)
     if changed:
         raise EvaluationError(
             f"Not the file that was released: {', '.join(changed)}. It may be another version, a "
