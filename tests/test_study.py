@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data import label_tree, labels, plco
-from evaluation import figures, predictions
+from evaluation import claims, figures, predictions
 from evaluation.metrics import Group
 from reproduce.engine.rows import Run
 from reproduce.study import __main__ as study
@@ -22,6 +22,7 @@ from reproduce.study import (
     pham2019,
     wording,
 )
+from reproduce.study.measures import AT, CHANGE, EVEN, MEAN, Measured
 from tests.conftest import REPOSITORY
 
 
@@ -95,17 +96,45 @@ def test_uncertain_labels_hide_the_share_of_positives(share):
         assert (frame[label][~uncertain] == truth[label][~uncertain]).all()
 
 
+def test_hidden_positives_and_uncertain_labels_have_the_shares_that_radiologists_found():
+    frame = chexpert_frame(6000)
+    truth = frame.copy()
+    pham2019.hide(frame, 0.48)
+    for label, share in pham2019.PRESENT.items():
+        uncertain = frame[label] == -1
+        assert truth[label][uncertain].mean() == pytest.approx(share, abs=0.002)
+        left = (truth[label] == 1) & ~uncertain
+        assert (frame[label][left] == 0).mean() == pytest.approx(0.48, abs=0.001)
+        negative = truth[label] != 1
+        assert frame[label][negative & ~uncertain].equals(truth[label][negative & ~uncertain])
+    others = [label for label in labels.CHEXPERT if label not in pham2019.PRESENT]
+    pd.testing.assert_frame_equal(frame[others], truth[others])
+
+
+def test_as_many_labels_are_deleted_at_random_as_along_the_tree(plco_frame):
+    by_tree = plco_frame.copy()
+    chen2019.delete(by_tree, 0.5)
+    chen2019.delete_at_random(plco_frame, 0.5)
+    columns = list(plco.PRESERVE)
+    assert plco_frame[columns].sum().equals(by_tree[columns].sum())
+    assert deletions(by_tree)["Abnormal"][1] == 0  # along the tree, only below present labels
+    truth = plco_frame[list(labels.PLCO)].to_numpy() == 1
+    kept = plco_frame[columns].to_numpy() == 1
+    leaves = label_tree.leaves(label_tree.PLCO)
+    assert (~kept & ~truth)[:, leaves].any()  # at random, absent ones too
+
+
 def test_broken_parents_have_present_children():
     frame = chexpert_frame()
     truth = frame.copy()
-    asadi2025.break_hierarchy(frame, 0.3)
+    asadi2025.break_hierarchy(frame, 0, 0.3)
     changed = {label for label in labels.CHEXPERT if (frame[label] != truth[label]).any()}
     assert changed == {labels.NO_FINDING, "Enlarged Cardiomediastinum", "Consolidation"}
     child = truth["Pneumonia"] == 1
     assert (frame["Consolidation"][child] == 0).mean() == pytest.approx(0.3, abs=0.05)
     assert (frame["Consolidation"][~child] == truth["Consolidation"][~child]).all()
     unbroken = truth.copy()
-    asadi2025.break_hierarchy(unbroken, 0.0)
+    asadi2025.break_hierarchy(unbroken, 0, 0.0)
     pd.testing.assert_frame_equal(unbroken, truth)
 
 
@@ -127,8 +156,8 @@ def test_damage_never_reaches_the_test_set():
 @pytest.mark.parametrize("name", study.CONTRASTS)
 def test_a_contrast_turns_one_knob_and_wants_rows_that_exist(name):
     contrast = study.CONTRASTS[name]
-    turned = [contrast.drawn, contrast.damage, contrast.setting]
-    assert sum(bool(each) for each in turned) == 1
+    assert not (contrast.drawn and contrast.setting)
+    assert contrast.drawn or contrast.damage or contrast.setting
     rows = (contrast.rows or contrast.script.rows)(contrast.config, contrast.dataset)
     assert {*contrast.wanted} <= {row.name for row in rows}
     for panel in contrast.panels:
@@ -139,6 +168,24 @@ def test_knobs_and_settings_take_the_value():
     levels, rare = study.CONTRASTS["chen2019-levels"], study.CONTRASTS["chen2019-rare"]
     assert (levels.config_at(2).levels, rare.config_at(30)) == (2, chen2019.CONFIG)
     assert (rare.knobs_at(30).odds, levels.knobs_at(2)) == (30, contrasts.TRUE_LABELS)
+
+
+def test_the_penalty_takes_its_scale_from_the_knob():
+    contrast = study.CONTRASTS["asadi2025-penalty"]
+    rows = asadi2025.rows(contrast.config_at(8.0), "chexpert")
+    loss = contrasts.row_named(rows, asadi2025.PENALISED).loss
+    assert loss.keywords["scale"] == 8.0
+    assert loss.keywords["form"] == "differentiable"
+
+
+def test_focal_loss_is_that_of_lin_2017():
+    targets, logits = np.array([[1.0, 0.0]]), np.array([[0.3, -1.2]])
+    p = 1 / (1 + np.exp(-logits))
+    positive = -0.25 * (1 - p[0, 0]) ** 2 * np.log(p[0, 0])
+    negative = -0.75 * p[0, 1] ** 2 * np.log(1 - p[0, 1])
+    assert float(mo2019.focal(targets)(targets, logits)) == pytest.approx(
+        (positive + negative) / 2, rel=1e-5
+    )
 
 
 def test_plain_cross_entropy_differs_from_the_baseline_in_its_loss():
@@ -192,15 +239,38 @@ def test_an_effect_is_the_paired_difference_of_two_rows(tmp_path):
         ],
     )
     measured = auc(runs, 100)
-    lead, none, lost, *own = panel.table(measured).to_dict("records")
-    assert lead["low"] < lead["value"] < lead["high"]
+    lead, none, *own = panel.table({0.5: measured}).to_dict("records")
+    assert lead["low"] < lead["low90"] < lead["value"] < lead["high90"] < lead["high"]
     assert lead["low"] > 0
     assert none["value"] == none["low"] == none["high"] == 0  # the same patients and seeds
-    assert np.isnan(lost["value"])
     assert lead["value"] == pytest.approx(measured["good"].value - measured["bad"].value)
-    assert [line["effect"] for line in own] == ["bad itself", "good itself", "failed row itself"]
+    assert [line["effect"] for line in own] == ["bad itself", "good itself"]
     assert own[0]["value"] == measured["bad"].value
-    assert np.isnan(own[2]["value"])
+    assert {line["part"] for line in (lead, none, *own)} == {AT}  # one value has no trend
+
+
+def test_mean_change_and_break_even_of_a_line():
+    noise = np.random.default_rng(0).normal(0, 0.01, 4000)
+    each = [Measured(0.02 * knob - 0.02, 0.02 * knob - 0.02 + noise) for knob in (0.0, 1.0, 3.0)]
+    by_part = {line["part"]: line for line in measures.parts(each, [0.0, 1.0, 3.0], log=False)}
+    assert by_part[MEAN]["value"] == pytest.approx(0.02 * 4 / 3 - 0.02)
+    assert by_part[CHANGE]["value"] == pytest.approx(0.06)
+    # the same noise at every value of the knob cancels in the slope
+    assert by_part[CHANGE]["low"] == pytest.approx(by_part[CHANGE]["high"])
+    assert by_part[EVEN]["value"] == pytest.approx(1.0)
+    # the line moves by ±1.96 * .01, which is ±.98 of the knob at a slope of .02
+    assert by_part[EVEN]["low"] == pytest.approx(0.02, abs=0.06)
+    assert by_part[EVEN]["high"] == pytest.approx(1.98, abs=0.06)
+
+
+def test_the_break_even_of_a_logarithmic_knob_and_of_no_crossing():
+    draws = np.linspace(-1e-4, 1e-4, 101)
+    rising = [Measured(value, value + draws) for value in (-0.01, 0.01)]
+    even = measures.parts(rising, [1.0, 100.0], log=True)[-1]
+    assert (even["part"], even["value"]) == (EVEN, pytest.approx(10.0))
+    above = [Measured(value, value + draws) for value in (0.01, 0.03)]
+    assert measures.parts(above, [1.0, 100.0], log=True)[-1]["part"] == CHANGE
+    assert [line["part"] for line in measures.parts([above[0], None], [1.0, 2.0], False)] == [AT]
 
 
 def test_violations_are_counted_per_image(tmp_path):
@@ -209,9 +279,12 @@ def test_violations_are_counted_per_image(tmp_path):
     always = np.tile(order, (1, 40, 1)).astype(np.float32)
     expected = sum(child < parent for child, parent in pairs)
     runs = [finished_run(tmp_path, "row", 0, always, np.zeros((40, 21), np.float32))]
-    measured = measures.violations(runs, 20)["row"]
+    measured = measures.Violations()(runs, 20)["row"]
     assert measured.value == expected
     np.testing.assert_allclose(measured.draws, expected)
+    decided = sum(order[child] >= 0.5 > order[parent] for child, parent in pairs)
+    assert 0 < decided < expected
+    assert measures.Violations(0.5)(runs, 20)["row"].value == decided
 
 
 def test_spread_detects_errors_that_entropy_does_not(tmp_path):
@@ -234,48 +307,58 @@ def test_spread_detects_errors_that_entropy_does_not(tmp_path):
 # Words
 
 
-def effects_of(*lines: tuple[float, float, float, float]) -> pd.DataFrame:
-    frame = pd.DataFrame(lines, columns=["knob", "value", "low", "high"])
-    return frame.assign(panel="AUC", effect="A − B", against="B", contrast="x", seeds=3)
+def line(value: float, low: float, high: float, **more) -> pd.Series:
+    narrower = {"low90": low + 0.001, "high90": high - 0.001}
+    return pd.Series({"value": value, "low": low, "high": high, **narrower, **more})
 
 
 def test_verdicts_in_words():
-    high, low, noise = (0, 0.02, 0.01, 0.03), (0.5, -0.02, -0.03, -0.01), (1, 0.0, -0.1, 0.1)
-    assert wording.verdict(effects_of(noise)) == "within noise at every value"
-    assert wording.verdict(effects_of(high, low)) == "higher at 0 and lower at 0.5"
-    renamed = wording.verdict(effects_of(high, low, noise), "better", "worse")
-    assert renamed == "better at 0 and worse at 0.5, within noise elsewhere"
-    failed = (0.7, np.nan, np.nan, np.nan)
-    assert wording.verdict(effects_of(failed)) == "unknown, because rows failed"
-    assert [wording.interval(line) for _, line in effects_of(high, noise).iterrows()] == [
-        "+.020 [+.010, +.030]",
-        "+.000 [-.100, +.100]",
+    assert wording.verdict(line(0.02, 0.01, 0.03)) == "above 0"
+    assert wording.verdict(line(-0.02, -0.03, -0.01)) == "below 0"
+    assert wording.verdict(line(0.0, -0.1, 0.1)) == "undecided"
+    assert wording.verdict(line(0.0, -0.0105, 0.0105)) == "equal to within .01"
+    assert wording.verdict(line(0.004, 0.001, 0.007)) == "above 0 but equal to within .01"
+    assert wording.interval(line(0.02, 0.01, 0.03)) == "+.020 [+.010, +.030]"
+    assert wording.signed(-1.25) == "-1.250"
+    assert wording.signed(np.nan) == "unknown"
+
+
+def test_parts_in_words():
+    lines = [
+        line(0.01, 0.001, 0.02, part=MEAN, knob=np.nan),
+        line(0.03, 0.02, 0.04, part=CHANGE, knob=np.nan),
+        line(0.45, 0.3, 0.612, part=EVEN, knob=np.nan),
+        line(-0.005, -0.01, 0.0, part=AT, knob=0.5),
     ]
+    effects = pd.DataFrame(lines).assign(panel="AUC", effect="A − B", against="B")
+    assert wording.mean(effects, "A") == "+.010 [+.001, +.020], above 0"
+    assert wording.change(effects, "A") == "+.030 [+.020, +.040] (break-even at 0.45 [0.3, 0.61])"
+    assert wording.at(effects, "A", "AUC", 0.5) == "-.005 [-.010, 0]"
+    assert wording.mean(effects, "C") == "unknown, because rows failed"
 
 
 def all_effects(contrast) -> pd.DataFrame:
     """Return random effects in the shape that a finished contrast saves."""
     rng = np.random.default_rng(0)
-    lines = []
-    for knob in contrast.values:
-        for panel in contrast.panels:
-            for effect in panel.effects:
-                value = rng.normal(0, 0.02)
-                line = {"contrast": contrast.name, "knob": knob, "panel": panel.title}
-                line |= {"effect": effect.name, "against": effect.against, "value": value}
-                lines.append(line | {"low": value - 0.01, "high": value + 0.01})
-    return pd.DataFrame(lines).assign(seeds=page.SEEDS)
+    frames = []
+    for panel in contrast.panels:
+        rows = {effect.row for effect in panel.effects} | {each.against for each in panel.effects}
+        drawn = {
+            knob: {row: Measured(rng.normal(), rng.normal(0, 0.01, 50)) for row in rows - {""}}
+            for knob in contrast.values
+        }
+        frames.append(panel.table(drawn, contrast.log))
+    return pd.concat(frames).assign(contrast=contrast.name, seeds=page.SEEDS)
 
 
 @pytest.mark.parametrize("name", study.CONTRASTS)
-def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(name, tmp_path):
+def test_every_contrast_concludes_from_its_effects(name, tmp_path):
     contrast = study.CONTRASTS[name]
-    effects = all_effects(contrast)
-    conclusion = contrast.conclude(effects)
+    page.save(name, all_effects(contrast), tmp_path)
+    conclusion = contrast.conclude(page.load(contrast, tmp_path))
     assert "unknown" not in conclusion
     assert "nan" not in conclusion
-    page.save(name, effects, tmp_path)
-    written = page.write({name: contrast}, {contrast.paper: {}}, tmp_path, tmp_path / "docs")
+    written = page.write({name: contrast}, tmp_path, tmp_path / "docs")
     text, figure = written.read_text(), tmp_path / "docs" / "study" / f"{name}.svg"
     assert conclusion in text
     assert f"study/{name}.svg" in text
@@ -283,14 +366,14 @@ def test_every_contrast_concludes_from_its_effects_and_names_rows_that_exist(nam
     assert "So far" not in text
     assert figures.PHANTOM_WARNING in figure.read_text()
     assert figure.stat().st_size < 60_000
+    assert {*contrast.claims} <= {*claims.load_claims(contrast.paper)["claim"]}
 
 
 def test_a_page_with_fewer_seeds_says_so(tmp_path):
     contrast = study.CONTRASTS["chen2019-levels"]
     page.save(contrast.name, all_effects(contrast).assign(seeds=1), tmp_path)
-    written = page.write({contrast.name: contrast}, {"chen2019": {}}, tmp_path, tmp_path)
-    assert "So far with 1 of 3 seeds" in written.read_text()
-    assert not page.is_complete(written)
+    written = page.write({contrast.name: contrast}, tmp_path, tmp_path)
+    assert "So far with 1 of 5 seeds" in written.read_text()
 
 
 def test_results_with_other_effects_are_not_used(tmp_path):
@@ -298,50 +381,29 @@ def test_results_with_other_effects_are_not_used(tmp_path):
     effects = all_effects(contrast)
     page.save(contrast.name, effects[effects["panel"] == contrast.panels[0].title], tmp_path)
     assert page.load(contrast, tmp_path) is None
-    written = page.write({contrast.name: contrast}, {"pham2019": {}}, tmp_path, tmp_path)
+    written = page.write({contrast.name: contrast}, tmp_path, tmp_path)
     assert f"`{contrast.name}`: {page.NOT_YET}" in written.read_text()
 
 
-def test_claims_name_contrasts_that_exist():
-    from evaluation.claims import load_claims
-
-    for paper, by_claim in study.CLAIMS.items():
-        for why in by_claim.values():
-            panels = study.CONTRASTS[why.contrast].panels
-            named = [panel for panel in panels if panel.title.startswith(why.panel)]
-            effects = [effect.name for panel in named for effect in panel.effects]
-            count = 2 if why == pham2019.SMOOTHED else 1
-            assert sum(name.startswith(why.effect) for name in effects) == count
-        assert {*by_claim} <= {*load_claims(paper)["claim"]}
-
-
-def test_the_page_names_unfinished_parts(tmp_path):
-    text = page.write(study.CONTRASTS, study.CLAIMS, tmp_path, tmp_path).read_text()
-    assert text.count(page.NOT_YET) >= 2 * len(study.CONTRASTS)
-    assert "no patient is in it" in " ".join(text.split())
+def test_a_contrast_without_results_keeps_the_numbers_of_the_page(tmp_path, monkeypatch):
+    contrast = study.CONTRASTS["chen2019-levels"]
+    monkeypatch.setattr(page, "OWN", tmp_path / "own")
+    assert page.load(contrast, tmp_path) is None
+    saved = all_effects(contrast).assign(hours=1.5)
+    page.save(contrast.name, saved, tmp_path / "own")
+    written = page.write({contrast.name: contrast}, tmp_path, tmp_path / "docs")
+    assert "took 1.5 hours" in written.read_text()
+    copied = pd.read_csv(tmp_path / "docs" / "study" / "chen2019-levels.csv")
+    np.testing.assert_allclose(copied["value"], saved["value"])
 
 
 def test_the_page_in_docs_is_complete():
-    assert page.is_complete(REPOSITORY / "docs" / "study.md")
-
-
-def test_claims_are_explained_by_the_contrast(tmp_path):
-    folder = tmp_path / "papers" / "mo2019" / "chestxray14-phantoms"
-    folder.mkdir(parents=True)
-    line = {"claim": "proposed-beats-baseline", "left_row": "A", "right_row": "B"}
-    line |= {"column": "mean", "metric": "AUC", "published": "holds", "ours": "does not hold"}
-    never = line | {"claim": "never", "ours": "not run"}
-    pd.DataFrame([line | {"margin": "-0.2"}, never]).to_csv(folder / "claims.csv", index=False)
-    effects = all_effects(study.CONTRASTS["mo2019-imbalance"])
-    of_a = effects["effect"] == "A: eq. (2) as printed"
-    lines = [(0.02, 0.01, 0.03), *[(0.0, -0.1, 0.1)] * 3]
-    effects.loc[of_a, ["value", "low", "high"]] = lines
-    page.save("mo2019-imbalance", effects, tmp_path)
-    text = page.write(study.CONTRASTS, study.CLAIMS, tmp_path, tmp_path).read_text()
-    row, reason = (line for line in text.splitlines() if "proposed-beats-baseline" in line)
-    assert "does not hold (-0.2)" in row
-    assert "A: eq. (2) as printed: higher at 1, within noise elsewhere, by negatives" in reason
-    assert "| never |" not in text
+    text = (REPOSITORY / "docs" / "study.md").read_text()
+    assert page.NOT_YET not in text
+    assert page.SO_FAR not in text
+    for name, contrast in study.CONTRASTS.items():
+        assert f"study/{name}.svg" in text
+        assert contrast.question in text
 
 
 # The command
@@ -371,11 +433,9 @@ def test_a_finished_contrast_is_not_trained_again(tmp_path):
     contrast = study.CONTRASTS["pham2019-misaligned"]
     effects = page.load(contrast, tmp_path / "results" / "quick")
     assert effects["value"].notna().all()
-    assert effects["effect"][effects["against"].isna()].str.endswith(" itself").all()
     written = tmp_path / "results" / "quick" / "docs" / "study.md"
     assert "study/pham2019-misaligned.svg" in written.read_text()
-    assert not page.is_complete(written)  # so docs/study.md is not replaced
     again = command(*words, "--cache-dir", tmp_path / "cache")
-    assert "4 of 4 runs are finished" in again.stdout or "3 of 3 runs" in again.stdout
+    assert "2 of 2 runs are finished" in again.stdout
     assert "epoch" not in again.stdout
     pd.testing.assert_frame_equal(page.load(contrast, tmp_path / "results" / "quick"), effects)

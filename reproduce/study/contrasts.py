@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -30,9 +30,10 @@ TRUE_LABELS = Knobs(label_noise=0)
 
 @dataclass(frozen=True)
 class Contrast:
-    """One knob of the images, the labels or the settings, and the rows compared along it.
+    """One knob of the images, the settings or the labels, and the rows compared along it.
 
-    Exactly one of `drawn`, `damage` and `setting` says what the knob changes.
+    The knob is the field of Knobs or of Config that `drawn` or `setting` names, else the labels'
+    `damage`.
     """
 
     name: str
@@ -44,14 +45,16 @@ class Contrast:
     config: Any  # of the script
     wanted: Sequence[str]  # the rows that are trained, with those they need
     panels: Sequence[Panel]
-    conclude: Callable[[pd.DataFrame], str]  # effects -> one or two sentences
+    conclude: Callable[[pd.DataFrame], str]  # effects -> about three sentences
+    claims: Sequence[str] = ()  # of the paper, that the question bears on
     knobs: Knobs = TRUE_LABELS  # of all images
     drawn: str = ""  # the field of Knobs that takes the value
     damage: Callable[[pd.DataFrame, float], None] | None = None  # (frame, value): in place
     setting: str = ""  # the field of Config that takes the value
     rows: Callable[[Any, str], Sequence[Row | Combined]] | None = None  # None: the script's
     labels: str = ""  # an option of CheXpert's reader
-    log: bool = False  # the values are drawn at equal distances
+    log: bool = False  # slopes and figures are over the logarithm of the knob
+    trade_off: bool = False  # the figure shows the second panel's rows against the first's
 
     @property
     def paper(self) -> str:
@@ -71,27 +74,19 @@ class Contrast:
         return dataclasses.replace(self.config, **{self.setting: value})
 
 
-class Why(NamedTuple):
-    """The effects of a contrast that explain a claim, by the beginnings of their names."""
-
-    contrast: str
-    effect: str
-    panel: str = ""
-
-
 def compute(contrast: Contrast, options: Options, quick: bool) -> pd.DataFrame:
     """Train the rows that are due at every value of the knob, and return the effects."""
-    parts = []
-    for value in contrast.values[-1:] if quick else contrast.values:
+    measures = dict.fromkeys(panel.measure for panel in contrast.panels)  # panels may share one
+    measured: dict[Any, dict] = {measure: {} for measure in measures}
+    for value in (contrast.values[0], contrast.values[-1]) if quick else contrast.values:
         print(f"\n=== {contrast.name}: {contrast.knob}: {value:g}", flush=True)
         runs = _train(contrast, value, options, quick)
-        # Panels may share a measure, which takes seconds.
-        measures = dict.fromkeys(panel.measure for panel in contrast.panels)
-        measured = {measure: measure(runs, options.resamples) for measure in measures}
-        for panel in contrast.panels:
-            effects = panel.table(measured[panel.measure])
-            parts.append(effects.assign(contrast=contrast.name, knob=value))
-    return pd.concat(parts, ignore_index=True).assign(seeds=len(options.seeds))
+        for measure, by_value in measured.items():
+            by_value[value] = measure(runs, options.resamples)
+    effects = [panel.table(measured[panel.measure], contrast.log) for panel in contrast.panels]
+    return pd.concat(effects, ignore_index=True).assign(
+        contrast=contrast.name, seeds=len(options.seeds)
+    )
 
 
 def _train(contrast: Contrast, value: float, options: Options, quick: bool) -> list[Run]:

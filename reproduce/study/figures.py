@@ -32,6 +32,30 @@ def draw(path: Path, effects: pd.DataFrame, title: str, knob: str, log: bool) ->
     return figures.save(figure, path, title, phantom=True)
 
 
+@figures.literal_text
+def draw_trade_off(path: Path, effects: pd.DataFrame, title: str, knob: str) -> Path:
+    """Draw each row's first measure against its second, one point per value of the knob."""
+    first, second = effects["panel"].unique()[:2]
+    figure = Figure((ALONE, 1.3 * HEIGHT), layout="constrained")
+    axes = figure.subplots()
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+    of_both = effects[effects["panel"].isin((first, second))].groupby("effect", sort=False)
+    for (name, line), (colour, marker) in zip(of_both, looks, strict=False):
+        y, x = (line[line["panel"] == panel].set_index("knob") for panel in (first, second))
+        error_y, error_x = ([z["value"] - z["low"], z["high"] - z["value"]] for z in (y, x))
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        axes.errorbar(x["value"], y["value"], error_y, error_x, label=name, elinewidth=0.8, **style)
+        if x["value"].nunique() > 1:
+            for value, at_x, at_y in zip(x.index, x["value"], y["value"], strict=True):
+                near = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+                axes.annotate(f"{value:g}", (at_x, at_y), **near)
+    axes.set_xlabel(f"{second}; numbers: {knob}", fontsize=8)
+    axes.set_ylabel(first, fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7, frameon=False)
+    return figures.save(figure, path, title, phantom=True)
+
+
 def _panel(panel, effects: pd.DataFrame, log: bool, columns: int) -> None:
     values = sorted(effects["knob"].unique())
     lines = effects.groupby("effect", sort=False)

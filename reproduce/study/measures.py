@@ -36,39 +36,84 @@ class Effect(NamedTuple):
     against: str
 
 
+AT, MEAN, CHANGE, EVEN = "at", "mean", "change", "break-even"  # parts of an effect
+STEPS = 201  # of the knob, where a break-even is looked for
+
+
 @dataclass(frozen=True)
 class Panel:
-    """One axis of a contrast's figure."""
+    """One measure of a contrast, and the differences of rows that it is taken of."""
 
     title: str
     measure: Callable[[Sequence[Run], int], dict[str, Measured]]  # runs, resamples -> by row
     effects: Sequence[Effect]
 
-    def table(self, measured: dict[str, Measured]) -> pd.DataFrame:
-        """Return value and interval of each effect, then of each row that others are compared with.
+    def table(self, measured: dict[float, dict[str, Measured]], log: bool = False) -> pd.DataFrame:
+        """Return one line per effect and part, from the measured rows at each value of the knob.
 
-        A row that failed gives NaN. `against` is empty unless the line is a difference.
+        After the effects follow the rows that others are compared with, each "itself".
         """
-        baselines = dict.fromkeys(effect.against for effect in self.effects)
-        rows = [Effect(f"{name} itself", name, "") for name in baselines]
+        baselines = dict.fromkeys(effect.against for effect in self.effects if effect.against)
+        effects = (*self.effects, *(Effect(f"{name} itself", name, "") for name in baselines))
         lines = []
-        for effect in (*self.effects, *rows):
-            value, low, high = _difference(measured, effect)
-            line = {"panel": self.title, "effect": effect.name, "against": effect.against}
-            lines.append(line | {"value": value, "low": low, "high": high})
+        for effect in effects:
+            named = {"panel": self.title, "effect": effect.name, "against": effect.against}
+            each = [difference(by_row, effect) for by_row in measured.values()]
+            lines += [named | part for part in parts(each, [*measured], log)]
         return pd.DataFrame(lines)
 
 
-def _difference(measured: dict[str, Measured], effect: Effect) -> tuple[float, float, float]:
-    """Return value, low and high of an effect; NaN if one of its rows is missing."""
-    needed = {effect.row, effect.against} - {""}
-    if not measured.keys() >= needed:
-        return np.nan, np.nan, np.nan
+def difference(measured: dict[str, Measured], effect: Effect) -> Measured | None:
+    """Return the difference of two rows, or one row; None if a row is missing."""
+    if not measured.keys() >= {effect.row, effect.against} - {""}:
+        return None
     value, draws = measured[effect.row]
-    if effect.against:
-        other = measured[effect.against]
-        value, draws = value - other.value, draws - other.draws
-    return value, *bootstrap.interval(draws)
+    if not effect.against:
+        return Measured(value, draws)
+    other = measured[effect.against]
+    return Measured(value - other.value, draws - other.draws)
+
+
+def parts(each: Sequence[Measured | None], knobs: Sequence[float], log: bool) -> list[dict]:
+    """Return an effect at each value of the knob, its mean, its change and its break-even.
+
+    The change is that of a least-squares line over the knob (or its logarithm), from the first
+    value to the last. The break-even is where that line is 0; its interval holds all values at
+    which the line's interval has 0 in it. All are computed in every resample of patients and
+    seeds, so they are paired over the knob too.
+    """
+    lines = [
+        {"part": AT, "knob": knob, **_with_ends(one.value, one.draws)}
+        for knob, one in zip(knobs, each, strict=True)
+        if one is not None
+    ]
+    known = [one for one in each if one is not None]
+    if len(known) < max(len(each), 2):
+        return lines
+    values = np.array([np.append(one.value, one.draws) for one in known])  # (knobs, 1 + resamples)
+    axis = np.log10(knobs) if log else np.asarray(knobs, float)
+    centred = axis - axis.mean()
+    mean, slope = values.mean(axis=0), centred @ values / (centred @ centred)
+    change = slope * (axis[-1] - axis[0])
+    for part, (point, *draws) in ((MEAN, mean), (CHANGE, change)):
+        lines.append({"part": part, "knob": np.nan, **_with_ends(point, np.array(draws))})
+    grid = np.linspace(axis[0], axis[-1], STEPS)
+    line = mean[:, None] + slope[:, None] * (grid - axis.mean())
+    low, high = np.quantile(line[1:], [0.025, 0.975], axis=0)
+    within = grid[(low <= 0) & (high >= 0)]
+    if line[0].min() < 0 < line[0].max() and len(within) < STEPS:
+        crossing = axis.mean() - mean[0] / slope[0]
+        ends = np.array([crossing, within[0], within[-1]])
+        value, low, high = 10**ends if log else ends
+        lines.append({"part": EVEN, "knob": np.nan, "value": value, "low": low, "high": high})
+    return lines
+
+
+def _with_ends(value: float, draws: np.ndarray) -> dict[str, float]:
+    """Return a value with the ends of its 95 % and 90 % intervals."""
+    low, high = bootstrap.interval(draws)
+    low90, high90 = bootstrap.interval(draws, 0.9)
+    return {"value": value, "low": low, "high": high, "low90": low90, "high90": high90}
 
 
 @dataclass(frozen=True)
@@ -107,20 +152,29 @@ class ErrorDetection:
         return measured
 
 
-def violations(runs: Sequence[Run], resamples: int) -> dict[str, Measured]:
-    """Return each row's mean number of hierarchy violations per image."""
-    return _by_row(runs, _violations, resamples)
+@dataclass(frozen=True)
+class Violations:
+    """The mean number per image of labels that are predicted above their parent in Asadi's tree.
 
+    With a threshold, only pairs count whose child reaches it and whose parent does not.
+    """
 
-def _violations(predicted: Predictions, resamples: int) -> Measured:
-    """Count the pairs of Asadi's hierarchy whose child is more probable than its parent."""
-    assert tuple(predicted.labels) == labels.ASADI
-    pairs = np.argwhere(label_tree.parent_matrix(label_tree.ASADI) > 0)
-    mean = predicted.mean
-    counts = np.sum([mean[:, child] > mean[:, parent] for child, parent in pairs], axis=0)
-    columns = np.column_stack([counts, np.ones(len(counts))])
-    total, images = bootstrap.totals(columns, predicted.patients, resamples).T
-    return Measured(float(counts.mean()), total / images)
+    threshold: float | None = None
+
+    def __call__(self, runs: Sequence[Run], resamples: int) -> dict[str, Measured]:
+        return _by_row(runs, self._count, resamples)
+
+    def _count(self, predicted: Predictions, resamples: int) -> Measured:
+        assert tuple(predicted.labels) == labels.ASADI
+        child, parent = np.argwhere(label_tree.parent_matrix(label_tree.ASADI) > 0).T
+        above, below = predicted.mean[:, child], predicted.mean[:, parent]
+        violated = above > below
+        if self.threshold is not None:
+            violated = (above >= self.threshold) & (below < self.threshold)
+        counts = violated.sum(axis=1)
+        columns = np.column_stack([counts, np.ones(len(counts))])
+        total, images = bootstrap.totals(columns, predicted.patients, resamples).T
+        return Measured(float(counts.mean()), total / images)
 
 
 def spread(predicted: Predictions) -> np.ndarray:
