@@ -343,9 +343,13 @@ def all_effects(contrast) -> pd.DataFrame:
     frames = []
     for panel in contrast.panels:
         rows = {effect.row for effect in panel.effects} | {each.against for each in panel.effects}
+        points = {knob: rng.normal(0, 0.02, len(rows)) for knob in contrast.values}
         drawn = {
-            knob: {row: Measured(rng.normal(), rng.normal(0, 0.01, 50)) for row in rows - {""}}
-            for knob in contrast.values
+            knob: {
+                row: Measured(value, value + rng.normal(0, 0.01, 50))
+                for row, value in zip(rows - {""}, values, strict=False)
+            }
+            for knob, values in points.items()
         }
         frames.append(panel.table(drawn, contrast.log))
     return pd.concat(frames).assign(contrast=contrast.name, seeds=page.SEEDS)

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,11 @@ def draw_trade_off(path: Path, effects: pd.DataFrame, title: str, knob: str) -> 
         axes.errorbar(x["value"], y["value"], error_y, error_x, label=name, elinewidth=0.8, **style)
         if x["value"].nunique() > 1:
             for value, at_x, at_y in zip(x.index, x["value"], y["value"], strict=True):
-                near = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+                near: dict[str, Any] = {
+                    "xytext": (4, 4),
+                    "textcoords": "offset points",
+                    "fontsize": 7,
+                }
                 axes.annotate(f"{value:g}", (at_x, at_y), **near)
     axes.set_xlabel(f"{second}; numbers: {knob}", fontsize=8)
     axes.set_ylabel(first, fontsize=8)
