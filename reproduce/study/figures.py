@@ -44,16 +44,11 @@ def draw_trade_off(path: Path, effects: pd.DataFrame, title: str, knob: str) -> 
     for (name, line), (colour, marker) in zip(of_both, looks, strict=False):
         y, x = (line[line["panel"] == panel].set_index("knob") for panel in (first, second))
         error_y, error_x = ([z["value"] - z["low"], z["high"] - z["value"]] for z in (y, x))
-        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
-        axes.errorbar(x["value"], y["value"], error_y, error_x, label=name, elinewidth=0.8, **style)
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        axes.errorbar(x["value"], y["value"], error_y, error_x, label=name, **style)
         if x["value"].nunique() > 1:
             for value, at_x, at_y in zip(x.index, x["value"], y["value"], strict=True):
-                near: dict[str, Any] = {
-                    "xytext": (4, 4),
-                    "textcoords": "offset points",
-                    "fontsize": 7,
-                }
-                axes.annotate(f"{value:g}", (at_x, at_y), **near)
+                axes.text(at_x, at_y, f"  {value:g}", fontsize=7, verticalalignment="bottom")
     axes.set_xlabel(f"{second}; numbers: {knob}", fontsize=8)
     axes.set_ylabel(first, fontsize=8)
     axes.tick_params(labelsize=8)
