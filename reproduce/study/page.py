@@ -30,9 +30,9 @@ and scores them on undamaged test labels.
 
 **Tables** hold differences of two rows, and one row "itself", at each value of the knob; then the
 mean over the knob, the change from its first to its last value along a least-squares line, and the
-value at which that line crosses zero. Brackets are 95 % intervals over test patients and {SEEDS}
-seeds, paired in both and over the knob ([how](statistics.md)). "Equal to within .01" is a test too:
-the 90 % interval lies within ±.01.
+value at which that line crosses zero, cut to the range of the knob. Brackets are 95 % intervals
+over test patients and {SEEDS} seeds, paired in both and over the knob ([how](statistics.md)).
+"Equal to within .01" is a test too: the 90 % interval lies within ±.01.
 
 **Limits.** Findings are simple shapes, the networks have 70,000 weights and learn from about
 {int(0.7 * IMAGES):,} images of {PIXELS} × {PIXELS} pixels. An effect that is seen here is possible,

@@ -90,7 +90,7 @@ def conclude_policies(effects: pd.DataFrame) -> str:
     smooth = "; ".join(f"{name}+LSR: {mean(effects, f'{name}+LSR − Ignore')}" for name in PLAIN)
     return (
         f"Over the knob, the lead over Ignore changes by {ones} for U-Ones and by {zeros} for "
-        f"U-Zeros. Averaged over the knob, the smoothed policies lead by ({smooth}). Smoothing "
+        f"U-Zeros. Averaged over the knob, the smoothed policies lead by {smooth}. Smoothing "
         f"itself gains {mean(effects, 'U-Ones+LSR − U-Ones')} (U-Ones) and "
         f"{mean(effects, 'U-Zeros+LSR − U-Zeros')} (U-Zeros)."
     )
