@@ -31,8 +31,9 @@ EPOCH_SECONDS = {  # a third of the network's GFLOP for an image of 224 px
     "inceptionresnetv2": 2.17,
     "nasnetlarge": 4.0,
 }
+SMALL = ["--phantoms", "150", "--size", "32", "--batch-size", "16", "--resamples", "20"]
 QUICK = [
-    *("--phantoms", "150", "--size", "32", "--batch-size", "16", "--resamples", "20"),
+    *SMALL,
     *("--epochs", "3", "--finetune-epochs", "2", "--rows", "BR-leaf", "HLUP", "HLUP-finetune"),
 ]
 
@@ -147,7 +148,7 @@ def demo(flags: list[str]) -> tuple[float, float, int, list[str]]:
     """Return (serial seconds, seconds on Ray, prediction files, those that differ) of a demo."""
     with tempfile.TemporaryDirectory() as scratch:
         at = Path(scratch)
-        first = [*flags, "--rows", "BR-leaf", "--epochs", "1"]
+        first = [*(SMALL if flags else []), "--rows", "BR-leaf", "--epochs", "1"]
         finished(script(first, at / "cached", at / "cache", at / "log"), at / "log")
         seconds = []
         for name, more in (("serial", []), ("ray", ["--on", "ray", "--cpus-per-row", "1"])):

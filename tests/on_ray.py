@@ -7,6 +7,7 @@ from typing import Any
 
 from reproduce.engine.options import Options
 from tests.conftest import REPOSITORY
+from tests.flags import with_changes
 
 SMALL = [
     *("--phantoms", "150", "--size", "32", "--batch-size", "16", "--resamples", "20"),
@@ -21,7 +22,7 @@ def options_for(folder: Path, on: str = "ray", **changes: Any) -> Options:
 def script(folder: Path, *flags: str) -> subprocess.Popen:
     own = ["--results-dir", str(folder), "--cache-dir", str(folder.parent / "cache")]
     return subprocess.Popen(
-        [sys.executable, "-m", "reproduce.chen2019", *SMALL, *own, *flags],
+        [sys.executable, "-m", "reproduce.chen2019", *with_changes([*SMALL, *own], flags)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

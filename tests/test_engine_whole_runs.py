@@ -14,6 +14,7 @@ from data.phantom import drawing
 from reproduce import chen2019
 from reproduce.engine import schedules, train
 from reproduce.report import results_folder
+from tests.flags import with_changes
 
 ROWS = ["--rows", "BR-leaf", "HLUP", "HLUP, same budget", "HLCP"]
 
@@ -32,10 +33,10 @@ def run(at: Path, data: str, *more: str, results: str = "results", cache: str = 
     flags = [
         *("--data-dir", at / data, "--results-dir", at / results, "--cache-dir", at / cache),
         *("--preset", "demo", "--size", "32", "--resize", "36", "--resamples", "10"),
-        *("--epochs", "1", "--finetune-epochs", "1", *ROWS, *more),
+        *("--epochs", "1", "--finetune-epochs", "1", *ROWS),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["chen2019", *map(str, flags)])
+        patch.setattr(sys, "argv", ["chen2019", *map(str, with_changes(flags, more))])
         try:
             chen2019.main()
         except SystemExit as ended:

@@ -16,6 +16,7 @@ from data import label_tree, labels, plco
 from evaluation import probabilities
 from reproduce import chen2019
 from reproduce.engine.rows import Row, describe
+from tests.flags import with_changes
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = chen2019.Config()
@@ -170,11 +171,12 @@ def demo(tmp_path_factory):
 
     def script(*words: str) -> subprocess.CompletedProcess:
         command = [
-            "bash", str(REPOSITORY / "reproduce" / "chen2019.sh"), "--size", "32",
-            "--epochs", "1", "--finetune-epochs", "1", "--resamples", "40",
+            "--size", "32", "--epochs", "1", "--finetune-epochs", "1", "--resamples", "40",
             "--results-dir", "results", "--cache-dir", "cache",
-            "--rows", "BR-leaf", "BR-all", "HLUP-finetune", *words,
+            "--rows", "BR-leaf", "BR-all", "HLUP-finetune",
         ]  # fmt: skip
+        start = ["bash", str(REPOSITORY / "reproduce" / "chen2019.sh")]
+        command = [*start, *with_changes(command, words)]
         if "--data-dir" not in words:
             command += ["--phantoms", "160"]
         environment = os.environ | {"CXR_PYTHON": sys.executable}

@@ -28,6 +28,7 @@ import numpy as np
 import safefiles
 from reproduce.engine import rebuild, runs
 from tests.campaigns import forked, kill_and_resume
+from tests.flags import with_changes
 
 CHEN = [*forked.SMALL, "--epochs", "2", "--finetune-epochs", "1"]
 ROWS = ["--rows", "BR-leaf", "HLUP-finetune", "HLCP, same budget"]
@@ -140,7 +141,7 @@ def train(folder: Path) -> Trained:
     flags = ["--results-dir", str(results), "--cache-dir", str(folder / "cache")]
     forked.run_undisturbed(forked.CHEN, [*CHEN, *ROWS, *flags], log)
     forked.run_undisturbed("reproduce.pham2019", [*PHAM, *flags], log)
-    more = [*CHEN, "--epochs", "3", "--rows", STOPPED, *flags]
+    more = with_changes(CHEN, ["--epochs", "3", "--rows", STOPPED, *flags])
     kill = kill_and_resume.kill_inside_a_write(8, half=True)
     if forked.wait(forked.start(forked.CHEN, more, log, kill)) != -signal.SIGKILL:
         sys.exit(f"the stopped run was not stopped: {log.read_text()[-1500:]}")

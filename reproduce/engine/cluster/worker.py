@@ -23,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from reproduce import Parser
+
 RECORDED = 3  # as in runs.py: a run that failed and wrote down why
 _forking: subprocess.Popen[str] | None = None  # the process that is forked for every row
 
@@ -157,6 +159,7 @@ def run_script(
     os.chdir(folder)
     os.sched_setaffinity(0, cores)
     sys.argv = [module, *flags]
+    Parser.last_wins = True
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

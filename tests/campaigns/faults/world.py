@@ -18,6 +18,7 @@ from typing import NamedTuple
 import safefiles
 from data.phantom import drawing
 from tests.conftest import REPOSITORY
+from tests.flags import with_changes
 
 LIMIT = 600  # seconds after which a command counts as hanging, on a machine that others use too
 MAX_LINES = 14  # of a message: a reader shows the expected layout beside what it found
@@ -227,7 +228,7 @@ class World:
         """Train rows of chen2019 on a few synthetic images, or on the folder `data`."""
         images = ["--data-dir", data, "--preset", "demo"] if data else ["--phantoms", 60]
         folders = ["--cache-dir", self.folder / "cache", "--results-dir", results]
-        words = [*SMALL, *images, *folders, "--rows", *rows, *flags]
+        words = with_changes([*SMALL, *images, *folders, "--rows", *rows], flags)
         return run("reproduce.chen2019", *words, **environment)
 
     def results(self) -> tuple[Path, Path, Path]:
