@@ -208,7 +208,7 @@ def test_folders_are_named_after_the_files_and_kept_apart(tmp_path):
     (run / "config.json").write_text("{}")
 
     def name(*paths: Path) -> str:
-        return score.own_folder(tmp_path, paths[0], paths[1] if len(paths) > 1 else None).name
+        return score.own_folder(tmp_path, paths[:1], paths[1] if len(paths) > 1 else None).name
 
     assert name(run / "predictions.npz") == "chen2019-plco-HLCP-seed-0"
     assert (

@@ -12,15 +12,17 @@
     python -m reproduce.rescore evidence --released DIR      all of these, as docs/evidence.md
     python -m reproduce.rescore --predictions FILE --truth FILE [--compare FILE] [--results-dir DIR]
     python -m reproduce.rescore --predictions results/.../predictions.npz
+    python -m reproduce.rescore --predictions A.csv --predictions B.csv ...      their mean
+    python -m reproduce.rescore --predictions preds.npy --ids ids.txt --truth FILE
     python -m reproduce.rescore --predictions preds.csv --data-dir ChestX-ray14 --by sex,age,view
     python -m reproduce.rescore --predictions preds.csv --data-dir ChestX-ray14 \\
         --truth experts --experts DIR
 
 A CSV (or .csv.gz) has ids in its first column and one column per label, named LABEL, prob_LABEL,
 LABEL_pred or, in a truth file, LABEL_GT. The official label file of ChestX-ray14 is read as it is,
-with its patients. The predictions.npz of a run holds its own truth. Images that only one file has
-are left out and counted. A warning is printed if the predictions fit other rows than the ones that
-they name. Intervals come from 1,000 resamples of the patients.
+with its patients, sex, age and view. The predictions.npz of a run holds its own truth. Images that
+only one file has are left out and counted. A warning is printed if the predictions fit other rows
+than the ones that they name. Intervals come from 1,000 resamples of the patients.
 
 A paper's tables are written to DIR/PAPER/released (DIR is results, unless --results-dir names
 another folder). The tables of your own files are printed, and with --results-dir also written to
@@ -36,6 +38,7 @@ from evaluation import operating_points, subgroups
 from reproduce import ROOT, Parser
 from reproduce.engine.options import one_sentence
 from reproduce.rescore import evidence, leaderboard, released, score
+from reproduce.rescore.reading import is_array
 from reproduce.tables import authors
 
 PAPERS = (*released.PAPERS, "leaderboard", *evidence.SECTIONS, "evidence")
@@ -87,11 +90,30 @@ def _add_released(group: argparse._ArgumentGroup) -> None:
 
 def _add_own(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--predictions", type=Path, metavar="FILE", help="CSV or predictions.npz")
+    add(
+        "--predictions",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="CSV, predictions.npz or .npy; several times: the mean of these networks",
+    )
+    add("--ids", type=Path, metavar="FILE", help="ids of the rows of .npy: lines, or a CSV column")
     add("--truth", action="append", metavar="FILE", help="CSV of 0, 1 or blank; or: experts")
-    add("--validation", type=Path, metavar="FILE", help="the same model on validation images")
+    add(
+        *("--validation", "--threshold-from"),
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="the same model on validation images, which choose thresholds and a temperature",
+    )
+    add("--thresholds", type=Path, metavar="FILE", help="CSV of label,threshold: operating points")
     add("--compare", type=Path, metavar="FILE", help="predictions of a second model")
-    add("--labels", type=lambda text: text.split(","), metavar="A,B", help="only these labels")
+    add(
+        "--labels",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="only these labels; of .npy: all, in order",
+    )
     add("--id-column", metavar="C", help="column that matches rows (default: the first)")
     add("--patient-column", metavar="C", help="column of patients in truth or predictions")
     # kept for older commands; images without a prediction are left out and counted anyway
@@ -105,14 +127,16 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     """Refuse impossible numbers and flags that contradict each other or would be ignored."""
     _settle_truth(parser, options)
     paper, details = options.paper, options.by or options.operating_point or options.calibrate
+    predictions, validation = options.predictions or [], options.validation or []
     only_own = [options.compare, options.tree, options.labels, options.ge, options.validation]
-    only_own += [options.id_column, options.patient_column]
+    only_own += [options.id_column, options.patient_column, options.ids, options.thresholds]
+    arrays = [path for path in (*predictions, options.compare) if path and is_array(path)]
     if paper not in ON_CHESTXRAY14:
         only_own += [options.truth, options.second_truth]
     only_released = options.released, options.download, options.base_url, options.write_docs
     refusals = {
         f"name a paper ({', '.join(PAPERS)}), or --predictions FILE": (
-            bool(paper) == bool(options.predictions)
+            bool(paper) == bool(predictions)
         ),
         f"give --released DIR, the folder with the files of {paper} or for their download": (
             paper and not options.released
@@ -121,7 +145,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             paper and any(only_own)
         ),
         "flags for a paper's released predictions do not go with --predictions": (
-            options.predictions and any(only_released)
+            predictions and any(only_released)
         ),
         "--base-url says where --download fetches from; give both": (
             options.base_url and not options.download
@@ -130,7 +154,19 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             paper and paper not in released.PAPERS and details
         ),
         "--validation chooses thresholds and a temperature; add --operating-point, --by or "
-        "--calibrate": options.validation and not details,
+        "--calibrate": validation and not details,
+        "--predictions names a file twice; an ensemble needs different networks": (
+            len({*predictions}) < len(predictions)
+        ),
+        "give --validation once per --predictions, in the same order": (
+            validation and len(validation) != len(predictions)
+        ),
+        "--thresholds gives thresholds; leave out --operating-point, and --validation unless with "
+        "--calibrate": options.thresholds
+        and (options.operating_point or (validation and not options.calibrate)),
+        "--ids names the rows of an .npy, but no file of predictions is one": (
+            options.ids and not arrays
+        ),
         "--resamples must be at least 1": options.resamples < 1,
         "--seed must be a whole number, 0 or more": options.seed < 0,
     }

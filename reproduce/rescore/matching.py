@@ -6,15 +6,16 @@ Column names match without regard to case, spaces and underscores. A predicted l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from data import labels as label_names
 from evaluation import EvaluationError
-from reproduce.rescore import reading, row_audit
+from reproduce.rescore import lists, reading, row_audit
 from reproduce.rescore.reading import BLANK, PATIENTS, Sheet, examples, key
 
 PREDICTED = {
@@ -36,10 +37,17 @@ class Matched:
     labels: list[str]
     patients: np.ndarray | None  # None: not known
     targets: np.ndarray  # (images, labels), NaN where unknown
-    models: list[np.ndarray]  # one or two (members, images, labels)
+    models: list[np.ndarray]  # one or two (members, images, labels); a network is a member
     warnings: list[str]
     ids: list[str]
     about: dict[str, list[str]]  # sex, age, view of each image, if the truth has them
+    remarks: list[str] = field(default_factory=list)
+
+    def only(self, keep: Sequence[bool]) -> "Matched":
+        """Return the truth and the predictions of some labels."""
+        names = [name for name, kept in zip(self.labels, keep, strict=True) if kept]
+        models = [model[..., keep] for model in self.models]
+        return replace(self, labels=names, targets=self.targets[:, keep], models=models)
 
 
 class Label(NamedTuple):
@@ -51,46 +59,101 @@ class Label(NamedTuple):
 
 
 def match(
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     truth: Path | None = None,
     compare: Path | None = None,
     *,
     id_column: str | None = None,
     patient_column: str | None = None,
     labels: Sequence[str] | None = None,
+    ids_file: Path | None = None,
 ) -> Matched:
-    """Read the files and match their rows and columns."""
-    true = reading.read(truth or predictions, id_column, truth=True)
-    sheets = [reading.read(path, id_column) for path in (predictions, compare) if path]
+    """Read the files and match their rows and columns.
+
+    Several files of `predictions` are the networks of an ensemble: the members of the first model.
+    """
+    files = [predictions] if isinstance(predictions, Path) else [*predictions]
+    networks = len(files)
+    sheets = [
+        reading.read(path, id_column, ids=ids_file, wanted=labels)
+        for path in (*files, compare)
+        if path
+    ]
     if truth is None and not sheets[0].is_run and not _has_truth(sheets[0]):
-        raise EvaluationError(f"{predictions} holds no truth; name its file with --truth.")
-    warnings = [*true.warnings]
+        raise EvaluationError(f"{files[0]} holds no truth; name its file with --truth.")
+    true = reading.read(truth or files[0], id_column, truth=True)
+    remarks: list[str] = []
+    warnings = [*true.warnings, *(text for sheet in sheets for text in sheet.warnings)]
     sheets = [_by_file_name(sheet, true, warnings) for sheet in sheets]
+    _check_same_images(sheets[:networks])
     shared = _shared_labels(true, sheets, labels, patient_column, warnings)
     names = [label.name for label in shared]
     ids = _shared_ids(true, sheets, warnings)
     whole = np.stack([true.true(label.true) for label in shared], axis=-1)
     rows = true.ids.get_indexer(ids)
     targets = whole[rows]
-    patients = _patients(true, sheets[0], patient_column, ids, warnings)
+    patients = _patients(true, sheets[0], patient_column, ids, warnings, remarks)
     _check_targets(true, targets, names, warnings)
-    if truth is None and len(sheets) == 2 and sheets[1].is_run:
-        _check_same_truth(true, sheets[1], shared, ids)
-    models = [
-        _probabilities(sheet, [label.predicted[model] for label in shared], ids, names, warnings)
-        for model, sheet in enumerate(sheets)
-    ]
-    in_file_order = ids.get_indexer(sheets[0].ids[sheets[0].ids.isin(ids)])
-    scores = models[0].mean(axis=0)[in_file_order]
-    if text := row_audit.sentence(scores, targets[in_file_order], [*true.ids], whole):
-        warnings.append(f"{predictions}: {text}")
+    models = []
+    for model, sheet in enumerate(sheets):
+        if truth is None and sheet.is_run:
+            _check_same_truth(true, sheet, shared, ids)
+        columns = [label.predicted[model] for label in shared]
+        models.append(_probabilities(sheet, columns, ids, names, warnings))
+        in_file_order = ids.get_indexer(sheet.ids[sheet.ids.isin(ids)])
+        scores = models[-1].mean(axis=0)[in_file_order]
+        if text := row_audit.sentence(scores, targets[in_file_order], [*true.ids], whole):
+            warnings.append(f"{sheet.path}: {text}")
+    if networks > 1:
+        models[:networks] = [_ensemble(sheets[:networks], models[:networks])]
     about = {
         name: true.table[column].iloc[rows].astype(str).tolist()
         for name, columns in ABOUT.items()
         for column in columns
         if column in true.table
     }
-    return Matched(names, patients, targets, models, warnings, [*ids], about)
+    return Matched(names, patients, targets, models, warnings, [*ids], about, remarks)
+
+
+def apart(data: Matched) -> tuple[Matched, Matched | None]:
+    """Separate ChestX-ray14's label No Finding from its findings, over which means are taken.
+
+    The second part is None without it. Labels of other datasets stay together.
+    """
+    none = key(label_names.NO_FINDING)
+    keep = [key(name) != none for name in data.labels]
+    known = {none, *map(key, label_names.CHESTXRAY14)}
+    if all(keep) or not any(keep) or not {*map(key, data.labels)} <= known:
+        return data, None
+    return data.only(keep), data.only([not kept for kept in keep])
+
+
+# Ensembles
+
+
+def _check_same_images(networks: list[Sheet]) -> None:
+    """Refuse networks of an ensemble that predict other images."""
+    first, *others = networks
+    for other in others:
+        one, two = first.ids.difference(other.ids), other.ids.difference(first.ids)
+        if len(one) or len(two):
+            raise EvaluationError(
+                f"{first.path} and {other.path} hold predictions of other images: {len(one):,} "
+                f"only in the first, {len(two):,} only in the second, such as "
+                f"{[*one, *two][0]}. An ensemble needs the same images in every file."
+            )
+
+
+def _ensemble(networks: list[Sheet], predicted: list[np.ndarray]) -> np.ndarray:
+    """Return the networks as members, (networks, images, labels); refuse to mix scales."""
+    logits = [bool(((each < 0) | (each > 1)).any()) for each in predicted]
+    if any(logits) and not all(logits):
+        raise EvaluationError(
+            f"{networks[logits.index(False)].path} holds probabilities, but "
+            f"{networks[logits.index(True)].path} numbers outside [0, 1], so they have no common "
+            "mean; apply the sigmoid to logits first."
+        )
+    return np.stack([each.mean(axis=0) for each in predicted])
 
 
 def _by_file_name(sheet: Sheet, true: Sheet, warnings: list[str]) -> Sheet:
@@ -194,6 +257,8 @@ def _warn_of_unused(
 ) -> None:
     """Warn of columns that are not scored; a file of truth and predictions is named once."""
     used = {true.path: not_labels | {label.true for label in shared}}
+    if reading.FINDINGS in true.table:  # No Finding follows from the findings
+        used[true.path].add(key(label_names.NO_FINDING))
     names = {true.path: true.names}
     for model, sheet in enumerate(sheets):
         path = true.path if _same_csv(sheet, true) else sheet.path
@@ -257,15 +322,23 @@ def _shared_ids(true: Sheet, sheets: list[Sheet], warnings: list[str]) -> pd.Ind
 
 
 def _patients(
-    true: Sheet, predicted: Sheet, column: str | None, ids: pd.Index, warnings: list[str]
+    true: Sheet,
+    predicted: Sheet,
+    column: str | None,
+    ids: pd.Index,
+    warnings: list[str],
+    remarks: list[str],
 ) -> np.ndarray | None:
-    """Return the patient of every scored image, from the truth or the predictions, if known."""
+    """Return the patient of every scored image if known: from a file, or ChestX-ray14's names."""
     name = PATIENTS if column is None else key(column)
     stated = [_one_spelling(each, name)[ids] for each in (true, predicted) if name in each.table]
     if not stated and column is not None:
         raise EvaluationError(
             f"Neither file has a column {column!r}, which --patient-column names."
         )
+    if not stated and (in_names := lists.patients([*ids])):
+        remarks.append(f"Patients are those in the images' names: {in_names[0]} in {ids[0]}.")
+        return np.array(in_names)
     if not stated:
         warnings.append(
             "no --patient-column: every image counts as another patient, which makes intervals "

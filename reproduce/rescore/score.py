@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 
 import safefiles
 from data import label_tree
+from data import reading as csv_reading
 from evaluation import (
     EvaluationError,
     bootstrap,
@@ -123,9 +125,65 @@ def compared_for_people(frame: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def networks(
+    data: matching.Matched, files: list[Path], resamples: int, seed: int
+) -> tuple[pd.DataFrame, str]:
+    """Return the mean AUC of each network and of their mean, and how much the best one gains."""
+    members = data.models[0]
+    mean = members.mean(axis=0)
+    about = data.labels, data.patients, metrics.MEAN
+    scored = [
+        bootstrap.table(data.targets, each, *about, resamples=resamples, seed=seed)
+        for each in (*members, mean)
+    ]
+    table = pd.concat([each[_of_mean_auc(each)] for each in scored], ignore_index=True)
+    table.insert(0, "network", [*map(str, files), f"mean of the {len(files)}"])
+    best = int(table["value"][: len(files)].argmax())
+    gains = bootstrap.compare(
+        data.targets, members[best], mean, *about, resamples=resamples, seed=seed
+    )
+    gain = gains[_of_mean_auc(gains)].iloc[0]
+    shown = tables.with_interval(gain["difference"], gain["low"], gain["high"], 4)
+    table["gain over the best"] = [np.nan] * len(files) + [gain["difference"]]
+    return table[["network", "metric", "value", "low", "high", "gain over the best"]], (
+        f"An ensemble is scored: the mean of {len(files)} files. Its mean AUC minus that of "
+        f"{files[best]}, the best of them on these images: {shown}."
+    )
+
+
+def _of_mean_auc(table: pd.DataFrame) -> pd.Series:
+    return (table["group"] == "mean") & (table["metric"] == "AUC")
+
+
+def given_thresholds(path: Path, names: Sequence[str]) -> np.ndarray:
+    """Return the threshold of each label from a CSV with the columns label and threshold.
+
+    operating-points.csv of an earlier command, whose labels are in the column group, is read too.
+    """
+    table = csv_reading.read_table(path, (), ("threshold",), ("label", "group"))
+    labelled = table[[each for each in ("label", "group") if each in table][:1]]
+    if labelled.empty:
+        raise EvaluationError(f"{path} has no column 'label'; its columns: label, threshold.")
+    stated = table.groupby(labelled.iloc[:, 0].map(reading.key))["threshold"].unique()
+    if twice := [name for name in names if len(stated.get(reading.key(name), ())) > 1]:
+        raise EvaluationError(f"{path} has two thresholds for {twice[0]}; delete one of them.")
+    own = [stated.get(reading.key(name), [None])[0] for name in names]
+    numbers = pd.to_numeric(pd.Series(own), errors="coerce")
+    if (lacking := numbers.isna()).any():
+        unknown = reading.examples(np.asarray(names)[lacking], 20)
+        raise EvaluationError(
+            f"{path} has no threshold for {unknown}; give a number for each label, or leave "
+            "labels out with --labels."
+        )
+    return numbers.to_numpy(float)
+
+
 def own_command(options: argparse.Namespace) -> None:
     """Score the files of --predictions and --compare; print, and write with --results-dir."""
-    data = _match(options, options.predictions, options.truth, options.labels, options.compare)
+    matched = _match(
+        options, options.predictions, options.truth, options.labels, options.compare, options.ids
+    )
+    data, no_finding = matching.apart(matched)
     groups: tuple[Group, ...] = metrics.ASADI
     if options.ge:
         # the first group, the mean, is in metrics.ASADI as well
@@ -137,19 +195,37 @@ def own_command(options: argparse.Namespace) -> None:
         columns = [data.labels.index(label) for label in names]
         predicted = data.models[0].mean(axis=0)[:, columns]
         violations["violations"] = hierarchy.violations(predicted, parents, names)
-    frames = {"table": score(data, groups, options.resamples, options.seed)}
+    sampling = options.resamples, options.seed
+    frames = {"table": score(data, groups, *sampling)}
+    if no_finding:
+        frames["table"] = pd.concat([frames["table"], score(no_finding, (), *sampling)])
+        data.remarks.append(
+            f"Means are over the {len(data.labels)} findings. No Finding has a line of its own "
+            "and is in no mean, subgroup or figure."
+        )
     parts = {"Scores": one_line_each(frames["table"])}
+    if len(options.predictions) > 1:
+        frames["networks"], sentence = networks(data, options.predictions, *sampling)
+        data.remarks.append(sentence)
+        parts["Networks of the ensemble"] = pd.DataFrame(
+            {"mean AUC": details.with_intervals(frames["networks"], digits=4)},
+            frames["networks"]["network"].rename(None),
+        )
     data.warnings.extend(notes(frames["table"]).replace("- ", "").splitlines())
     if options.compare:
-        frames["compare"] = compare(data, groups, options.resamples, options.seed)
-        title = f"{options.compare} (second) against {options.predictions} (first)"
+        compared = [compare(data, groups, *sampling)]
+        if no_finding:
+            compared.append(compare(no_finding, (), *sampling))
+        frames["compare"] = pd.concat(compared, ignore_index=True)
+        title = f"{options.compare} (second) against {_title(options)} (first)"
         parts[title] = compared_for_people(frames["compare"])
     if options.ge:
         title = "Images without a finding among the negatives"
         parts[title] = normal_share(frames["table"], data.targets)
-    if _is_of_run(options.predictions):
+    if _is_of_run(options.predictions[0]):
         # the paper's script wrote sex, age and view of its images beside its tables
-        data.about.update(attributes.of_images(options.predictions.absolute().parents[2], data.ids))
+        tables_folder = options.predictions[0].absolute().parents[2]
+        data.about.update(attributes.of_images(tables_folder, data.ids))
     sample, validation = _sample(data), _validation(options, data.labels)
     if sentence := lists.describe(data.ids):
         print(sentence)
@@ -160,7 +236,7 @@ def own_command(options: argparse.Namespace) -> None:
         parts["Children above their parents"] = violations["violations"]
     _print_warnings(data)
     print_parts(parts)
-    for remark in remarks:
+    for remark in (*data.remarks, *remarks):
         print(remark)
     if options.results_dir:
         write_own(options, data, frames, parts)
@@ -181,10 +257,12 @@ def further_analyses(
         rule=options.operating_point,
         by=options.by or (),
         calibrate=options.calibrate,
+        given=given_thresholds(options.thresholds, sample.labels) if options.thresholds else None,
         resamples=options.resamples,
         seed=options.seed,
     )
-    if validation is None and remarks and options.predictions:
+    by_rule = options.operating_point or options.by or options.calibrate
+    if validation is None and by_rule and options.predictions and not options.thresholds:
         remarks.append(
             "To choose them on other images, give the model's predictions there: --validation FILE."
         )
@@ -228,15 +306,20 @@ def text_width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
 
 
+def _title(options: argparse.Namespace) -> str:
+    return " + ".join(map(str, options.predictions))
+
+
 def _match(
     options: argparse.Namespace,
-    predictions: Path,
+    predictions: list[Path],
     truth: Path | None,
     labels: list[str] | None,
     compare: Path | None = None,
+    ids: Path | None = None,
 ) -> matching.Matched:
     columns = {"id_column": options.id_column, "patient_column": options.patient_column}
-    return matching.match(predictions, truth, compare, labels=labels, **columns)
+    return matching.match(predictions, truth, compare, labels=labels, ids_file=ids, **columns)
 
 
 def _sample(data: matching.Matched) -> Sample:
@@ -247,13 +330,14 @@ def _sample(data: matching.Matched) -> Sample:
 
 def _validation(options: argparse.Namespace, labels: list[str]) -> Sample | None:
     """Return the same model on validation images: of --validation, or of the run itself."""
-    path = options.validation
-    own = options.predictions.with_name(VALIDATION)
-    if path is None and _is_of_run(options.predictions) and own.is_file():
-        path = own if own != options.predictions else None
-    if path is None:
+    paths = options.validation
+    own = [path.with_name(VALIDATION) for path in options.predictions if _is_of_run(path)]
+    if not paths and own != options.predictions and all(path.is_file() for path in own):
+        paths = own
+    if len(paths or ()) != len(options.predictions):
         return None
-    data = _match(options, path, None if path.suffix == ".npz" else options.truth, labels)
+    stored = all(path.suffix == ".npz" for path in paths)
+    data = _match(options, paths, None if stored else options.truth, labels)
     _print_warnings(data)
     return _sample(data)
 
@@ -267,15 +351,19 @@ def _is_of_run(path: Path) -> bool:
     return (path.parent / "config.json").is_file()
 
 
-def own_folder(results: Path, predictions: Path, compared: Path | None) -> Path:
+def own_folder(results: Path, predictions: Sequence[Path], compared: Path | None) -> Path:
     """Return results/rescored/NAME, a folder that only the same files share.
 
     NAME is the file's name after its folder's: chexnet-preds. A run's predictions.npz has the name
     of the run, chen2019-plco-HLCP-seed-0. If another file of that name was scored before, the start
     of a hash of the path follows.
     """
-    paths = [path.absolute() for path in (predictions, compared) if path]
-    name = "-against-".join(map(_file_name, paths))
+    paths = [path.absolute() for path in (*predictions, compared) if path]
+    name = _file_name(paths[0])
+    if len(predictions) > 1:
+        name += f"-and-{len(predictions) - 1}-more"
+    if compared:
+        name += f"-against-{_file_name(paths[-1])}"
     folder = results / "rescored" / name
     content = "".join(f"{path}\n" for path in paths).encode("utf-8", "replace")
     if (folder / SCORED_FROM).is_file() and (folder / SCORED_FROM).read_bytes() != content:
@@ -303,19 +391,20 @@ def write_own(
     from evaluation import figures  # Matplotlib takes half a second
 
     out = own_folder(options.results_dir, options.predictions, options.compare)
-    for name in ("violations", *details.CSVS):  # of an earlier command with more flags
+    for name in ("violations", "networks", *details.CSVS):  # of an earlier command with more flags
         (out / f"{name}.csv").unlink(missing_ok=True)
     for name, frame in frames.items():
         tables.to_csv(frame, out / f"{name}.csv")
     pages = [f"## {title}\n\n{tables.to_markdown(part)}" for title, part in parts.items()]
-    warned = "".join(f"- {warning}\n" for warning in data.warnings)
-    text = "\n".join([f"# {options.predictions}\n", *([warned] if warned else []), *pages])
+    warned = "".join(f"- {text}\n" for text in (*data.warnings, *data.remarks))
+    text = "\n".join([f"# {_title(options)}\n", *([warned] if warned else []), *pages])
     safefiles.write(out / "table.md", text)
     means = [model.mean(axis=0) for model in data.models]
     figures.roc_curves(out / "roc.svg", data.targets, means[0], data.labels)
     if len(means) == 2:
         tested = delong.table(data.targets, means[0], means[1], data.labels, data.patients)
-        names = options.predictions.stem, options.compare.stem
+        first = options.predictions[0].stem if len(options.predictions) == 1 else "ensemble"
+        names = first, options.compare.stem
         figures.auc_comparison(out / "compare.svg", tested, names)
-    details.draw(frames, out, str(options.predictions))
+    details.draw(frames, out, _title(options))
     print(f"Written to {out}.")

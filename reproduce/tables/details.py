@@ -144,25 +144,31 @@ def analyse(
     rule: Rule | None,
     by: Sequence[str],
     calibrate: bool,
+    given: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], list[str]]:
     """Run the wanted analyses; return frames for CSVs, tables for people by title, and remarks.
 
-    Operating points are computed if there is a `rule` or `by` names subgroups (then by Youden's).
+    Operating points are computed at the thresholds that are `given`, or if there is a `rule` or
+    `by` names subgroups (then by Youden's).
     """
     frames: dict[str, pd.DataFrame] = {}
     parts: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     arrays = sample.targets, sample.probabilities, sample.labels
-    if rule or by:
-        rule = rule or Rule(operating_points.YOUDEN)
-        chosen, where = thresholds(sample, rule, validation)
+    if rule or by or given is not None:
+        if given is not None:
+            chosen, title, where = given, "given thresholds", "Thresholds were given, not chosen."
+        else:
+            rule = rule or Rule(operating_points.YOUDEN)
+            chosen, where = thresholds(sample, rule, validation)
+            title = str(rule)
         points = operating_points.table(
             *arrays, chosen, sample.patients, resamples=resamples, seed=seed
         )
         frames["operating-points"] = points
-        parts[f"Operating points: {rule}"] = points_for_people(points)
+        parts[f"Operating points: {title}"] = points_for_people(points)
         notes.append(where)
         if np.isnan(chosen).any():
             names = [str(name) for name in np.asarray(sample.labels)[np.isnan(chosen)]]
