@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.campaigns.faults.world import Outcome, World, cases, leftovers, run, shell
+from tests.flags import with_changes
 from tests.report_results import write_results
 
 TRUTH = "id,who,Edema,Mass\na,1,1,0\nb,2,0,1\nc,3,0,0\nd,3,1,1\n"
@@ -36,7 +37,7 @@ def rescore(
 ) -> Outcome:
     folder = world.new()
     words = [*written(folder, predicted, truth), "--resamples", 20, "--results-dir", folder]
-    return run("reproduce.rescore", *words, *flags, **environment)
+    return run("reproduce.rescore", *with_changes(words, flags), **environment)
 
 
 @cases(
