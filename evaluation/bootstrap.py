@@ -176,6 +176,29 @@ def wilson(cases: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda t: t * (1 - t) / cases
 
 
+def simultaneous(
+    values: np.ndarray, draws: np.ndarray, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return intervals that hold all of several true values together, with this probability.
+
+    `values` are (comparisons,) and `draws` (comparisons, resamples). The half-width is the quantile
+    of the largest |draw - value| / deviation of a resample (max-T), times the deviation. A single
+    comparison has its percentile interval.
+    """
+    if len(draws) == 1:
+        low, high = interval(draws[0], level)
+        return np.array([low]), np.array([high])
+    deviation = draws.std(axis=1, ddof=1)
+    scaled = np.divide(
+        np.abs(draws - values[:, None]),
+        deviation[:, None],
+        out=np.zeros_like(draws),
+        where=deviation[:, None] > 0,
+    )
+    half = np.quantile(scaled.max(axis=0), level) * deviation
+    return values - half, values + half
+
+
 def table(
     targets: np.ndarray,
     probabilities: np.ndarray,

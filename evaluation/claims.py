@@ -4,6 +4,7 @@
 """
 
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from evaluation.published import (
 
 CLAIM_COLUMNS = [
     *("paper", "claim", "table", "left_row", "right_row", "column", "metric"),
-    *("relation", "amount", "scope", "quote", "line"),
+    *("relation", "amount", "scope", "quote", "line", "reason"),
 ]
 CHECKED = ["published", "published_margin", "ours", "margin", "size", "our_note"]
 NOT_RUN = "not run"
@@ -62,6 +63,20 @@ def _problem(line: dict) -> str:
 
 
 Cells = dict[tuple[str, str, str], float]  # (row, column, metric) -> value
+SUPERIOR, EQUAL = 0.95, 0.9  # levels: of > and <, and of two one-sided tests at 5 % (=, >=, <=)
+
+
+class Ends(NamedTuple):
+    """The intervals of several differences: each alone, and all together."""
+
+    low: np.ndarray
+    high: np.ndarray
+    joint_low: np.ndarray
+    joint_high: np.ndarray
+
+
+# (left row, (right row, column, metric) of each comparison, level) -> intervals; None if unknown
+Intervals = Callable[[str, Sequence[tuple[str, str, str]], float], Ends | None]
 
 
 class ClaimedDifference(NamedTuple):
@@ -76,7 +91,7 @@ class ClaimedDifference(NamedTuple):
 def check(
     paper: str,
     values: pd.DataFrame | None = None,
-    differences: pd.DataFrame | None = None,
+    intervals: Intervals | None = None,
     folder: Path = FOLDER,
     *,
     failed: dict[str, str] | None = None,
@@ -87,8 +102,7 @@ def check(
 
     Args:
         values: Our numbers: row, column (or group), metric, value.
-        differences: The paired-bootstrap interval of left minus right: left_row, right_row, column
-            (or group), metric, low, high.
+        intervals: The paired-bootstrap intervals of left minus right.
         failed: Rows that ended without predictions, with the reason.
         judged: `ours`, `margin` and `our_note` per claim that a paper's own table judges (scope
             `tree`).
@@ -96,8 +110,9 @@ def check(
 
     Returns:
         The claims with verdicts. `published` is "holds", "does not hold" or "no numbers". `ours` is
-        "holds" if the relation is true in the whole interval, "does not hold" if it is true nowhere
-        in it, else "within noise"; or "not run", or "failed: REASON". A claim over all rows (`*`)
+        "holds" if the relation is true in the whole interval of each comparison, "does not hold" if
+        it is true nowhere in one of their simultaneous intervals, else "within noise"; or "not
+        run", or "failed: REASON". A claim over all rows (`*`)
         of which some are quoted from other papers is "not run" unless the others contradict it.
         `size` judges in the same way whether our gain is at least the printed one ("by 2 %").
         Margins are left minus right.
@@ -107,7 +122,7 @@ def check(
     our_cells = {}
     if values is not None:
         our_cells = _cells(our_values(values).rename(columns={"value": "number"}))
-    intervals, checked = _intervals(differences), []
+    checked = []
     for line in load_claims(paper, folder).to_dict("records"):
         cells = _our_comparisons(line, tables, our_cells)
         ours = _not_judged(line, tables, our_cells, failed or {}, quoted)
@@ -300,48 +315,37 @@ def _margin_text(
     return f"{text} ({ends[0]} to {ends[1]} within the intervals)" if interval else text
 
 
-def _intervals(differences: pd.DataFrame | None) -> dict[tuple, tuple[float, float]]:
-    """Map (left, right, column, metric) to the interval of left minus right, in both directions."""
-    if differences is None:
-        return {}
-    if "column" not in differences:
-        differences = differences.rename(columns={"group": "column"})
-    intervals = {}
-    for row in differences.to_dict("records"):
-        cell = row["column"], row["metric"]
-        intervals[row["left_row"], row["right_row"], *cell] = row["low"], row["high"]
-        intervals[row["right_row"], row["left_row"], *cell] = -row["high"], -row["low"]
-    return intervals
-
-
-def _our_verdict(line: dict, cells: list[ClaimedDifference], intervals: dict) -> dict:
+def _our_verdict(line: dict, cells: list[ClaimedDifference], intervals: Intervals | None) -> dict:
     margins = _margins(cells)
     if not cells or np.isnan(margins).any() or line["scope"] == "tree":
         undefined = [f"{each.column} {each.metric}" for each in cells if np.isnan(each.margin)]
         note = f"undefined here: {', '.join(dict.fromkeys(undefined))}" if undefined else ""
         return {"ours": NOT_RUN, "margin": "", "our_note": note}
-    interval = _interval_ends(line, cells, intervals)
-    known = not np.isnan(interval).any()
-    by_point = NO_INTERVAL_OF_RANK if line["scope"] == "most" else NO_INTERVAL
-    return {
-        "ours": _word(*_holds(line, cells, *(interval if known else (margins, margins)))),
-        "margin": _margin_text(line, cells, interval if known else None),
-        "our_note": "" if known else by_point,
-    }
+    level = EQUAL if "=" in line["relation"] else SUPERIOR
+    ends = _ends(line, cells, intervals, level)
+    if ends is None:
+        by_point = NO_INTERVAL_OF_RANK if line["scope"] == "most" else NO_INTERVAL
+        word = _word(*_holds(line, cells, margins, margins))
+        return {"ours": word, "margin": _margin_text(line, cells), "our_note": by_point}
+    joint = ends.joint_low, ends.joint_high
+    holds, may_hold = _holds(line, cells, *joint)
+    if not line["scope"]:  # a claim that holds in each interval holds in all of them
+        holds, _ = _holds(line, cells, ends.low, ends.high)
+    text = _margin_text(line, cells, joint)
+    return {"ours": _word(holds, may_hold), "margin": text, "our_note": ""}
 
 
 def _word(holds: bool, may_hold: bool) -> str:
     return "holds" if holds else "within noise" if may_hold else "does not hold"
 
 
-def _interval_ends(
-    line: dict, cells: list[ClaimedDifference], intervals: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return low and high of each comparison; NaN where there is no interval."""
-    unknown = (np.nan, np.nan)
-    keys = [(line["left_row"], cell.right_row, cell.column, cell.metric) for cell in cells]
-    low, high = np.array([intervals.get(key, unknown) for key in keys]).reshape(-1, 2).T
-    return low, high
+def _ends(
+    line: dict, cells: list[ClaimedDifference], intervals: Intervals | None, level: float
+) -> Ends | None:
+    """Return the intervals of the comparisons, or None if one of them has none."""
+    keys = [(cell.right_row, cell.column, cell.metric) for cell in cells]
+    ends = intervals(line["left_row"], keys, level) if intervals else None
+    return None if ends is None or np.isnan([*ends]).any() else ends
 
 
 # Printed gains: "by 2 %"
@@ -359,7 +363,7 @@ def gain_readings(line: dict, tables: dict[str, Cells]) -> dict[str, float]:
 def _our_size(
     line: dict,
     cells: list[ClaimedDifference],
-    intervals: dict,
+    intervals: Intervals | None,
     tables: dict[str, Cells],
     ours: Cells,
 ) -> str:
@@ -378,9 +382,8 @@ def _our_size(
     needed = np.full(len(cells), (float(claimed) - unit / 2) / 100)
     if reading == "relative":
         needed *= [ours[cell.right_row, cell.column, cell.metric] for cell in cells]
-    low, high = _interval_ends(line, cells, intervals)
-    note = ""
-    if np.isnan(low).any():
-        low, high, note = margins, margins, ", no interval"
-    word = _word(bool((low >= needed).all()), bool((high >= needed).all()))
+    ends, note = _ends(line, cells, intervals, SUPERIOR), ""
+    if ends is None:
+        ends, note = Ends(*[margins] * 4), ", no interval"
+    word = _word(bool((ends.low >= needed).all()), bool((ends.joint_high >= needed).all()))
     return f"{word} (at least {needed.max():.4f}: {claimed} % {reading}{note})"

@@ -167,7 +167,7 @@ def test_only_the_value_that_gives_the_mean_is_said_to():
 def test_labels_that_stay_equal_do_not_contradict_a_gain_in_the_mean(tmp_path):
     new = {"a": 0.9, "b": 0.7, "c": 0.5, "mean": 1.1}
     old = {"a": 0.8, "b": 0.7, "c": 0.6, "mean": 0.1}
-    write_paper(tmp_path, {"new": new, "old": old}, ["c,T,new,old,mean,AUC,>,,,better,1"])
+    write_paper(tmp_path, {"new": new, "old": old}, ["c,T,new,old,mean,AUC,>,,,better,1,"])
     findings = audit.report(["new2030"], tmp_path)["findings"]
     (finding,) = [each for each in findings if each["kind"] == "mean only"]
     assert finding["detail"] == "not shared by c -0.1000"
@@ -234,7 +234,7 @@ def test_a_mean_over_one_printed_label_is_of_labels_that_are_not_printed():
 
 def test_only_a_claim_of_a_higher_mean_is_held_against_the_labels(tmp_path):
     new, old = {"a": 0.9, "b": 0.5, "mean": 0.7}, {"a": 0.8, "b": 0.6, "mean": 0.7}
-    claimed = ["c,T,new,old,a,AUC,>,,,better,1", "d,T,new,old,mean,AUC,=,,,the same,2"]
+    claimed = ["c,T,new,old,a,AUC,>,,,better,1,", "d,T,new,old,mean,AUC,=,,,the same,2,"]
     write_paper(tmp_path, {"new": new, "old": old}, claimed)
     report = audit.report(["new2030"], tmp_path)
     assert report["papers"]["new2030"]["hold"] == 2

@@ -20,6 +20,7 @@ def test_claims_refer_to_printed_rows(paper):
         assert int(line["line"]) > 0
         assert line["relation"] in (">", ">=", "=", "<=", "<")
         assert line["scope"] in ("", "count", "most", "tree")
+        assert bool(line["reason"]) == ("=" in line["relation"])  # ours, so it needs one
         named = printed[printed["table"].isin(line["table"].split("|"))]
         if named.empty:  # a figure, or said in words only
             assert line["table"] in ("Figure 3", "not printed")
@@ -37,7 +38,6 @@ def test_what_the_printed_numbers_say_of_the_claims():
     assert set(checked["ours"]) == {"not run"}
     failing = checked[checked["published"] == "does not hold"]
     assert set(zip(failing["claim"], failing["metric"], strict=True)) == {
-        ("hlcp-matches-br-leaf", "AP"),
         ("r18-equals-d121", "AUC"),
         ("hernia-improved-most", "AUC"),
         ("rarest-three-labels-improve", "AUC"),
@@ -52,20 +52,27 @@ def test_what_the_printed_numbers_say_of_the_claims():
     assert margins["hernia-improved-most"] == "gain 4 of 14"
 
 
-def our_claims(paper, values, differences=None):
-    checked = check(paper, pd.DataFrame(values), differences)
+def our_claims(paper, values, intervals=None):
+    checked = check(paper, pd.DataFrame(values), intervals)
     return checked.set_index(["claim", "right_row", "metric"])
+
+
+def fixed(ends: dict):
+    """Return intervals of differences between rows that are the same alone and together."""
+
+    def intervals(left, cells, level):
+        keys = [(left, *cell) for cell in cells]
+        if not {*keys} <= ends.keys():
+            return None
+        low, high = np.array([ends[key] for key in keys]).T
+        return claims.Ends(low, high, low, high)
+
+    return intervals
 
 
 def differences(low, high, left="HLUP-finetune", right="BR-leaf"):
     cells = [("leaf", "AUC"), ("leaf", "AP")]
-    return pd.DataFrame(
-        [
-            {"left_row": left, "right_row": right, "group": group, "metric": metric}
-            | {"low": low, "high": high}
-            for group, metric in cells
-        ]
-    )
+    return fixed({(left, right, *cell): (low, high) for cell in cells})
 
 
 def chen_values(finetuned=0.88, flat=0.87):
@@ -85,8 +92,39 @@ def test_our_interval_decides_a_claim(low, high, expected):
     key = ("finetune-beats-br-leaf", "BR-leaf", "AUC|AP")
     checked = our_claims("chen2019", chen_values(), differences(low, high))
     assert checked["ours"][key] == expected
-    turned = differences(-high, -low, "BR-leaf", "HLUP-finetune")
-    assert our_claims("chen2019", chen_values(), turned)["ours"][key] == expected
+
+
+def test_equality_is_two_one_sided_tests_and_superiority_a_95_percent_interval(tmp_path):
+    """The level that the relation asks for; at 90 % this interval lies within the margin."""
+    rows = {"A": {"mean": 0.805}, "B": {"mean": 0.8}}
+    values = pd.DataFrame([our_row("A", "mean", 0.805), our_row("B", "mean", 0.8)])
+    asked = []
+
+    def intervals(left, cells, level):
+        asked.append(level)
+        low, high = (0.001, 0.009) if level == claims.EQUAL else (-0.001, 0.011)
+        return claims.Ends(*(np.array([end]) for end in (low, high, low, high)))
+
+    for relation, verdict in (("=", "holds"), (">=", "holds"), (">", "within noise")):
+        write_paper(tmp_path, rows, [f"c,T,A,B,mean,AUC,{relation},0.01,,it is,1,"])
+        (line,) = check("new2030", values, intervals, tmp_path).to_dict("records")
+        assert line["ours"] == verdict
+    assert {*asked} == {claims.EQUAL, claims.SUPERIOR}
+
+
+def test_one_interval_of_several_below_zero_refutes_only_if_their_joint_one_is(tmp_path):
+    rows = {"A": dict.fromkeys("xy", 0.9), "B": dict.fromkeys("xy", 0.8)}
+    write_paper(tmp_path, rows, ["c,T,A,B,*,AUC,>,,,it is,1,"])
+    values = [our_row("A", "x", 0.79), our_row("A", "y", 0.9)]
+    values = pd.DataFrame([*values, our_row("B", "x", 0.8), our_row("B", "y", 0.8)])
+    low, high = np.array([-0.02, 0.05]), np.array([-0.001, 0.15])
+    for widened, verdict in ((0.0, "does not hold"), (0.005, "within noise")):
+
+        def intervals(left, cells, level, widened=widened):
+            return claims.Ends(low, high, low - widened, high + widened)
+
+        (line,) = check("new2030", values, intervals, tmp_path).to_dict("records")
+        assert line["ours"] == verdict
 
 
 def test_without_an_interval_the_sign_decides_and_is_said_to():
@@ -200,13 +238,11 @@ def gains(tmp_path, scope, amount, ends):
     """Return the verdict on A's gains over B of .1, .2 and .3 in x, y, z with these intervals."""
     rows = {"A": dict.fromkeys("xyz", 0.9), "B": {"x": 0.8, "y": 0.7, "z": 0.6}}
     column = "z" if scope == "most" else "*"
-    write_paper(tmp_path, rows, [f"c,T,A,B,{column},AUC,>,{amount},{scope},it is,1"])
+    write_paper(tmp_path, rows, [f"c,T,A,B,{column},AUC,>,{amount},{scope},it is,1,"])
     values = [
         our_row(row, name, value) for row, cells in rows.items() for name, value in cells.items()
     ]
-    cells = pd.DataFrame(ends, columns=["low", "high"]).assign(
-        left_row="A", right_row="B", group=[*"xyz"], metric="AUC"
-    )
+    cells = fixed({("A", "B", name, "AUC"): each for name, each in zip("xyz", ends, strict=True)})
     (line,) = check("new2030", pd.DataFrame(values), cells, tmp_path).to_dict("records")
     assert line["published"] == "holds"
     assert line["our_note"] == ""
@@ -271,7 +307,7 @@ def test_a_rank_without_an_interval_says_so():
 
 def test_the_largest_gain_of_a_label_that_is_not_scored_is_not_judged(tmp_path):
     rows = {"A": {"x": 0.9}, "B": {"x": 0.8}}
-    write_paper(tmp_path, rows, ["c,T,A,B,z,AUC,>,,most,it is,1"])
+    write_paper(tmp_path, rows, ["c,T,A,B,z,AUC,>,,most,it is,1,"])
     values = [our_row(row, "x", cells["x"]) for row, cells in rows.items()]
     (line,) = check("new2030", pd.DataFrame(values), folder=tmp_path).to_dict("records")
     assert (line["published"], line["ours"]) == ("no numbers", "not run")
@@ -280,7 +316,7 @@ def test_the_largest_gain_of_a_label_that_is_not_scored_is_not_judged(tmp_path):
 def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
     (tmp_path / "chen2019.csv").write_bytes((published.FOLDER / "chen2019.csv").read_bytes())
     rows = {"new": {"mean": 0.8}, "old": {"mean": 0.7}}
-    write_paper(tmp_path, rows, ["better,T,new,old,mean,AUC,>,,,it is,1"])
+    write_paper(tmp_path, rows, ["better,T,new,old,mean,AUC,>,,,it is,1,"])
     (tmp_path / "claims.csv").rename(tmp_path / "new2030.claims.csv")
     (tmp_path / "claims.csv").write_bytes((published.FOLDER / "claims.csv").read_bytes())
     assert published.papers(tmp_path) == ["chen2019", "new2030"]
@@ -291,10 +327,9 @@ def test_a_new_paper_brings_its_claims_in_a_file_of_its_own(tmp_path):
 def one_claim(tmp_path, relation, amount="", low=0.0, high=0.0, left=0.9, right=0.88, scope=""):
     """Return the verdicts of one claim, A against B, for our values and the interval of A - B."""
     rows = {"A": {"mean": 0.90}, "B": {"mean": 0.88}}
-    write_paper(tmp_path, rows, [f"c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1"])
+    write_paper(tmp_path, rows, [f"c,T,A,B,mean,AUC,{relation},{amount},{scope},it is,1,"])
     values = pd.DataFrame([our_row("A", value=left), our_row("B", value=right)])
-    pairs = {"left_row": ["A"], "right_row": ["B"], "group": ["mean"], "metric": ["AUC"]}
-    pairs = None if low is None else pd.DataFrame(pairs | {"low": [low], "high": [high]})
+    pairs = None if low is None else fixed({("A", "B", "mean", "AUC"): (low, high)})
     (line,) = check("new2030", values, pairs, tmp_path).to_dict("records")
     return line
 
@@ -450,7 +485,7 @@ def three_rows(tmp_path, right_row, scope=""):
     metric = "AUC" if scope else "AUC|AP"
     (tmp_path / "claims.csv").write_text(
         ",".join(claims.CLAIM_COLUMNS)
-        + f"\nnew2030,c,T,A,{right_row},{column},{metric},>,,{scope},it is,1\n"
+        + f"\nnew2030,c,T,A,{right_row},{column},{metric},>,,{scope},it is,1,\n"
     )
     (line,) = check("new2030", folder=tmp_path).to_dict("records")
     return line["published"], line["published_margin"]

@@ -45,8 +45,23 @@ def test_verdict_by_hand(p, difference, ours, margin):
 def test_the_note_names_the_labels():
     judged = chen2019.parents_improve_too(compared((0.01, 0.01, 0.01, 0.06, 0.04)), PARENTS)
     assert judged["our_note"] == (
-        "by DeLong's p of the first seed; Fracture improves, its parent Bone does not"
+        "by p over all seeds, after Holm's correction; Fracture improves, its parent Bone does not"
     )
+
+
+def test_improvements_are_corrected_for_the_number_of_labels():
+    """Of 100 draws, 1 of x and none of y lies below 0: p = .02 at least, times 2 by Holm."""
+    cells = [("x", "AUC"), ("y", "AUC"), ("z", "AUC")]
+    ours, flat = scores_of(0.8, cells), scores_of(0.7, cells)
+    above = np.full((3, 100), 0.1)
+    above[0, 0] = -0.2
+    above[2, :40] = -0.2
+    index = flat.draws.index
+    ours = ours._replace(draws=pd.DataFrame(0.7 + above, index))
+    flat = flat._replace(draws=pd.DataFrame(np.full((3, 100), 0.7), index))
+    made = chen2019.improvements(ours, flat, ["x", "y", "z", "unknown"])
+    np.testing.assert_allclose(made["p"], [0.06, 0.06, 0.8, np.nan])
+    np.testing.assert_allclose(made["difference"], [0.1, 0.1, 0.1, np.nan])
 
 
 def test_claims_are_judged_again_with_the_twins_of_equal_budget(tmp_path, capsys):

@@ -29,7 +29,7 @@ PHANTOMS = "-phantoms"  # ends the name of a folder of synthetic radiographs
 NUMBERS = ("published", "ours", "low", "high", "difference", "value", "positives", "images")
 TABLE = ["table", *published.CELL, "printed", "published", "ours", "low", "high", "verdict"]
 VALUES = ["row", "group", "metric", "value", "low", "high"]
-CLAIMS = [*CLAIM_COLUMNS[1:-2], "published", "ours"]  # earlier versions had no quote and no line
+CLAIMS = [*CLAIM_COLUMNS[1:-3], "published", "ours"]  # earlier versions lack the last three
 
 
 @dataclass

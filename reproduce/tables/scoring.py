@@ -6,6 +6,7 @@ results/chen2019/plco/    table.csv, table.md     the printed tables with our nu
 results/chen2019/plco/HLCP/seed-0-1a2b3c4d/metrics.csv     one run's labels and groups
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -192,24 +193,53 @@ def differences(scored: Mapping[str, Scored]) -> pd.DataFrame:
     """Return the interval of every row minus every later row, from paired draws."""
     frames = []
     for (left, one), (right, other) in itertools.combinations(scored.items(), 2):
-        gap = (one.draws - other.draws.reindex(one.draws.index)).dropna(how="all")
-        gap = _stretched(gap, one)
-        ends = gap.quantile([0.025, 0.975], axis=1).T.set_axis(["low", "high"], axis=1)
+        ends = gap(one, other).quantile([0.025, 0.975], axis=1).T.set_axis(["low", "high"], axis=1)
         frames.append(ends.reset_index().assign(left_row=left, right_row=right))
     columns = ["left_row", "right_row", *KEYS, "low", "high"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
-def _stretched(gap: pd.DataFrame, one: Scored) -> pd.DataFrame:
+def paired_intervals(scored: Mapping[str, Scored]) -> claims.Intervals:
+    """Return a function that gives the intervals of differences between rows, from their draws."""
+    values_of = {name: row.table.set_index(KEYS)["value"] for name, row in scored.items()}
+
+    @functools.cache
+    def between(left: str, right: str) -> pd.DataFrame:
+        return gap(scored[left], scored[right])
+
+    def intervals(
+        left: str, cells: Sequence[tuple[str, str, str]], level: float
+    ) -> claims.Ends | None:
+        known = left in scored and all(right in scored for right, *_ in cells)
+        if not known or not all((*key,) in between(left, right).index for right, *key in cells):
+            return None
+        draws = np.array([between(left, right).loc[(*key,)] for right, *key in cells], float)
+        points = np.array(
+            [values_of[left][(*key,)] - values_of[right][(*key,)] for right, *key in cells]
+        )
+        low, high = np.array([bootstrap.interval(each, level) for each in draws]).T
+        draws = np.where(np.isnan(draws), points[:, None], draws)
+        return claims.Ends(low, high, *bootstrap.simultaneous(points, draws, level))
+
+    return intervals
+
+
+def gap(one: Scored, other: Scored) -> pd.DataFrame:
+    """Return the paired draws of one row minus another."""
+    paired = (one.draws - other.draws.reindex(one.draws.index)).dropna(how="all")
+    return _stretched(paired, one)
+
+
+def _stretched(paired: pd.DataFrame, one: Scored) -> pd.DataFrame:
     """Return the draws of a difference, stretched where a label has few positives or negatives."""
     counts = one.table.set_index(KEYS)
     fewest = np.minimum(counts["positives"], counts["images"] - counts["positives"])
     labels = {label for predicted in one.predictions for label in predicted.labels}
     few = fewest[fewest.index.get_level_values("group").isin(labels)]
     for key, cases in few[few < bootstrap.FEW].items():
-        if key in gap.index:
-            gap.loc[key] = bootstrap.stretch_few(gap.loc[key].to_numpy(), int(cases))
-    return gap
+        if key in paired.index:
+            paired.loc[key] = bootstrap.stretch_few(paired.loc[key].to_numpy(), int(cases))
+    return paired
 
 
 def write(
@@ -311,7 +341,7 @@ def write_claims(
 
     The rows in `scored` and `failed` have their printed names.
     """
-    ours = values(scored), differences(scored)
+    ours = values(scored), paired_intervals(scored)
     checked = claims.check(paper, *ours, failed=failed, judged=judged, absent=absent)
     checked = checked[(checked["left_row"] == left_row) | (left_row is None)]
     if checked.empty:
