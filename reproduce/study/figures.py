@@ -52,7 +52,7 @@ def draw_trade_off(path: Path, effects: pd.DataFrame, title: str, knob: str) -> 
     axes.set_xlabel(f"{second}; numbers: {knob}", fontsize=8)
     axes.set_ylabel(first, fontsize=8)
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
     return figures.save(figure, path, title, phantom=True)
 
 
