@@ -17,7 +17,7 @@ from scipy.special import expit, ndtr, ndtri
 from evaluation import EvaluationError, Names, metrics
 from evaluation.metrics import METRICS, Group, Scores, WeightedRanking
 
-Cases = tuple[int, int]  # patients with a finding, patients without
+Cases = Sequence[int] | np.ndarray  # patients with a finding, patients without
 LEVEL = 0.95
 FEW = 200  # patients with (or without) a finding: with fewer, its resamples vary too little
 NOTED = 20  # with fewer, a note says so
@@ -88,21 +88,33 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return tuple(np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
 
 
-def few_cases(draws: np.ndarray, value: float, metric: str, cases: Cases) -> np.ndarray:
-    """Return the draws of one label's metric, corrected where few patients have (or lack) it.
+def corrected(
+    draws: np.ndarray,
+    value: float,
+    cases: int,
+    variance: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return the draws of a number that depends on so many patients, corrected if these are few.
 
     Resamples of few patients vary too little. Their order stays, so that two models' draws stay
-    paired, but an AUC follows Newcombe's intervals, and an average precision is stretched.
+    paired, but they follow score intervals if a `variance` is given, and are stretched otherwise.
     docs/statistics.md has the coverage of both.
     """
-    fewest = min(cases)
-    if fewest < FEWEST:
+    if cases < FEWEST:
         return np.full(draws.shape, np.nan)
-    if fewest >= FEW or np.isnan(value):
+    if cases >= FEW or np.isnan(value):
         return draws
-    if metric == "AUC":
-        return follow(draws, value, newcombe(*cases))
-    return stretch(draws, fewest)
+    return stretch(draws, cases) if variance is None else follow(draws, value, variance)
+
+
+def few_cases(draws: np.ndarray, value: float, metric: str, cases: Cases) -> np.ndarray:
+    """Return the draws of one label's metric; an AUC of few cases follows Newcombe's intervals."""
+    return corrected(draws, value, min(cases), newcombe(*cases) if metric == "AUC" else None)
+
+
+def stretch_few(draws: np.ndarray, cases: int) -> np.ndarray:
+    """Return the draws of a difference, stretched where it depends on few patients."""
+    return corrected(draws, 0.0, cases)
 
 
 def patients_of(targets: np.ndarray, patients: Names | None) -> np.ndarray:
@@ -115,13 +127,6 @@ def patients_of(targets: np.ndarray, patients: Names | None) -> np.ndarray:
             for target in targets.T
         ]
     )
-
-
-def stretch_few(draws: np.ndarray, cases: int) -> np.ndarray:
-    """Return the draws of a difference, stretched where it depends on few patients."""
-    if cases < FEWEST:
-        return np.full(draws.shape, np.nan)
-    return stretch(draws, cases) if cases < FEW else draws
 
 
 def follow(

@@ -123,17 +123,12 @@ DENOMINATORS = {  # the outcomes that a share is of
 def few_cases(draws: np.ndarray, value: float, measure: str, cases: np.ndarray) -> np.ndarray:
     """Return the draws of a measure, following Wilson's intervals where few patients count.
 
-    F1 is not a share of images; its draws are stretched instead (see `bootstrap.few_cases`).
+    F1 is not a share of images; its draws are stretched instead (see `bootstrap.corrected`).
     """
     outcomes = DENOMINATORS.get(measure, (0, 1, 2))
     patients = int(cases[list(outcomes)].sum())
-    if patients < bootstrap.FEWEST:
-        return np.full(draws.shape, np.nan)
-    if patients >= bootstrap.FEW or np.isnan(value):
-        return draws
-    if measure not in DENOMINATORS:
-        return bootstrap.stretch(draws, patients)
-    return bootstrap.follow(draws, value, bootstrap.wilson(patients))
+    variance = bootstrap.wilson(patients) if measure in DENOMINATORS else None
+    return bootstrap.corrected(draws, value, patients, variance)
 
 
 def table(

@@ -7,7 +7,7 @@ adjusted by Holm's method for all gaps of the table, because some of many gaps a
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,20 +132,14 @@ def _measure(targets, probabilities, thresholds, patients, *, resamples: int, se
     outcomes = operating_points.patients_of(each, patients)
     classes = bootstrap.patients_of(targets, patients)  # (labels, with and without)
     cases = {"AUC": classes.min(axis=1), "FNR": classes[:, 0], "FPR": classes[:, 1]}
-    few = {
-        name: np.stack(
-            [
-                bootstrap.few_cases(column, value, name, tuple(classes[label]))
-                if name == "AUC"
-                else operating_points.few_cases(column, value, name, outcomes[label])
-                for label, (column, value) in enumerate(
-                    zip(draws[name].T, point[name], strict=True)
-                )
-            ],
-            axis=-1,
-        )
-        for name in point
-    }
+    few = {}
+    for name, values in point.items():
+        correct: Callable[..., np.ndarray] = operating_points.few_cases
+        counts = outcomes
+        if name == "AUC":
+            correct, counts = bootstrap.few_cases, classes
+        columns = zip(draws[name].T, values, counts, strict=True)
+        few[name] = np.stack([correct(one, value, name, n) for one, value, n in columns], axis=-1)
     return _Measured(point, draws, few, cases)
 
 

@@ -135,7 +135,7 @@ def second_truth(both: OnBoth, name: str, resamples: int, seed: int) -> pd.DataF
     few = []
     for truth, value, drawn, patients in zip(TRUTHS, values, draws, cases, strict=True):
         columns = zip(drawn.T, value, patients, strict=True)
-        few.append([bootstrap.few_cases(one, auc, "AUC", tuple(n)) for one, auc, n in columns])
+        few.append([bootstrap.few_cases(one, auc, "AUC", n) for one, auc, n in columns])
         table[truth] = [*value, *means(value)]
         table |= _bounds([*few[-1], *means(drawn)], f"{truth}_")
     fewest = np.minimum(*(each.min(axis=1) for each in cases))
