@@ -33,6 +33,20 @@ def path_product(conditional: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
     return np.where(impossible, 0, np.exp(logs))
 
 
+def broken(
+    probabilities: np.ndarray, parents: np.ndarray, threshold: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which images break each pair of child and parent: (images, pairs) of bool, twice.
+
+    First where the child is more probable than its parent, then where the child is above the
+    threshold while the parent is not.
+    """
+    _check_square(probabilities, parents)
+    child, parent = np.argwhere(np.asarray(parents) > 0).T
+    above, below = probabilities[:, child], probabilities[:, parent]
+    return above > below, (above > threshold) & ~(below > threshold)
+
+
 def violations(
     probabilities: np.ndarray, parents: np.ndarray, labels: Names, threshold: float = 0.5
 ) -> pd.DataFrame:
@@ -43,20 +57,21 @@ def violations(
     of P(child) - P(parent) over these images.
     """
     probabilities = np.asarray(probabilities)
-    _check_square(probabilities, parents)
+    exceeding, contradicting = broken(probabilities, parents, threshold)
     rows = []
-    for child, parent in np.argwhere(np.asarray(parents) > 0):
+    pairs = np.argwhere(np.asarray(parents) > 0)
+    for pair, (child, parent) in enumerate(pairs):
         below, above = probabilities[:, parent], probabilities[:, child]
         excess = np.maximum(above.astype(float) - below, 0)
-        broken = excess > 0
+        exceeds = exceeding[:, pair]
         rows.append(
             {
                 "parent": labels[parent],
                 "child": labels[child],
                 "images": len(probabilities),
-                "contradictions": int(((above > threshold) & ~(below > threshold)).sum()),
-                "exceeding": int(broken.sum()),
-                "mean_excess": excess[broken].mean() if broken.any() else 0.0,
+                "contradictions": int(contradicting[:, pair].sum()),
+                "exceeding": int(exceeds.sum()),
+                "mean_excess": excess[exceeds].mean() if exceeds.any() else 0.0,
                 "largest_excess": excess.max(initial=0),
             }
         )

@@ -21,7 +21,6 @@ from evaluation.predictions import Predictions
 from reproduce.rescore.section import Section
 from reproduce.tables import authors, details
 
-THRESHOLD = 0.5
 MEAN = "mean of the findings"
 NETWORKS = {"asadi2025": "Asadi, 668 images", "zech2018": "Zech, 22,433 images"}
 CAPPED = "children capped at their parents"
@@ -42,19 +41,16 @@ class Network(NamedTuple):
 
 def violations(network: Network, resamples: int, seed: int) -> pd.DataFrame:
     """Return the pairs per image whose child exceeds its parent, at any size and at .5."""
-    child, parent = np.nonzero(label_tree.parent_matrix(network.tree))
-    above, below = network.probabilities[:, child], network.probabilities[:, parent]
-    kinds = {
-        "any size": above > below,
-        "only the child above .5": (above > THRESHOLD) & ~(below > THRESHOLD),
-    }
-    counts = np.stack([broken.sum(axis=1) for broken in kinds.values()] + [np.ones(len(above))], 1)
+    both = hierarchy.broken(network.probabilities, label_tree.parent_matrix(network.tree))
+    kinds = dict(zip(("any size", "only the child above .5"), both, strict=True))
+    images, pairs = both[0].shape
+    counts = np.stack([each.sum(axis=1) for each in both] + [np.ones(images)], 1)
     drawn = bootstrap.totals(counts, network.patients, resamples, seed)
     rows = []
     for column, name in enumerate(kinds):
         low, high = bootstrap.interval(drawn[:, column] / drawn[:, -1])
         row = {"violation": name, "per_image": counts[:, column].mean(), "low": low, "high": high}
-        rows.append(row | {"images": len(above), "pairs": len(child)})
+        rows.append(row | {"images": images, "pairs": pairs})
     return pd.DataFrame(rows)
 
 
