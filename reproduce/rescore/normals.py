@@ -25,12 +25,7 @@ PRINTED = ("D121", "D121 + D121-BL", "D121 + D121-F-MSML")  # Ge's rows of a Den
 def mixtures(targets: np.ndarray, probabilities: np.ndarray, names: list[str]) -> pd.DataFrame:
     """Return AUC, D, N and w of each label, and how far the mixture is from the AUC."""
     auc, diseased, normal = (
-        metrics.auroc(each, probabilities)
-        for each in (
-            targets,
-            metrics.diseased_negatives(targets),
-            metrics.normal_negatives(targets),
-        )
+        metrics.auroc(of(targets), probabilities) for of in ensembles.NEGATIVES.values()
     )
     share = metrics.actual_normal_share(targets)
     columns = {"label": names, "AUC": auc, "D-AUC": diseased, "N-AUC": normal, "w": share}
