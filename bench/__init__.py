@@ -79,9 +79,8 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def publish(section: str, markdown: str, write: bool, path: Path | None = None) -> None:
-    """Print a table and, if `write`, put it between its markers in docs/performance.md."""
-    path = path or PERFORMANCE
+def publish(section: str, markdown: str, write: bool, path: Path = PERFORMANCE) -> None:
+    """Print a table and, if `write`, put it between its markers in a page."""
     print(markdown)
     if not write:
         return

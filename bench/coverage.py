@@ -38,10 +38,15 @@ def normal(rng: np.random.Generator, patient: np.ndarray, share: float) -> np.nd
     return np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=len(patient))
 
 
+def label_of(rng: np.random.Generator, patient: np.ndarray, positives: float) -> np.ndarray:
+    """Return which images have a label that is expected in so many of them, 0 or 1."""
+    return (normal(rng, patient, LABEL_SHARE) < ndtri(positives / IMAGES)).astype(float)
+
+
 def draw(rng: np.random.Generator, positives: float, auc: float) -> tuple[np.ndarray, ...]:
     """Return labels, the scores of two networks and patients."""
     patient = patients(rng)
-    label = (normal(rng, patient, LABEL_SHARE) < ndtri(positives / IMAGES)).astype(float)
+    label = label_of(rng, patient, positives)
     first = normal(rng, patient, SCORE_SHARE)
     second = TOGETHER * first + np.sqrt(1 - TOGETHER**2) * normal(rng, patient, SCORE_SHARE)
     shift = np.sqrt(2) * ndtri([auc, auc - GAIN])
@@ -66,7 +71,7 @@ def one_trial(rng: np.random.Generator, positives: float, auc: float, seed: int)
     """Return whether each interval covers; an empty list if too few patients have the label."""
     label, *scores, patient = draw(rng, positives, auc)
     targets = label[:, None]
-    cases = tuple(bootstrap.patients_of(targets, patient)[0].tolist())
+    (cases,) = bootstrap.patients_of(targets, patient)
     if min(cases) < bootstrap.FEWEST:
         return []
     points, draws = [], []
@@ -113,7 +118,7 @@ def of_means(trials: int) -> str:
             patient = patients(rng)
             made = []
             for count, auc in zip(positives, AUCS, strict=True):
-                label = (normal(rng, patient, LABEL_SHARE) < ndtri(count / IMAGES)).astype(float)
+                label = label_of(rng, patient, count)
                 score = normal(rng, patient, SCORE_SHARE) + np.sqrt(2) * ndtri(auc) * label
                 made.append((label, score))
             labels, scores = (np.stack(each, axis=1) for each in zip(*made, strict=True))
